@@ -1,0 +1,50 @@
+# Every target creates .venv and installs what is missing first. Needs: git, make, Python 3.11 or newer.
+SHELL := bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DEFAULT_GOAL := help
+
+BIN := .venv/bin
+STAMP := .venv/installed
+PARTS = $(shell $(BIN)/python -c "from lookahead.miniature.build import PARTS; print(*PARTS)")
+
+export HF_HUB_OFFLINE ?= 1
+export MLFLOW_DISABLE_TELEMETRY := true
+export MLFLOW_SKIP_PIP_REQUIREMENTS_CHECK := true
+export DVC_NO_ANALYTICS := true
+export PATH := $(CURDIR)/$(BIN):$(PATH)
+
+.PHONY: help install repro test test-all check ui miniature clean
+
+help:  ## this list
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*##/\t/' | expand -t 12
+
+$(STAMP): pyproject.toml constraints.txt
+	@scripts/install
+
+install: $(STAMP)  ## create .venv and install the tested versions
+
+repro: $(STAMP)  ## data, training, evaluation; then the headline
+	dvc repro
+	@lookahead headline
+
+test: $(STAMP)  ## what a developer waits for: at most 10 minutes on two cores
+	pytest -m "not slow"
+
+test-all: $(STAMP)  ## the slow tests
+	pytest -m slow
+
+check: $(STAMP)  ## style, types, stripped notebooks
+	ruff check .
+	ruff format --check .
+	mypy
+	nbstripout --verify notebooks/*.ipynb
+
+ui: $(STAMP)  ## MLflow's pages on http://127.0.0.1:5000
+	MLFLOW_SERVER_ENABLE_JOB_EXECUTION=false mlflow server --backend-store-uri sqlite:///state/mlflow.db \
+	  --default-artifact-root "$(CURDIR)/state/artifacts" --host 127.0.0.1 --port $${PORT:-5000}
+
+miniature: $(STAMP)  ## train every part of the miniature anew (hours on two cores; resumes)
+	for part in $(PARTS); do dvc repro --single-item --force "miniature@$$part"; done
+
+clean:  ## remove outputs, stores and resume state; keeps .venv and the committed miniature
+	rm -rf runs state .pytest_cache .mypy_cache .ruff_cache

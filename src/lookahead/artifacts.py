@@ -1,0 +1,199 @@
+"""Files that are whole or not there: atomic writes, digests, and the folders that stages build in and publish from."""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from lookahead.errors import InputError
+
+Log = Callable[[Mapping[str, float], int], None]  # metrics by name, and their step
+
+STATE = Path("state")  # resume state and stores: ignored by git and by DVC
+_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+
+
+def _cannot_write(path: Path, error: Exception) -> InputError:
+    """One message for whatever the operating system or safetensors says about a write."""
+    code = getattr(error, "errno", None)
+    full = code in _FULL or any(os.strerror(code) in str(error) for code in _FULL)
+    mend = "free some disk space" if full else "check that its folder exists and may be written to"
+    reason = getattr(error, "strerror", None) or str(error)
+    return InputError(f"{path} cannot be written ({reason}): {mend}, then run again; finished work is kept")
+
+
+@contextmanager
+def atomic(path: Path) -> Iterator[Path]:
+    """Yield a temporary path beside `path` that takes its place when the block ends well, and vanishes otherwise.
+
+    Raises:
+        InputError: the disk is full or the folder cannot be written.
+    """
+    temporary = None
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.stem}.", suffix=path.suffix)
+        os.close(handle)
+        temporary = Path(name)
+        yield temporary
+        with temporary.open("rb") as file:
+            os.fsync(file.fileno())
+        temporary.chmod(0o644)  # mkstemp's files are private
+        temporary.replace(path)
+    except OSError as error:
+        raise _cannot_write(path, error) from error
+    finally:
+        if temporary is not None:
+            temporary.unlink(missing_ok=True)
+
+
+def _read(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise InputError(f"{path} cannot be read ({error.strerror}): run the stage that writes it") from None
+
+
+def write_json(path: Path, content: Any) -> None:
+    """Write JSON with sorted keys, so that equal contents are equal bytes.
+
+    Raises:
+        InputError: the disk is full or the folder cannot be written.
+    """
+    with atomic(path) as temporary:
+        temporary.write_text(json.dumps(content, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+
+
+def read_json(path: Path) -> Any:
+    """Read JSON.
+
+    Raises:
+        InputError: the file is missing or is not JSON.
+    """
+    try:
+        return json.loads(_read(path))
+    except ValueError as error:
+        raise InputError(f"{path} is not valid JSON ({error}): remove it and run the stage that writes it") from None
+
+
+def write_parquet(path: Path, table: pa.Table) -> None:
+    """Write a table; equal tables are equal bytes.
+
+    Raises:
+        InputError: the disk is full or the folder cannot be written.
+    """
+    with atomic(path) as temporary:
+        pq.write_table(table, temporary, compression="zstd")
+
+
+def save_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> None:
+    """Write contiguous tensors as safetensors; equal bytes up to one metadata key, several come in any order.
+
+    Raises:
+        InputError: the disk is full or the folder cannot be written.
+    """
+    try:
+        with atomic(path) as temporary:
+            save_file(dict(tensors), temporary, dict(metadata))
+    except SafetensorError as error:
+        raise _cannot_write(path, error) from error
+
+
+def load_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """Read all tensors of a safetensors file, on the CPU, and its metadata.
+
+    Raises:
+        InputError: the file is missing, truncated or damaged.
+    """
+    if not path.is_file():
+        raise InputError(f"{path} does not exist: check the path, or run what writes it")
+    try:
+        with safe_open(path, framework="pt") as file:
+            return {name: file.get_tensor(name) for name in file.keys()}, dict(file.metadata() or {})  # noqa: SIM118
+    except (SafetensorError, OSError) as error:
+        raise InputError(
+            f"{path} is truncated or damaged ({error}): remove it, then fetch it again or run what writes it"
+        ) from None
+
+
+def digest(*contents: Any) -> str:
+    """SHA-256, in hexadecimal, of the contents as canonical JSON."""
+    text = json.dumps(contents, sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def files_below(path: Path) -> list[Path]:
+    """The files of a folder in the order of their names, or the file itself.
+
+    Raises:
+        InputError: there is no such file or folder.
+    """
+    if path.is_file():
+        return [path]
+    if not path.is_dir():
+        raise InputError(f"{path} does not exist: check the path, or run the stage that writes it")
+    return sorted(file for file in path.rglob("*") if file.is_file() and "__pycache__" not in file.parts)
+
+
+def digest_paths(paths: Iterable[Path]) -> str:
+    """SHA-256 of files, and of folders with the names in them; where they lie does not matter.
+
+    Raises:
+        InputError: one of the paths does not exist.
+    """
+    found = ((file, file.relative_to(path.parent).as_posix()) for path in paths for file in files_below(path))
+    return digest([(name, hashlib.sha256(_read(file)).hexdigest()) for file, name in found])
+
+
+def workspace(stage: str, key: str) -> Path:
+    """The folder a stage builds in: a killed run with the same key finds what it had made.
+
+    Raises:
+        InputError: the folder cannot be made.
+    """
+    path = STATE / "work" / stage / key
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise _cannot_write(path, error) from error
+    return path
+
+
+def publish(work: Path, out: Path) -> None:
+    """Put `work` in the place of `out`: there is no moment at which a part of it can be seen there.
+
+    Raises:
+        InputError: the disk is full or the folder cannot be written; an earlier `out` stays.
+    """
+    old, new = out.with_name(f".{out.name}.old"), out.with_name(f".{out.name}.new")
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        for left in (old, new):  # by a run that was killed right here
+            shutil.rmtree(left, ignore_errors=True)
+        try:
+            work.rename(new)
+        except OSError as error:
+            if error.errno != errno.EXDEV:
+                raise
+            shutil.copytree(work, new)  # `state` and `runs` lie on two disks
+        with suppress(FileNotFoundError):
+            out.rename(old)
+        new.rename(out)
+    except OSError as error:
+        raise _cannot_write(out, error) from error
+    shutil.rmtree(old, ignore_errors=True)
+    shutil.rmtree(work, ignore_errors=True)

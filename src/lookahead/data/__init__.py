@@ -1,0 +1,1 @@
+"""Synthesis of the training pictures: prompts, drawing, face checks, features and pairs."""

@@ -1,0 +1,148 @@
+"""Face checks: which pictures show a face, and the same person's as the other photos do."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+from insightface.app import FaceAnalysis
+from numpy.typing import NDArray
+
+from lookahead.config import Generate
+
+Array = NDArray[np.float32]
+KEPT, NO_FACE, UNLIKE, FEW = "", "no face", "unlike the person's photos", "too few pictures of the person"
+
+
+@dataclass(frozen=True)
+class Face:
+    """The largest face of a picture: box (4,) and landmarks (5, 2) in pixels, embedding (E,) of length 1."""
+
+    box: Array
+    landmarks: Array
+    embedding: Array
+
+
+@dataclass(frozen=True)
+class Sight:
+    """What the face check knows of one picture; `embedding` is None without a face."""
+
+    identity: int
+    style: str
+    embedding: Array | None
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """Similarity to the person's other photos and to a stranger's (None without a face), and why it is dropped."""
+
+    similarity: float | None
+    stranger: float | None
+    reason: str
+
+    @property
+    def kept(self) -> bool:
+        """Whether the picture is trained on."""
+        return self.reason == KEPT
+
+
+def unit(vector: Array) -> Array:
+    """A vector scaled to length 1."""
+    scaled: Array = (vector / max(float(np.linalg.norm(vector)), 1e-12)).astype(np.float32)
+    return scaled
+
+
+def find_face(faces: FaceAnalysis, pixels: NDArray[np.uint8]) -> Face | None:
+    """The largest face in a picture (H, W, 3), RGB, or None."""
+    found = faces.get(np.ascontiguousarray(pixels[:, :, ::-1]), max_num=1, det_metric="max")
+    if not found:
+        return None
+    face = found[0]
+    return Face(face.bbox.astype(np.float32), face.kps.astype(np.float32), unit(face.embedding))
+
+
+def _mean_photo(sights: Iterable[Sight], plain: str) -> Array | None:
+    photos = [s.embedding for s in sights if s.style == plain and s.embedding is not None]
+    return unit(np.mean(photos, axis=0)) if photos else None
+
+
+def _cosine(one: Array | None, other: Array | None) -> float | None:
+    return None if one is None or other is None else float(one @ other)
+
+
+def _reason(sight: Sight, similarity: float | None, limit: float) -> str:
+    if sight.embedding is None:
+        return NO_FACE
+    return UNLIKE if similarity is None or similarity < limit else KEPT
+
+
+def _compare(person: Sequence[Sight], stranger: Sequence[Sight], settings: Generate, plain: str) -> list[Verdict]:
+    """Judge photos by the other photos, then the stylised pictures by the photos that were kept."""
+    away = _mean_photo(stranger, plain)
+    photos = [sight for sight in person if sight.style == plain]
+    likeness = {id(p): _cosine(p.embedding, _mean_photo((o for o in photos if o is not p), plain)) for p in photos}
+    kept = [p for p in photos if _reason(p, likeness[id(p)], settings.keep_photo) == KEPT]
+    centre = _mean_photo(kept, plain)
+    verdicts = []
+    for sight in person:
+        is_photo = sight.style == plain
+        similarity = likeness[id(sight)] if is_photo else _cosine(sight.embedding, centre)
+        limit = settings.keep_photo if is_photo else settings.keep_stylised
+        verdicts.append(Verdict(similarity, _cosine(sight.embedding, away), _reason(sight, similarity, limit)))
+    return verdicts
+
+
+def _drop_thin(person: Sequence[Sight], verdicts: list[Verdict], settings: Generate, plain: str) -> list[Verdict]:
+    """Drop people with too few pictures; two photos are the least, so that a photo has another one as reference."""
+    photos = sum(v.kept and s.style == plain for s, v in zip(person, verdicts, strict=True))
+    if photos >= 2 and sum(v.kept for v in verdicts) >= settings.keep_images:
+        return verdicts
+    return [replace(v, reason=FEW) if v.kept else v for v in verdicts]
+
+
+def judge(sights: Sequence[Sight], settings: Generate, plain: str) -> list[Verdict]:
+    """Decide which pictures are kept: those that resemble their person's other photos enough.
+
+    Args:
+        sights: every picture, people one after the other.
+        settings: `keep_photo`, `keep_stylised` (least similarity) and `keep_images` (least pictures a person).
+        plain: the style of photos.
+    """
+    people: dict[int, list[Sight]] = {}
+    for sight in sights:
+        people.setdefault(sight.identity, []).append(sight)
+    groups = list(people.values())
+    verdicts = []
+    for i, person in enumerate(groups):
+        stranger = groups[(i + 1) % len(groups)] if len(groups) > 1 else []
+        verdicts += _drop_thin(person, _compare(person, stranger, settings, plain), settings, plain)
+    return verdicts
+
+
+def _mean(values: Iterable[float | None]) -> float:
+    known = [value for value in values if value is not None]
+    return float(np.mean(known)) if known else 0.0
+
+
+def summarise(sights: Sequence[Sight], verdicts: Sequence[Verdict]) -> dict[str, object]:
+    """The metrics of a dataset: similarities over kept pictures, shares over all, and both by style."""
+    kept = [v for v in verdicts if v.kept]
+    styles = list(dict.fromkeys(s.style for s in sights))
+    reasons = Counter(v.reason for v in verdicts if not v.kept)
+    return {
+        "same_person": _mean(v.similarity for v in kept),
+        "other_person": _mean(v.stranger for v in kept),
+        "kept": len(kept) / len(verdicts),
+        "images": len(kept),
+        "people": len({s.identity for s, v in zip(sights, verdicts, strict=True) if v.kept}),
+        "faces_found": 1 - sum(s.embedding is None for s in sights) / len(sights),
+        "dropped": {reason: reasons[reason] for reason in (NO_FACE, UNLIKE, FEW)},
+        "styles": {style: _style_summary(sights, verdicts, style) for style in styles},
+    }
+
+
+def _style_summary(sights: Sequence[Sight], verdicts: Sequence[Verdict], style: str) -> dict[str, float]:
+    own = [v for s, v in zip(sights, verdicts, strict=True) if s.style == style]
+    return {"same_person": _mean(v.similarity for v in own), "kept": sum(v.kept for v in own) / len(own)}

@@ -1,0 +1,119 @@
+"""Drawing the dataset: invented people by the few-step generator, shard by shard, checked and kept by their faces."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import torch
+from tqdm import tqdm
+
+from lookahead.artifacts import Log, write_json, write_parquet
+from lookahead.config import Checkpoints, Generate
+from lookahead.data.consistency import Sight, Verdict, find_face, judge, summarise
+from lookahead.data.gallery import save_gallery
+from lookahead.data.plan import Picture, plan_pictures
+from lookahead.data.prompts import read_prompts
+from lookahead.data.shards import Pixels, keep_only, read_rows, shard_is_done, shard_path, write_shard
+from lookahead.errors import InputError
+from lookahead.world import Pipeline, open_faces, open_generator, quiet_alignment
+
+TABLE = "table.parquet"
+
+
+def draw_pictures(pipe: Pipeline, pictures: Sequence[Picture], checkpoints: Checkpoints) -> list[Pixels]:
+    """Draw a batch of pictures, each from its own seed."""
+    images = pipe(
+        prompt=[picture.prompt for picture in pictures],
+        generator=[torch.Generator().manual_seed(picture.seed) for picture in pictures],
+        num_inference_steps=checkpoints.generator.steps,
+        guidance_scale=checkpoints.generator.guidance,
+        height=checkpoints.resolution,
+        width=checkpoints.resolution,
+        output_type="np",
+    ).images
+    return list((images * 255).round().clip(0, 255).astype(np.uint8))  # B x (H, W, 3)
+
+
+def _shards(pictures: Sequence[Picture], size: int) -> Iterator[tuple[int, Sequence[Picture]]]:
+    for number, start in enumerate(range(0, len(pictures), size)):
+        yield number, pictures[start : start + size]
+
+
+def _missing(pictures: Sequence[Picture], settings: Generate, work: Path) -> list[tuple[int, Sequence[Picture]]]:
+    shards = list(_shards(pictures, settings.shard))
+    keep_only(work / "shards", [shard_path(work, number).name for number, _ in shards])
+    return [(number, rows) for number, rows in shards if not shard_is_done(shard_path(work, number), rows)]
+
+
+def draw_shards(
+    checkpoints: Checkpoints, settings: Generate, pictures: Sequence[Picture], work: Path, log: Log
+) -> None:
+    """Draw the shards that are not there yet; batches never cross shards, so a resumed run draws the same bytes.
+
+    Raises:
+        InputError: a checkpoint or an existing shard is damaged, or the disk is full.
+    """
+    missing = _missing(pictures, settings, work)
+    if not missing:
+        return
+    pipe, faces = open_generator(checkpoints), open_faces(checkpoints.faces.select, checkpoints.faces.detection_size)
+    with quiet_alignment(), tqdm(total=len(pictures), desc="drawing people", unit="image") as bar:
+        bar.update(len(pictures) - sum(len(rows) for _, rows in missing))
+        for number, rows in missing:
+            pixels: list[Pixels] = []
+            for start in range(0, len(rows), settings.batch):
+                pixels += draw_pictures(pipe, rows[start : start + settings.batch], checkpoints)
+                bar.update(len(pixels) - start)
+            found = [find_face(faces, image) for image in pixels]
+            write_shard(shard_path(work, number), rows, pixels, found)
+            log({"images": float(bar.n), "faces_found": 1 - found.count(None) / len(found)}, number)
+
+
+def _sights(rows: pa.Table) -> list[Sight]:
+    columns = (rows[name].to_pylist() for name in ("identity", "style", "embedding"))
+    return [
+        Sight(identity, style, None if embedding is None else np.asarray(embedding, dtype=np.float32))
+        for identity, style, embedding in zip(*columns, strict=True)
+    ]
+
+
+def _judged(rows: pa.Table, verdicts: Sequence[Verdict], plain: str) -> pa.Table:
+    rows = rows.drop_columns(["embedding"])
+    rows = rows.append_column("photo", pa.array([style == plain for style in rows["style"].to_pylist()], pa.bool_()))
+    rows = rows.append_column("similarity", pa.array([v.similarity for v in verdicts], pa.float32()))
+    rows = rows.append_column("kept", pa.array([v.kept for v in verdicts], pa.bool_()))
+    return rows.append_column("reason", pa.array([v.reason for v in verdicts], pa.string()))
+
+
+def _check_any_kept(verdicts: Sequence[Verdict], settings: Generate) -> None:
+    if any(verdict.kept for verdict in verdicts):
+        return
+    known = [v.similarity for v in verdicts if v.similarity is not None]
+    middle = f"their median similarity is {np.median(known):.2f}" if known else "no face is found in any"
+    raise InputError(
+        f"none of {len(verdicts)} pictures is kept: {middle}, keep_photo is {settings.keep_photo}, keep_stylised "
+        f"{settings.keep_stylised}, keep_images {settings.keep_images}; lower those, or look at the generator"
+    )
+
+
+def synthesise(checkpoints: Checkpoints, settings: Generate, work: Path, log: Log) -> None:
+    """Draw, check and describe the dataset: `shards/`, `table.parquet`, `metrics.json` and `samples.png` in `work`.
+
+    A run that was cut off continues at its missing shards.
+
+    Raises:
+        InputError: the prompts file, a checkpoint or a shard is bad, the disk is full, or no picture is kept.
+    """
+    prompts = read_prompts(settings.prompts)
+    pictures = plan_pictures(prompts, settings)
+    draw_shards(checkpoints, settings, pictures, work, log)
+    rows = read_rows(work)
+    sights = _sights(rows)
+    verdicts = judge(sights, settings, prompts.plain)
+    _check_any_kept(verdicts, settings)
+    write_parquet(work / TABLE, _judged(rows, verdicts, prompts.plain))
+    write_json(work / "metrics.json", summarise(sights, verdicts))
+    save_gallery(work, verdicts, settings.photos + settings.stylised)

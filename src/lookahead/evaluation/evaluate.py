@@ -1,0 +1,124 @@
+"""The evaluation: every method draws the same people from the same noise and is judged by the same models."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import pandas as pd
+import pyarrow as pa
+from PIL import Image
+
+from lookahead.artifacts import Log, digest, digest_paths, write_json, write_parquet
+from lookahead.config import Checkpoints, Evaluate
+from lookahead.data.prompts import read_prompts
+from lookahead.errors import InputError
+from lookahead.evaluation.faces import FaceReader, read_others, read_references
+from lookahead.evaluation.measure import Judges, measure
+from lookahead.evaluation.metrics import METHODS, Metrics, flatten, rows_of, scale_of_identity, summarise
+from lookahead.evaluation.pictures import Conditions, draw_pictures, read_pictures
+from lookahead.evaluation.plan import Plan, make_plan
+from lookahead.evaluation.portraits import Person, read_people, read_photo
+from lookahead.evaluation.report import Findings, write_report
+from lookahead.evaluation.sampling import encode_photos, encode_prompts, prepare
+from lookahead.evaluation.scoring import embed_texts
+from lookahead.world import Pipeline, attach_adapter, open_image_encoder, open_pipeline, open_scorer
+
+PICTURES = "pictures"
+
+
+def evaluate(
+    checkpoints: Checkpoints, settings: Evaluate, variants: Mapping[str, Path | None], work: Path, log: Log
+) -> None:
+    """Compare the untuned adapter, the noise-only and the lookahead-tuned one on people never seen (design, section 5).
+
+    Writes `metrics.json`, `protocol.json`, `per_image.parquet`, `report.html`, `grids/` and `pictures/` into `work`;
+    pictures that `work` holds already are kept, so a killed evaluation goes on.
+
+    Args:
+        checkpoints: the world.
+        settings: the protocol.
+        variants: adapter file by method (METHODS); None is the world's untuned adapter.
+        work: the folder to write to.
+        log: receives every number of `metrics.json` by its dotted name.
+
+    Raises:
+        InputError: portraits, prompts or a checkpoint are missing or wrong, or a reference photo shows no face.
+    """
+    _check(variants)
+    people = read_people(Path(settings.portraits), settings.people)
+    plan = make_plan(read_prompts(settings.prompts), settings)
+    judges = _judges(checkpoints, people, plan)
+    _draw(checkpoints, settings, variants, people, plan, work / PICTURES)
+    table = _judge(plan, judges, settings.batch, work)
+    metrics = _metrics(table, judges, settings)
+    write_json(work / "metrics.json", rows_of(metrics))
+    protocol = _protocol(settings, people, plan)
+    write_json(work / "protocol.json", protocol)
+    write_report(Findings(people, plan, table, metrics, protocol, settings), work / PICTURES, work)
+    log(flatten(metrics), 0)
+
+
+def _check(variants: Mapping[str, Path | None]) -> None:
+    if set(variants) != set(METHODS):
+        raise InputError(f"the evaluation compares {', '.join(METHODS)}; it was given {', '.join(sorted(variants))}")
+    for method, path in variants.items():
+        if path is not None and not path.is_file():
+            raise InputError(f"{path}, the adapter of {method}, does not exist: train it first (`lookahead train`)")
+
+
+def _judges(checkpoints: Checkpoints, people: list[Person], plan: Plan) -> Judges:
+    faces, scorer = FaceReader(checkpoints.faces), open_scorer(checkpoints)
+    references = read_references(faces, people)
+    return Judges(faces, references, read_others(faces, people), scorer, embed_texts(scorer, plan.prompts))
+
+
+def _draw(
+    checkpoints: Checkpoints,
+    settings: Evaluate,
+    variants: Mapping[str, Path | None],
+    people: list[Person],
+    plan: Plan,
+    folder: Path,
+) -> None:
+    pipe = open_pipeline(checkpoints)
+    conditions = _conditions(checkpoints, pipe, people, plan)
+    for method in METHODS:
+        attach_adapter(pipe, variants[method] or checkpoints)
+        prepare(pipe, settings)
+        draw_pictures(pipe, plan, conditions, settings, folder / method)
+
+
+def _conditions(checkpoints: Checkpoints, pipe: Pipeline, people: list[Person], plan: Plan) -> Conditions:
+    text, pooled, free_text, free_pooled = encode_prompts(pipe, [prompt for row in plan.prompts for prompt in row])
+    photos = [Image.fromarray(read_photo(person.reference)) for person in people]
+    image, free_image = encode_photos(*open_image_encoder(checkpoints), photos)
+    return Conditions(text, pooled, image, free_text, free_pooled, free_image)
+
+
+def _judge(plan: Plan, judges: Judges, batch: int, work: Path) -> pd.DataFrame:
+    pictures = {method: read_pictures(work / PICTURES / method) for method in METHODS}
+    rows = [row for method in METHODS for row in measure(method, plan, pictures[method], judges, batch)]
+    table = pd.DataFrame(rows)
+    write_parquet(work / "per_image.parquet", pa.Table.from_pandas(table, preserve_index=False))
+    return table
+
+
+def _metrics(table: pd.DataFrame, judges: Judges, settings: Evaluate) -> Metrics:
+    metrics = summarise(table, settings.bootstrap, settings.seed)
+    own = [embeddings["report"] for embeddings in judges.references]
+    others = [[photo["report"] for photo in photos] for photos in judges.others]
+    return metrics | {"scale": scale_of_identity(own, others, settings.bootstrap, settings.seed)}
+
+
+def _protocol(settings: Evaluate, people: list[Person], plan: Plan) -> dict[str, object]:
+    """What defines the evaluation, and its hash: equal hashes mean that metrics may be compared."""
+    told: dict[str, object] = {
+        "people": [person.name for person in people],
+        "references": digest_paths([person.reference for person in people]),
+        "prompts": plan.prompts,
+        "styles": plan.styles,
+        "scenes": plan.scenes,
+        "settings": settings.model_dump(exclude={"batch", "grid_people", "portraits", "prompts"}),
+    }
+    return told | {"hash": digest(told)}

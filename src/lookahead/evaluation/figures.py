@@ -1,0 +1,111 @@
+"""The report's plots: identity against prompt, differences with their intervals, identity by style and scene."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from lookahead.evaluation.metrics import METHODS, Metrics
+from lookahead.evaluation.statistics import Interval
+
+NAMES = {"adapter": "untuned", "noise_only": "noise loss only", "tuned": "lookahead"}
+COMPARED = {"difference": "lookahead − untuned", "gain": "lookahead − noise loss only"}
+COLOURS = {
+    "adapter": "#8d939c",
+    "noise_only": "#3f7fbf",
+    "tuned": "#d4552a",
+    "difference": "#8d939c",
+    "gain": "#d4552a",
+}
+_INK, _LINE = "#2b2f36", "#d9dce1"
+_FOREST = {
+    "identity": "identity",
+    "identity_select": "identity, recogniser select",
+    "identity_loss": "identity, the loss's recogniser",
+    "prompt": "prompt alignment",
+    "detection_rate": "faces found",
+}
+_DPI = 160
+
+
+def save_overview(metrics: Metrics, path: Path) -> None:
+    """Identity against prompt alignment of each method, and beside it the paired differences, with 95 % intervals."""
+    figure = Figure(figsize=(10.4, 3.9), layout="constrained")
+    left, right = figure.subplots(1, 2, width_ratios=(1, 1.25))
+    _trade(left, metrics)
+    _forest(right, metrics)
+    _save(figure, path)
+
+
+def save_breakdown(by_style: dict[str, Metrics], by_scene: dict[str, Metrics], path: Path) -> None:
+    """Identity of each method in each style and in each scene, with 95 % intervals."""
+    figure = Figure(figsize=(10.4, 3.4), layout="constrained")
+    axes = figure.subplots(1, 2, sharey=True)
+    for axis, groups, title in zip(axes, (by_style, by_scene), ("by style", "by scene"), strict=True):
+        for offset, method in zip((-0.2, 0.0, 0.2), METHODS, strict=True):
+            places = [i + offset for i in range(len(groups))]
+            _bars(axis, places, [m[method]["identity"] for m in groups.values()], method, NAMES[method])
+        axis.set_xticks(range(len(groups)), list(groups))
+        _dress(axis, f"Identity {title}")
+        axis.grid(axis="y", color=_LINE, linewidth=0.8)
+    axes[0].legend(frameon=False, fontsize=8.5)
+    _save(figure, path)
+
+
+def _bars(axis: Axes, places: Sequence[float], values: list[Interval], key: str, label: str) -> None:
+    for place, value in zip(places, values, strict=True):
+        _, low, high = value.measured()
+        _line(axis, [place, place], [low, high], key)
+    axis.plot(places, [value.measured()[0] for value in values], "o", color=COLOURS[key], markersize=5.5, label=label)
+
+
+def _trade(axis: Axes, metrics: Metrics) -> None:
+    for method in METHODS:
+        prompt, prompt_low, prompt_high = metrics[method]["prompt"].measured()
+        identity, identity_low, identity_high = metrics[method]["identity"].measured()
+        _line(axis, [prompt_low, prompt_high], [identity, identity], method)
+        _line(axis, [prompt, prompt], [identity_low, identity_high], method)
+        axis.plot([prompt], [identity], "o", color=COLOURS[method], markersize=7, label=NAMES[method])
+    axis.set_xlabel("prompt alignment (share with style and scene right)", fontsize=9)
+    axis.set_ylabel("identity (cosine)", fontsize=9)
+    axis.grid(color=_LINE, linewidth=0.8)
+    axis.margins(0.25)
+    axis.legend(frameon=False, fontsize=8.5)
+    _dress(axis, "Identity against prompt: up and right is better")
+
+
+def _forest(axis: Axes, metrics: Metrics) -> None:
+    rows = list(reversed(_FOREST))
+    for offset, group in zip((-0.14, 0.14), COMPARED, strict=True):
+        places = [row + offset for row in range(len(rows))]
+        values = [metrics[group][metric].measured() for metric in rows]
+        for place, (_, low, high) in zip(places, values, strict=True):
+            _line(axis, [low, high], [place, place], group)
+        means = [mean for mean, _, _ in values]
+        axis.plot(means, places, "o", color=COLOURS[group], markersize=5.5, label=COMPARED[group])
+    axis.axvline(0, color=_INK, linewidth=1)
+    axis.set_yticks(range(len(rows)), [_FOREST[metric] for metric in rows])
+    axis.set_ylim(-0.5, len(rows) + 0.25)  # room for the legend above the first row
+    axis.grid(axis="x", color=_LINE, linewidth=0.8)
+    axis.legend(frameon=False, fontsize=8.5, loc="upper right", ncols=2)
+    _dress(axis, "Paired differences, 95 % intervals over people")
+
+
+def _line(axis: Axes, x: list[float], y: list[float], key: str) -> None:
+    axis.plot(x, y, color=COLOURS[key], linewidth=2.2, solid_capstyle="round")
+
+
+def _dress(axis: Axes, title: str) -> None:
+    axis.set_title(title, fontsize=10.5, loc="left", color=_INK)
+    axis.spines[["top", "right"]].set_visible(False)
+    axis.spines[["left", "bottom"]].set_color(_LINE)
+    axis.tick_params(colors=_INK, labelsize=8.5, length=0)
+    axis.set_axisbelow(True)
+
+
+def _save(figure: Figure, path: Path) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, dpi=_DPI, facecolor="white", metadata={"Software": None})

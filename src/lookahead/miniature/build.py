@@ -1,0 +1,145 @@
+"""Builds the miniature part by part, each from its predecessors' files; a killed build resumes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from diffusers import AutoencoderKL, UNet2DConditionModel
+from torch import Tensor
+from transformers import CLIPImageProcessor, CLIPVisionModelWithProjection
+
+from lookahead.artifacts import Log, load_tensors, save_tensors
+from lookahead.config import Miniature
+from lookahead.errors import InputError
+from lookahead.miniature.adapter import build_adapter
+from lookahead.miniature.autoencoders import build_preview_vae, build_vae, pixels_of
+from lookahead.miniature.base import build_base, encode_pool
+from lookahead.miniature.fast_child import build_fast_child
+from lookahead.miniature.image_encoder import build_image_encoder, image_features
+from lookahead.miniature.pool import Pool, build_pool, open_pool
+from lookahead.miniature.portraits import build_portraits
+from lookahead.miniature.scorer import build_scorer
+from lookahead.miniature.text import build_text_encoders, build_tokenizer
+
+POOL_SEED = 11
+SCORER_SHARDS = 12  # of the pool; styles and scenes need no more
+
+
+@dataclass(frozen=True)
+class Workshop:
+    """Where a part's inputs, outputs and resume state lie, and the numbers of all parts."""
+
+    root: Path
+    work: Path
+    settings: Miniature
+    log: Log
+
+    @property
+    def base(self) -> Path:
+        """The base pipeline's folder."""
+        return self.root / "base"
+
+    def pool(self, shards: int | None = None) -> Pool:
+        """The pool of rendered portraits, drawn first where it is missing; the first `shards` of it."""
+        count = shards or self.settings.pool_shards
+        build_pool(self.work / "pool", count, POOL_SEED)
+        return open_pool(self.work / "pool", count)
+
+    def vae(self) -> AutoencoderKL:
+        """The trained autoencoder, frozen."""
+        return AutoencoderKL.from_pretrained(self.base / "vae", torch_dtype=torch.float32).eval().requires_grad_(False)
+
+    def unet(self) -> UNet2DConditionModel:
+        """The trained U-Net, frozen."""
+        return UNet2DConditionModel.from_pretrained(self.base / "unet", torch_dtype=torch.float32).eval().requires_grad_(False)
+
+    def latents(self, pool: Pool) -> Tensor:
+        """The pool's latents, encoded once."""
+        return encode_pool(pool, self.vae(), self.work / "latents.safetensors")
+
+    def features(self, pool: Pool) -> Tensor:
+        """The pool's image features (N, S, D) float16, computed once."""
+        path = self.work / "features.safetensors"
+        if not path.exists():
+            source = self.root / "image_encoder"
+            encoder = CLIPVisionModelWithProjection.from_pretrained(source, dtype=torch.float32).eval()
+            processor = CLIPImageProcessor.from_pretrained(source)
+            rows = torch.arange(len(pool)).split(200)
+            encoded = torch.cat([image_features(encoder, processor, pixels_of(pool, r)).half() for r in rows])
+            save_tensors(path, {"features": encoded}, {})
+        return load_tensors(path)[0]["features"]
+
+
+def _text(shop: Workshop) -> None:
+    tokenizer = build_tokenizer(shop.base / "tokenizer")
+    build_tokenizer(shop.base / "tokenizer_2")
+    build_text_encoders(tokenizer, shop.settings.parts["text"], shop.base, shop.work / "text", shop.log)
+
+
+def _vae(shop: Workshop) -> None:
+    pool = shop.pool(shop.settings.vae_shards)
+    build_vae(pool, shop.settings.parts["vae"], shop.base / "vae", shop.work / "vae", shop.log)
+
+
+def _preview_vae(shop: Workshop) -> None:
+    pool = shop.pool(shop.settings.vae_shards)
+    part = shop.settings.parts["preview_vae"]
+    build_preview_vae(pool, shop.vae(), part, shop.root / "preview_vae", shop.work / "preview_vae", shop.log)
+
+
+def _base(shop: Workshop) -> None:
+    pool = shop.pool()
+    build_base(pool, shop.latents(pool), shop.settings.parts["base"], shop.base, shop.work / "base", shop.log)
+
+
+def _image_encoder(shop: Workshop) -> None:
+    part = shop.settings.parts["image_encoder"]
+    build_image_encoder(shop.pool(), part, shop.root / "image_encoder", shop.work / "image_encoder", shop.log)
+
+
+def _adapter(shop: Workshop) -> None:
+    pool, part = shop.pool(), shop.settings.parts["adapter"]
+    out, work = shop.root / "adapter", shop.work / "adapter"
+    build_adapter(pool, shop.latents(pool), shop.features(pool), shop.unet(), shop.base, part, out, work, shop.log)
+
+
+def _lcm_lora(shop: Workshop) -> None:
+    pool, settings = shop.pool(), shop.settings
+    out, work, part = shop.root / "lcm_lora", shop.work / "lcm_lora", settings.parts["lcm_lora"]
+    build_fast_child(shop.unet(), pool, shop.latents(pool), settings.trajectories, shop.base, part, out, work, shop.log)
+
+
+def _clip(shop: Workshop) -> None:
+    pool = shop.pool(SCORER_SHARDS)
+    build_scorer(pool, shop.settings.parts["clip"], shop.root / "clip", shop.work / "clip", shop.log)
+
+
+def _portraits(shop: Workshop) -> None:
+    build_portraits(shop.settings, shop.root / "portraits")
+
+
+PARTS: dict[str, Callable[[Workshop], None]] = {
+    "text": _text,
+    "vae": _vae,
+    "preview_vae": _preview_vae,
+    "image_encoder": _image_encoder,
+    "base": _base,
+    "adapter": _adapter,
+    "lcm_lora": _lcm_lora,
+    "clip": _clip,
+    "portraits": _portraits,
+}  # in building order
+
+
+def build_part(name: str, root: Path, work: Path, settings: Miniature, log: Log) -> None:
+    """Build one part of the miniature into `root`.
+
+    Raises:
+        InputError: there is no part of this name.
+    """
+    if name not in PARTS:
+        raise InputError(f"the miniature has no part {name!r}: choose one of {', '.join(PARTS)}")
+    PARTS[name](Workshop(root, work, settings, log))

@@ -1,0 +1,1 @@
+"""Tuning the encoder: the step, the loop, exact resume."""

@@ -1,0 +1,35 @@
+"""Opens the parts of a world: one loader for hub ids and folders (design §2)."""
+
+from lookahead.world.devices import device, dtype
+from lookahead.world.diffusion import (
+    FAST_CHILD,
+    Pipeline,
+    attach_adapter,
+    attach_fast_child,
+    open_generator,
+    open_pipeline,
+    open_preview_vae,
+    scheduler_class,
+)
+from lookahead.world.faces import open_faces, pack_folder, quiet_alignment, recogniser_onnx
+from lookahead.world.images import Scorer, open_image_encoder, open_scorer
+
+__all__ = [
+    "FAST_CHILD",
+    "Pipeline",
+    "Scorer",
+    "attach_adapter",
+    "attach_fast_child",
+    "device",
+    "dtype",
+    "open_faces",
+    "open_generator",
+    "open_image_encoder",
+    "open_pipeline",
+    "open_preview_vae",
+    "open_scorer",
+    "pack_folder",
+    "quiet_alignment",
+    "recogniser_onnx",
+    "scheduler_class",
+]

@@ -1,0 +1,148 @@
+"""Opens the diffusion parts of a world: base model, few-step generator, fast child, image adapter, preview decoder."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import diffusers
+import torch
+from diffusers import AutoencoderKL, AutoencoderTiny, StableDiffusionXLPipeline
+from peft.tuners.lora import LoraLayer
+
+from lookahead.config import Checkpoints
+from lookahead.errors import InputError
+from lookahead.world.devices import dtype, frozen
+from lookahead.world.sources import check_folder, check_weights, opening
+
+FAST_CHILD = "fast_child"
+Pipeline = Any  # StableDiffusionXLPipeline, which gets its modules as attributes only when it runs
+_LORA_FILE = "pytorch_lora_weights.safetensors"
+_XL: Any = StableDiffusionXLPipeline
+_VAE: Any = AutoencoderKL
+_TINY: Any = AutoencoderTiny
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Hold back diffusers' notes on what we ask for: a LoRA without text encoders, an adapter without image encoder."""
+    notes = logging.getLogger("diffusers")
+    level = notes.level
+    notes.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        notes.setLevel(level)
+
+
+def _open_xl(part: str, source: str, vae: str | None, checkpoints: Checkpoints) -> Pipeline:
+    overrides = {}
+    if vae is not None:
+        check_folder(vae)
+        with opening("VAE", vae):
+            overrides["vae"] = _VAE.from_pretrained(vae, dtype=dtype(checkpoints), use_safetensors=True)
+    check_folder(source)
+    with opening(part, source):
+        pipe = _XL.from_pretrained(
+            source, dtype=dtype(checkpoints), use_safetensors=True, add_watermarker=False, **overrides
+        )
+    for module in (pipe.unet, pipe.vae, pipe.text_encoder, pipe.text_encoder_2):
+        frozen(module)
+    pipe.set_progress_bar_config(disable=True)
+    return pipe
+
+
+def open_pipeline(checkpoints: Checkpoints) -> Pipeline:
+    """Open the base model with its VAE, frozen, without adapters (design §2).
+
+    Raises:
+        InputError: a part is missing, truncated or of another kind; the message names its path or id.
+    """
+    return _open_xl("base model", checkpoints.base, checkpoints.vae, checkpoints)
+
+
+def open_generator(checkpoints: Checkpoints) -> Pipeline:
+    """Open the few-step generator with its LoRA fused and its scheduler set (design §2).
+
+    Raises:
+        InputError: a part is missing or truncated, or diffusers has no scheduler of that name.
+    """
+    generator = checkpoints.generator
+    pipe = _open_xl("few-step generator", generator.pipeline, None, checkpoints)
+    if generator.lora is not None:
+        _load_lora(pipe, generator.lora, "generator")
+        pipe.fuse_lora(adapter_names=["generator"])
+        pipe.unload_lora_weights()
+    pipe.scheduler = scheduler_class(generator.scheduler).from_config(pipe.scheduler.config)
+    return pipe
+
+
+def scheduler_class(name: str) -> Any:
+    """The scheduler class of diffusers with this name.
+
+    Raises:
+        InputError: there is none.
+    """
+    found = getattr(diffusers, name, None) if name.endswith("Scheduler") else None
+    if found is None:
+        raise InputError(f"{name!r} is no scheduler of diffusers {diffusers.__version__}: e.g. LCMScheduler")
+    return found
+
+
+def _load_lora(pipe: Pipeline, source: str, name: str) -> None:
+    check_folder(source)
+    with opening("LoRA", source), _quiet():
+        pipe.load_lora_weights(source, weight_name=_LORA_FILE, adapter_name=name)
+
+
+def attach_fast_child(pipe: Pipeline, checkpoints: Checkpoints) -> None:
+    """Put the LCM-LoRA on the U-Net as adapter "fast_child", frozen and at scale 0, so that the U-Net is the base.
+
+    Raises:
+        InputError: the LoRA is missing, truncated or does not fit the U-Net.
+    """
+    _load_lora(pipe, checkpoints.fast_child, FAST_CHILD)
+    for module in pipe.unet.modules():
+        if isinstance(module, LoraLayer):
+            module.set_scale(FAST_CHILD, 0.0)
+    frozen(pipe.unet)
+
+
+def _adapter_place(source: str | Path | Checkpoints) -> tuple[str, str, str]:
+    if isinstance(source, Checkpoints):
+        adapter = source.adapter
+        return adapter.source, adapter.subfolder, adapter.weight
+    return str(Path(source).parent), "", Path(source).name
+
+
+def attach_adapter(pipe: Pipeline, source: str | Path | Checkpoints) -> None:
+    """Load an IP-Adapter file, or the world's untuned one, into the U-Net: image projection and attention processors.
+
+    Raises:
+        InputError: the file is missing, truncated or does not fit the U-Net.
+    """
+    folder, subfolder, weight = _adapter_place(source)
+    path = Path(folder, subfolder, weight)
+    if path.suffix != ".safetensors":
+        raise InputError(f"the adapter {path} is no .safetensors file: pickled weights are not opened")
+    if path.is_file():
+        check_weights(path)
+    elif Path(folder).is_dir() or not isinstance(source, Checkpoints):
+        raise InputError(f"{path} does not exist: an adapter file was expected there")
+    with opening("image adapter", str(path)), _quiet():
+        pipe.load_ip_adapter(folder, subfolder=subfolder, weight_name=weight, image_encoder_folder=None)
+    frozen(pipe.unet)
+
+
+def open_preview_vae(checkpoints: Checkpoints) -> Any:
+    """Open the preview decoder, in float32 because Eq. 3 is computed in it.
+
+    Raises:
+        InputError: it is missing or truncated.
+    """
+    check_folder(checkpoints.preview_vae)
+    with opening("preview decoder", checkpoints.preview_vae):
+        return frozen(_TINY.from_pretrained(checkpoints.preview_vae, dtype=torch.float32, use_safetensors=True))

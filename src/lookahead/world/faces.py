@@ -1,0 +1,79 @@
+"""Opens insightface packs: folders of ONNX files, or names that insightface knows."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import onnx
+import onnxruntime
+from insightface.app import FaceAnalysis
+from insightface.utils import ensure_available
+
+from lookahead.errors import InputError
+from lookahead.world.devices import device
+from lookahead.world.sources import opening
+
+_CUDA, _CPU = "CUDAExecutionProvider", "CPUExecutionProvider"
+
+
+def pack_folder(pack: str) -> Path:
+    """The folder of an insightface pack: the path itself, or where insightface keeps or loads the pack so named.
+
+    Raises:
+        InputError: there is no such folder, and the name cannot be downloaded.
+    """
+    if Path(pack).is_dir():
+        return Path(pack)
+    if "/" in pack:
+        raise InputError(f"the face pack {pack} does not exist: check `checkpoints.faces`, or run `make miniature`")
+    with opening("face pack", pack):
+        return Path(ensure_available("models", pack))
+
+
+def open_faces(pack: str, detection_size: int) -> FaceAnalysis:
+    """Open the detector and the recogniser of an insightface pack; `detection_size` is in pixels.
+
+    Raises:
+        InputError: the pack is missing, or a file in it is truncated.
+    """
+    gpu = device().type == "cuda" and _CUDA in onnxruntime.get_available_providers()
+    providers = [_CUDA, _CPU] if gpu else [_CPU]
+    folder = pack_folder(pack)
+    with opening("face pack", str(folder)):
+        faces = FaceAnalysis(name=str(folder), allowed_modules=["detection", "recognition"], providers=providers)
+        if "recognition" not in faces.models:
+            raise InputError(f"the face pack {folder} has no recogniser: an ONNX file with a 112-pixel input")
+        faces.prepare(ctx_id=0 if gpu else -1, det_size=(detection_size, detection_size))
+    return faces
+
+
+def _is_recogniser(path: Path) -> bool:
+    graph = onnx.load(str(path), load_external_data=False).graph
+    sizes = [axis.dim_value for axis in graph.input[0].type.tensor_type.shape.dim][2:]
+    # The rule by which insightface itself tells a recogniser from the other files of a pack.
+    return len(graph.output) == 1 and len(sizes) == 2 and sizes[0] == sizes[1] == 112
+
+
+def recogniser_onnx(pack: str) -> Path:
+    """The file of a pack that insightface would use as recogniser.
+
+    Raises:
+        InputError: the pack is missing, damaged or has none.
+    """
+    folder = pack_folder(pack)
+    with opening("face pack", str(folder)):
+        found = [path for path in sorted(folder.glob("*.onnx")) if _is_recogniser(path)]
+    if not found:
+        raise InputError(f"the face pack {folder} has no recogniser: an ONNX file with a 112-pixel input")
+    return found[0]
+
+
+@contextmanager
+def quiet_alignment() -> Iterator[None]:
+    """Hold back the note of scikit-image that insightface's alignment causes at every new place of a call."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "`estimate` is deprecated", FutureWarning)
+        yield

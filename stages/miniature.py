@@ -1,0 +1,23 @@
+"""Builds one part of the miniature: `python stages/miniature.py PART`, a frozen stage of its own for each."""
+
+import sys
+from pathlib import Path
+
+import torch
+
+from lookahead.config import read_params
+from lookahead.errors import InputError
+from lookahead.miniature.build import build_part
+
+
+def main() -> None:
+    """Build the part that the command line names."""
+    torch.set_num_threads(1)  # small networks; two parts side by side use two cores better than one part does
+    try:
+        build_part(sys.argv[1], Path("models/miniature"), Path("state/work/miniature"), read_params().miniature, lambda _, __: None)
+    except InputError as error:
+        sys.exit(f"error: {error}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,52 @@
+"""The protocol is balanced, and noise depends on nothing but person, prompt, repeat and seed."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+from lookahead.config import Evaluate
+from lookahead.data.prompts import read_prompts
+from lookahead.evaluation.plan import Shot, choose_prompts, make_plan, make_shots
+
+STYLES = ["photo", "pencil", "oil"]
+SCENES = ["beach", "snow", "city", "forest"]
+
+
+def _shots(people: int, repeats: int = 1, seed: int = 0) -> list[Shot]:
+    return list(make_shots(people, STYLES, SCENES, photos=2, repeats=repeats, seed=seed))
+
+
+def test_everybody_is_drawn_as_photo_and_in_every_style() -> None:
+    for person in range(9):
+        chosen = choose_prompts(person, STYLES, SCENES, photos=2)
+        assert Counter(style for style, _ in chosen) == {"photo": 2, "pencil": 1, "oil": 1}
+        assert len(set(chosen)) == len(chosen)
+
+
+def test_every_style_meets_every_scene_equally_often() -> None:
+    met = Counter((shot.style, shot.scene) for shot in _shots(people=8))
+    assert {met[style, scene] for style in STYLES[1:] for scene in SCENES} == {2}
+    assert {met["photo", scene] for scene in SCENES} == {4}
+
+
+def test_noise_differs_between_all_shots() -> None:
+    shots = _shots(people=20, repeats=3)
+    assert len({shot.seed for shot in shots}) == len(shots)
+
+
+def test_noise_does_not_depend_on_how_many_people_there_are() -> None:
+    assert _shots(people=3) == _shots(people=6)[: 3 * 4]
+
+
+def test_noise_depends_on_the_seed() -> None:
+    assert not {s.seed for s in _shots(3, seed=0)} & {s.seed for s in _shots(3, seed=1)}
+
+
+def test_plan_follows_prompts_and_settings(quick: Evaluate) -> None:
+    prompts = read_prompts(quick.prompts)
+    plan = make_plan(prompts, quick)
+    assert plan.styles[0] == prompts.plain
+    assert len(plan.shots) == quick.people * quick.seeds * (quick.photo_prompts + len(plan.styles) - 1)
+    flat = [prompt for row in plan.prompts for prompt in row]
+    for shot in plan.shots:
+        assert flat[plan.prompt_number(shot)] == prompts.neutral(shot.style, shot.scene)

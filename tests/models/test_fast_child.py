@@ -1,0 +1,119 @@
+"""The fast child's strength: 0 is the base, 1 the full LoRA, and gradients survive checkpointing."""
+
+import pytest
+import torch
+from torch import Tensor
+
+from lookahead import world
+from lookahead.config import Checkpoints
+from lookahead.errors import InputError
+from lookahead.models.adapter import adapter_parameters
+from lookahead.models.fast_child import child_at, lora_layers, switch_off
+
+
+def inputs(count: int = 2) -> dict[str, object]:
+    generator = torch.Generator().manual_seed(0)
+    added = {
+        "text_embeds": torch.randn(count, 64, generator=generator),
+        "time_ids": torch.tensor([[64.0, 64, 0, 0, 64, 64]]).expand(count, -1),
+        "image_embeds": [torch.randn(count, 1, 17, 32, generator=generator)],
+    }
+    return {
+        "sample": torch.randn(count, 4, 16, 16, generator=generator),
+        "timestep": torch.tensor([100, 900])[:count],
+        "encoder_hidden_states": torch.randn(count, 16, 96, generator=generator),
+        "added_cond_kwargs": added,
+        "return_dict": False,
+    }
+
+
+@torch.no_grad()
+def output(unet: torch.nn.Module) -> Tensor:
+    return unet(**inputs())[0]
+
+
+@pytest.fixture(scope="module")
+def base(tiny_world: Checkpoints) -> Tensor:
+    pipe = world.open_pipeline(tiny_world)
+    world.attach_adapter(pipe, tiny_world)
+    return output(pipe.unet)
+
+
+def test_scale_0_is_the_base_exactly(pipeline: world.Pipeline, base: Tensor):
+    layers = lora_layers(pipeline.unet, world.FAST_CHILD)
+    assert torch.equal(output(pipeline.unet), base)
+    with child_at(layers, world.FAST_CHILD, 0.0):
+        assert torch.equal(output(pipeline.unet), base)
+    switch_off(layers)
+    assert torch.equal(output(pipeline.unet), base)
+
+
+def test_scale_1_is_the_full_lora(pipeline: world.Pipeline, tiny_world: Checkpoints, base: Tensor):
+    whole = world.open_pipeline(tiny_world)
+    whole.load_lora_weights(tiny_world.fast_child, weight_name="pytorch_lora_weights.safetensors")
+    world.attach_adapter(whole, tiny_world)
+    with child_at(lora_layers(pipeline.unet, world.FAST_CHILD), world.FAST_CHILD, 1.0):
+        assert torch.equal(output(pipeline.unet), output(whole.unet))
+    assert not torch.allclose(output(whole.unet), base, atol=1e-3)
+    assert torch.equal(output(pipeline.unet), base)
+
+
+def test_strengths_lie_between(pipeline: world.Pipeline, base: Tensor):
+    layers = lora_layers(pipeline.unet, world.FAST_CHILD)
+    away = []
+    for scale in (0.1, 0.5, 1.0):
+        with child_at(layers, world.FAST_CHILD, scale):
+            away.append((output(pipeline.unet) - base).norm().item())
+    assert away == sorted(away) and away[0] > 0
+
+
+def test_nothing_of_the_child_becomes_trainable(pipeline: world.Pipeline):
+    layers = lora_layers(pipeline.unet, world.FAST_CHILD)
+    with child_at(layers, world.FAST_CHILD, 0.7):
+        assert not any(p.requires_grad for p in pipeline.unet.parameters())
+    assert not any(p.requires_grad for p in pipeline.unet.parameters())
+
+
+def gradients(unet: torch.nn.Module, layers: list, checkpointing: bool, inside: bool) -> dict[str, Tensor]:
+    trained = adapter_parameters(unet)
+    for p in trained.values():
+        p.requires_grad_(True)
+        p.grad = None
+    (unet.enable_gradient_checkpointing if checkpointing else unet.disable_gradient_checkpointing)()
+    with child_at(layers, world.FAST_CHILD, 0.6):
+        loss = unet(**inputs())[0].square().mean()
+        if inside:
+            loss.backward()
+    if not inside:
+        loss.backward()
+    found = {name: p.grad.clone() for name, p in trained.items()}
+    unet.disable_gradient_checkpointing()
+    for p in trained.values():
+        p.requires_grad_(False)
+        p.grad = None
+    return found
+
+
+def test_gradients_are_equal_with_and_without_checkpointing(pipeline: world.Pipeline):
+    layers = lora_layers(pipeline.unet, world.FAST_CHILD)
+    plain = gradients(pipeline.unet, layers, checkpointing=False, inside=True)
+    checkpointed = gradients(pipeline.unet, layers, checkpointing=True, inside=True)
+    for name, gradient in plain.items():
+        torch.testing.assert_close(checkpointed[name], gradient, rtol=1e-4, atol=1e-7, msg=name)
+
+
+def test_backward_outside_would_be_wrong_with_checkpointing(pipeline: world.Pipeline):
+    """Why `backward()` belongs inside: this is the mistake that the rule prevents."""
+    layers = lora_layers(pipeline.unet, world.FAST_CHILD)
+    right = gradients(pipeline.unet, layers, checkpointing=True, inside=True)
+    try:
+        wrong = gradients(pipeline.unet, layers, checkpointing=True, inside=False)
+    except torch.utils.checkpoint.CheckpointError:
+        return  # the recomputation ran other operations, and torch noticed
+    error = sum((wrong[n] - g).norm() for n, g in right.items()) / sum(g.norm() for g in right.values())
+    assert error > 0.01
+
+
+def test_a_missing_child_is_named(pipeline: world.Pipeline):
+    with pytest.raises(InputError, match="'no such child'"):
+        lora_layers(pipeline.unet, "no such child")

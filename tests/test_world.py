@@ -1,0 +1,170 @@
+"""The loader: every part opens from folders, frozen, and a bad checkpoint is one error that names it."""
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from diffusers import LCMScheduler
+from diffusers.models.attention_processor import IPAdapterAttnProcessor2_0
+from peft.tuners.lora import LoraLayer
+from torch import Tensor, nn
+
+from lookahead import world
+from lookahead.config import Checkpoints
+from lookahead.errors import InputError
+
+Open = Callable[[Checkpoints], object]
+
+
+def _predict(unet: nn.Module, image: bool = False) -> Tensor:
+    generator = torch.Generator().manual_seed(0)
+    tokens, pooled = torch.randn(1, 16, 96, generator=generator), torch.randn(1, 64, generator=generator)
+    added = {"text_embeds": pooled, "time_ids": torch.tensor([[64.0, 64, 0, 0, 64, 64]])}
+    if image:
+        added["image_embeds"] = [torch.randn(1, 1, 17, 32, generator=generator)]  # type: ignore[assignment]
+    latents = torch.randn(1, 4, 16, 16, generator=generator)
+    with torch.no_grad():
+        return unet(latents, torch.tensor(500), tokens, added_cond_kwargs=added).sample
+
+
+def test_the_base_is_frozen_and_in_evaluation_mode(tiny_world: Checkpoints) -> None:
+    pipe = world.open_pipeline(tiny_world)
+    for module in (pipe.unet, pipe.vae, pipe.text_encoder, pipe.text_encoder_2):
+        assert not module.training
+        assert not any(p.requires_grad for p in module.parameters())
+        assert next(module.parameters()).device.type == world.device().type
+
+
+def test_the_prediction_type_is_the_checkpoints(tiny_world: Checkpoints) -> None:
+    assert world.open_pipeline(tiny_world).scheduler.config.prediction_type == "v_prediction"
+
+
+def test_the_generator_is_the_base_with_the_fast_child_fused(tiny_world: Checkpoints) -> None:
+    fused, base = world.open_generator(tiny_world), world.open_pipeline(tiny_world)
+    assert isinstance(fused.scheduler, LCMScheduler)
+    assert not any(isinstance(module, LoraLayer) for module in fused.unet.modules())
+    plain = _predict(base.unet)
+    world.attach_fast_child(base, tiny_world)
+    for module in (m for m in base.unet.modules() if isinstance(m, LoraLayer)):
+        module.set_scale(world.FAST_CHILD, 1.0)
+    torch.testing.assert_close(_predict(fused.unet), _predict(base.unet), atol=1e-4, rtol=1e-4)
+    assert not torch.allclose(plain, _predict(base.unet), atol=1e-3)
+
+
+def test_the_fast_child_starts_at_scale_zero_and_frozen(tiny_world: Checkpoints) -> None:
+    pipe = world.open_pipeline(tiny_world)
+    plain = _predict(pipe.unet)
+    world.attach_fast_child(pipe, tiny_world)
+    torch.testing.assert_close(_predict(pipe.unet), plain)
+    assert not any(p.requires_grad for p in pipe.unet.parameters())
+
+
+def test_the_untuned_adapter_and_an_adapter_file_open_alike(tiny_world: Checkpoints) -> None:
+    one, other = world.open_pipeline(tiny_world), world.open_pipeline(tiny_world)
+    world.attach_adapter(one, tiny_world)
+    world.attach_adapter(other, Path(tiny_world.adapter.source) / tiny_world.adapter.weight)
+    assert any(isinstance(p, IPAdapterAttnProcessor2_0) for p in one.unet.attn_processors.values())
+    torch.testing.assert_close(_predict(one.unet, image=True), _predict(other.unet, image=True))
+
+
+def test_an_adapter_may_follow_the_fast_child(tiny_world: Checkpoints) -> None:
+    pipe = world.open_pipeline(tiny_world)
+    world.attach_fast_child(pipe, tiny_world)
+    world.attach_adapter(pipe, tiny_world)
+    assert _predict(pipe.unet, image=True).isfinite().all()
+
+
+def test_the_recogniser_is_the_one_that_insightface_uses(tiny_world: Checkpoints) -> None:
+    path = world.recogniser_onnx(tiny_world.faces.loss)
+    faces = world.open_faces(tiny_world.faces.loss, 64)
+    assert str(path) == faces.models["recognition"].model_file
+
+
+def test_the_scorer_reads_texts_and_pictures(tiny_world: Checkpoints) -> None:
+    scorer = world.open_scorer(tiny_world)
+    assert scorer.tokenizer(["a photo of a person"]).shape == (1, 40)
+    assert not any(p.requires_grad for p in scorer.model.parameters())
+
+
+def test_the_vae_may_come_from_elsewhere(tiny_world: Checkpoints) -> None:
+    other = tiny_world.model_copy(update={"vae": str(Path(tiny_world.base) / "vae")})
+    assert world.open_pipeline(other).vae.config.latent_channels == 4
+    with pytest.raises(InputError, match="models/none is neither a folder here"):
+        world.open_pipeline(tiny_world.model_copy(update={"vae": "some/models/none"}))
+
+
+def test_pickled_adapters_are_not_opened(tiny_world: Checkpoints, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="pickled weights are not opened"):
+        world.attach_adapter(world.open_pipeline(tiny_world), tmp_path / "ip-adapter.bin")
+
+
+def test_half_precision_is_honoured_and_the_preview_decoder_stays_in_float32(tiny_world: Checkpoints) -> None:
+    half = tiny_world.model_copy(update={"precision": "bfloat16"})
+    assert world.open_pipeline(half).unet.dtype is torch.bfloat16
+    assert world.open_image_encoder(half)[0].dtype is torch.bfloat16
+    assert world.open_preview_vae(half).dtype is torch.float32
+
+
+def _attach(attach: Callable[..., None]) -> Open:
+    return lambda checkpoints: attach(world.open_pipeline(checkpoints), checkpoints)
+
+
+PARTS: list[tuple[str, Open]] = [
+    ("base/unet/diffusion_pytorch_model.safetensors", world.open_pipeline),
+    ("base/text_encoder_2/model.safetensors", world.open_generator),
+    ("lcm_lora/pytorch_lora_weights.safetensors", _attach(world.attach_fast_child)),
+    ("adapter/ip-adapter.safetensors", _attach(world.attach_adapter)),
+    ("image_encoder/model.safetensors", world.open_image_encoder),
+    ("preview_vae/diffusion_pytorch_model.safetensors", world.open_preview_vae),
+    ("clip/open_clip_model.safetensors", world.open_scorer),
+    ("faces/models/select/recogniser.onnx", lambda c: world.open_faces(c.faces.select, 64)),
+    ("faces/models/loss/recogniser.onnx", lambda c: world.recogniser_onnx(c.faces.loss)),
+]
+
+
+@pytest.mark.parametrize(("name", "opening"), PARTS, ids=[name for name, _ in PARTS])
+def test_a_truncated_part_is_named(own_world: Checkpoints, name: str, opening: Open) -> None:
+    path = Path(own_world.base).parent / name
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    with pytest.raises(InputError, match=str(path) if path.suffix == ".safetensors" else str(path.parent)):
+        opening(own_world)
+
+
+@pytest.mark.parametrize(("name", "opening"), PARTS, ids=[name for name, _ in PARTS])
+def test_a_missing_file_is_named_by_its_part(own_world: Checkpoints, name: str, opening: Open) -> None:
+    path = Path(own_world.base).parent / name
+    path.unlink()
+    with pytest.raises(InputError, match=str(path.relative_to(Path(own_world.base).parent).parts[0])):
+        opening(own_world)
+
+
+@pytest.mark.parametrize(("name", "opening"), PARTS, ids=[name for name, _ in PARTS])
+def test_a_missing_folder_is_named(own_world: Checkpoints, name: str, opening: Open) -> None:
+    folder = (Path(own_world.base).parent / name).parent
+    shutil.rmtree(folder)
+    with pytest.raises(InputError, match=str(folder if folder.parent.name == "world" else folder.parent)):
+        opening(own_world)
+
+
+def test_an_adapter_file_that_does_not_exist_is_named(tiny_world: Checkpoints, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"none\.safetensors does not exist"):
+        world.attach_adapter(world.open_pipeline(tiny_world), tmp_path / "none.safetensors")
+
+
+def test_an_adapter_of_another_model_is_refused(own_world: Checkpoints) -> None:
+    path = Path(own_world.adapter.source) / own_world.adapter.weight
+    shutil.copy(Path(own_world.base) / "vae" / "diffusion_pytorch_model.safetensors", path)
+    with pytest.raises(InputError, match="image adapter cannot be opened"):
+        world.attach_adapter(world.open_pipeline(own_world), own_world)
+
+
+def test_a_hub_id_without_network_is_one_error(tiny_world: Checkpoints) -> None:
+    with pytest.raises(InputError, match="somebody/something"):
+        world.open_pipeline(tiny_world.model_copy(update={"base": "somebody/something"}))
+
+
+def test_an_unknown_pack_of_files_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="does not exist"):
+        world.open_faces(str(tmp_path / "none"), 64)

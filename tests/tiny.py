@@ -1,0 +1,242 @@
+"""A world small enough for tests: random weights in every file format of the design, written in a few seconds."""
+
+import json
+from pathlib import Path
+
+import open_clip
+import torch
+from diffusers import (
+    AutoencoderKL,
+    AutoencoderTiny,
+    EulerDiscreteScheduler,
+    StableDiffusionXLPipeline,
+    UNet2DConditionModel,
+)
+from peft import LoraConfig, get_peft_model_state_dict
+from PIL import Image
+from safetensors.torch import save_file
+from tokenizers import Tokenizer, models, pre_tokenizers, trainers
+from transformers import (
+    CLIPTextConfig,
+    CLIPTextModel,
+    CLIPTextModelWithProjection,
+    CLIPTokenizer,
+    CLIPVisionConfig,
+    CLIPVisionModelWithProjection,
+)
+
+from lookahead.config import Adapter, Checkpoints, FacePacks, Generator, ImageEncoder, Scorer
+from lookahead.miniature.words import words
+from tests.tiny_faces import build_face_packs
+
+RESOLUTION = 64
+TOKENS = 4  # image tokens of the adapter
+VISION = 32  # width of the image encoder
+_START, _END = "<|startoftext|>", "<|endoftext|>"
+
+
+def build_tokenizer() -> CLIPTokenizer:
+    """CLIP's tokenizer with the miniature's words, one token each."""
+    learner = Tokenizer(models.BPE(end_of_word_suffix="</w>", unk_token=_END))
+    learner.pre_tokenizer = pre_tokenizers.Whitespace()
+    trainer = trainers.BpeTrainer(
+        vocab_size=10_000, special_tokens=[_START, _END], end_of_word_suffix="</w>", show_progress=False
+    )
+    learner.train_from_iterator(words(), trainer)
+    model = json.loads(learner.to_str())["model"]
+    merges = [tuple(merge) for merge in model["merges"]]
+    return CLIPTokenizer(vocab=model["vocab"], merges=merges, model_max_length=16)
+
+
+def _text_config(tokenizer: CLIPTokenizer, width: int) -> CLIPTextConfig:
+    return CLIPTextConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=width,
+        intermediate_size=width,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        max_position_embeddings=16,
+        projection_dim=64,
+        bos_token_id=tokenizer.bos_token_id,
+        eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=tokenizer.pad_token_id,
+    )
+
+
+def build_unet() -> UNet2DConditionModel:
+    """A U-Net with SDXL's conditioning, two resolutions and two channel counts."""
+    return UNet2DConditionModel(
+        sample_size=16,
+        block_out_channels=(16, 32),
+        layers_per_block=1,
+        down_block_types=("DownBlock2D", "CrossAttnDownBlock2D"),
+        up_block_types=("CrossAttnUpBlock2D", "UpBlock2D"),
+        transformer_layers_per_block=(1, 1),
+        attention_head_dim=(1, 2),
+        use_linear_projection=True,
+        cross_attention_dim=96,
+        addition_embed_type="text_time",
+        addition_time_embed_dim=8,
+        projection_class_embeddings_input_dim=64 + 6 * 8,
+        norm_num_groups=8,
+    )
+
+
+def _vae() -> AutoencoderKL:
+    return AutoencoderKL(
+        block_out_channels=(8, 8, 16),
+        down_block_types=("DownEncoderBlock2D",) * 3,
+        up_block_types=("UpDecoderBlock2D",) * 3,
+        latent_channels=4,
+        norm_num_groups=4,
+        sample_size=RESOLUTION,
+        scaling_factor=0.5,
+    )
+
+
+def save_base(path: Path, prediction_type: str) -> UNet2DConditionModel:
+    """Write an SDXL pipeline folder with SDXL's noise schedule."""
+    tokenizer, unet = build_tokenizer(), build_unet()
+    scheduler = EulerDiscreteScheduler(
+        beta_schedule="scaled_linear",
+        beta_start=0.00085,
+        beta_end=0.012,
+        num_train_timesteps=1000,
+        prediction_type=prediction_type,
+        steps_offset=1,
+        timestep_spacing="leading",
+    )
+    pipeline = StableDiffusionXLPipeline(
+        vae=_vae(),
+        text_encoder=CLIPTextModel(_text_config(tokenizer, 32)),
+        text_encoder_2=CLIPTextModelWithProjection(_text_config(tokenizer, 64)),
+        tokenizer=tokenizer,
+        tokenizer_2=tokenizer,
+        unet=unet,
+        scheduler=scheduler,
+        add_watermarker=False,
+    )
+    pipeline.save_pretrained(path)
+    return unet
+
+
+def save_preview_vae(path: Path) -> None:
+    """Write a tiny autoencoder that enlarges latents four times, as the base's does."""
+    AutoencoderTiny(
+        encoder_block_out_channels=(8, 8, 8),
+        decoder_block_out_channels=(8, 8, 8),
+        num_encoder_blocks=(1, 1, 1),
+        num_decoder_blocks=(1, 1, 1),
+    ).save_pretrained(path)
+
+
+def save_lora(path: Path, unet: UNet2DConditionModel, generator: torch.Generator) -> None:
+    """Write a LoRA of rank 4 with an effect (peft's own start has none) and take it off the U-Net again."""
+    targets = ["to_q", "to_k", "to_v", "to_out.0", "proj_in", "proj_out", "conv1", "conv2"]
+    unet.add_adapter(LoraConfig(r=4, lora_alpha=4, target_modules=targets), "default")
+    tensors = get_peft_model_state_dict(unet, adapter_name="default")
+    drawn = {name: torch.randn(t.shape, generator=generator) * 0.1 for name, t in tensors.items()}
+    StableDiffusionXLPipeline.save_lora_weights(path, unet_lora_layers=drawn)
+    unet.delete_adapters("default")
+
+
+def _resampler(hidden: int, output: int, generator: torch.Generator) -> dict[str, torch.Tensor]:
+    """The image projection of IP-Adapter-plus; diffusers always opens four layers with heads of 64 channels."""
+
+    def draw(*shape: int) -> torch.Tensor:
+        return torch.randn(shape, generator=generator) / shape[-1] ** 0.5
+
+    tensors = {"latents": draw(1, TOKENS, hidden), "proj_in.weight": draw(hidden, VISION), "proj_in.bias": draw(hidden)}
+    tensors |= {"proj_out.weight": draw(output, hidden), "proj_out.bias": draw(output)}
+    tensors |= {"norm_out.weight": torch.ones(output), "norm_out.bias": torch.zeros(output)}
+    for layer in range(4):
+        attention, forward = f"layers.{layer}.0", f"layers.{layer}.1"
+        for norm in (f"{attention}.norm1", f"{attention}.norm2", f"{forward}.0"):
+            tensors |= {f"{norm}.weight": torch.ones(hidden), f"{norm}.bias": torch.zeros(hidden)}
+        tensors |= {f"{attention}.to_q.weight": draw(64, hidden), f"{attention}.to_kv.weight": draw(128, hidden)}
+        tensors |= {f"{attention}.to_out.weight": draw(hidden, 64)}
+        tensors |= {f"{forward}.1.weight": draw(4 * hidden, hidden), f"{forward}.3.weight": draw(hidden, 4 * hidden)}
+    return tensors
+
+
+def save_adapter(path: Path, unet: UNet2DConditionModel, generator: torch.Generator) -> None:
+    """Write an IP-Adapter-plus file for the U-Net: "image_proj.*" and "ip_adapter.<odd number>.to_k_ip.weight"."""
+    tensors = {f"image_proj.{name}": t for name, t in _resampler(64, 96, generator).items()}
+    for number, name in enumerate(unet.attn_processors):
+        if "attn2" in name:
+            width = unet.get_submodule(name.removesuffix(".processor")).to_k.out_features
+            for kind in ("to_k_ip", "to_v_ip"):
+                tensors[f"ip_adapter.{number}.{kind}.weight"] = torch.randn(width, 96, generator=generator) / 10
+    path.parent.mkdir(parents=True, exist_ok=True)
+    save_file(tensors, path)
+
+
+def save_image_encoder(path: Path) -> None:
+    """Write a CLIP vision encoder for pictures of 64 pixels: 17 tokens of 32 numbers."""
+    config = CLIPVisionConfig(
+        hidden_size=VISION,
+        intermediate_size=VISION,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        image_size=RESOLUTION,
+        patch_size=16,
+        projection_dim=32,
+    )
+    CLIPVisionModelWithProjection(config).save_pretrained(path)
+
+
+def save_scorer(path: Path) -> None:
+    """Write a CLIP in open_clip's folder format."""
+    config = {
+        "embed_dim": 32,
+        "vision_cfg": {"image_size": RESOLUTION, "layers": 1, "width": 32, "head_width": 16, "patch_size": 16},
+        "text_cfg": {"context_length": 40, "vocab_size": 49408, "width": 32, "heads": 2, "layers": 1},
+    }
+    path.mkdir(parents=True, exist_ok=True)
+    normal = {"mean": [0.5, 0.5, 0.5], "std": [0.5, 0.5, 0.5]}
+    (path / "open_clip_config.json").write_text(json.dumps({"model_cfg": config, "preprocess_cfg": normal}))
+    model = open_clip.CLIP(**config, output_dict=True)
+    save_file({name: t.contiguous() for name, t in model.state_dict().items()}, path / "open_clip_model.safetensors")
+
+
+def build_portraits(root: Path, people: int) -> Path:
+    """Write three smooth bright pictures a person as portrait folders; the tiny detector sees a face in each."""
+    generator = torch.Generator().manual_seed(0)
+    for person in range(people):
+        base = torch.rand(3, 6, 6, generator=generator)
+        for photo in range(3):
+            coarse = (base + 0.2 * torch.rand(3, 6, 6, generator=generator)).clamp(0.2, 1)
+            pixels = torch.nn.functional.interpolate(coarse[None], size=(64, 64), mode="bicubic")[0].clamp(0, 1)
+            path = root / f"{person:03d}" / f"{photo}.jpg"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            Image.fromarray((pixels * 255).byte().permute(1, 2, 0).numpy()).save(path, quality=95)
+    return root
+
+
+def build_tiny_world(root: Path, prediction_type: str = "v_prediction") -> Checkpoints:
+    """Write every part below `root` and return the checkpoints that name them; the same bytes every time."""
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        generator = torch.Generator().manual_seed(0)
+        unet = save_base(root / "base", prediction_type)
+        save_preview_vae(root / "preview_vae")
+        save_image_encoder(root / "image_encoder")
+        save_scorer(root / "clip")
+        save_adapter(root / "adapter" / "ip-adapter.safetensors", unet, generator)
+        save_lora(root / "lcm_lora", unet, generator)
+    packs = build_face_packs(root / "faces" / "models")
+    return Checkpoints(
+        base=str(root / "base"),
+        vae=None,
+        preview_vae=str(root / "preview_vae"),
+        fast_child=str(root / "lcm_lora"),
+        generator=Generator(
+            pipeline=str(root / "base"), lora=str(root / "lcm_lora"), scheduler="LCMScheduler", steps=2, guidance=0.0
+        ),
+        adapter=Adapter(source=str(root / "adapter"), subfolder="", weight="ip-adapter.safetensors"),
+        image_encoder=ImageEncoder(source=str(root / "image_encoder"), subfolder=""),
+        faces=FacePacks(**packs, detection_size=64),
+        scorer=Scorer(model=f"local-dir:{root / 'clip'}", pretrained=None),
+        precision="float32",
+        resolution=RESOLUTION,
+    )

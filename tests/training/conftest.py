@@ -1,0 +1,93 @@
+"""Features of a dataset that nobody drew: the right files and shapes, random contents, for the tiny world."""
+
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from lookahead.config import Density, Lookahead, LoraScale, Train
+from lookahead.models.alignment import TEMPLATE
+from tests.tiny_faces import EMBEDDING
+
+PEOPLE, PICTURES, PROMPTS = 4, 5, 3
+
+
+def save_images(path: Path, generator: torch.Generator) -> None:
+    count = PEOPLE * PICTURES
+    faces = torch.tensor(TEMPLATE) * 0.35 + torch.tensor([14.0, 10.0])  # in the middle of 64 pixels
+    embeddings = torch.randn(PEOPLE, EMBEDDING, generator=generator).repeat_interleave(PICTURES, 0)
+    features = torch.randn(PEOPLE, 17, 32, generator=generator).repeat_interleave(PICTURES, 0)
+    tensors = {
+        "latents": torch.randn(count, 4, 16, 16, generator=generator),
+        "image_features": features + 0.1 * torch.randn(count, 17, 32, generator=generator),
+        "embeddings": torch.nn.functional.normalize(embeddings, dim=1),
+        "landmarks": faces + torch.randn(count, 5, 2, generator=generator),
+    }
+    path.parent.mkdir(parents=True)
+    save_file(tensors, path)
+
+
+def save_prompts(path: Path, generator: torch.Generator) -> None:
+    tensors = {
+        "prompt_embeds": torch.randn(PROMPTS, 16, 96, generator=generator),
+        "pooled": torch.randn(PROMPTS, 64, generator=generator),
+        "empty_prompt_embeds": torch.zeros(1, 16, 96),
+        "empty_pooled": torch.zeros(1, 64),
+        "null_image_features": torch.randn(1, 17, 32, generator=generator),
+    }
+    save_file(tensors, path)
+
+
+@pytest.fixture(scope="session")
+def features(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder as the stage `features` writes it."""
+    folder, generator = tmp_path_factory.mktemp("features"), torch.Generator().manual_seed(0)
+    save_images(folder / "images" / "00000.safetensors", generator)
+    save_prompts(folder / "prompts.safetensors", generator)
+    rows = range(PEOPLE * PICTURES)
+    columns = {
+        "row": list(rows),
+        "index": list(rows),
+        "identity": [row // PICTURES for row in rows],
+        "style": ["photo" if row % PICTURES < 3 else "comic" for row in rows],
+        "scene": ["snow" for _ in rows],
+        "prompt": [row % PROMPTS for row in rows],
+        "photo": [row % PICTURES < 3 for row in rows],
+    }
+    pq.write_table(pa.table(columns), folder / "table.parquet")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def settings() -> Train:
+    """Six steps of two pairs."""
+    return Train(
+        steps=6,
+        batch=2,
+        accumulate=2,
+        learning_rate=1e-3,
+        warmup=2,
+        weight_decay=0.01,
+        clip=1.0,
+        image_drop=0.3,
+        noise_density=Density(strength=0.5),
+        lookahead=Lookahead(
+            weight=1.0,
+            preview="lcm",
+            times_scale=True,
+            lora_scale=LoraScale(low=0.1, high=1.0, probability_of_one=0.5, redraw_every=3),
+            density=Density(strength=0.2),
+            timestep_min=0,
+            timestep_max=999,
+        ),
+        gradient_checkpointing=False,
+        checkpoint_every=2,
+        sample_every=3,
+        samples=2,
+        sample_steps=2,
+        sample_guidance=2.0,
+        seed=0,
+    )
