@@ -14,7 +14,9 @@ def main() -> None:
     """Build the part that the command line names."""
     torch.set_num_threads(1)  # small networks; two parts side by side use two cores better than one part does
     try:
-        build_part(sys.argv[1], Path("models/miniature"), Path("state/work/miniature"), read_params().miniature, lambda _, __: None)
+        build_part(
+            sys.argv[1], Path("models/miniature"), Path("state/work/miniature"), read_params(), lambda _, __: None
+        )
     except InputError as error:
         sys.exit(f"error: {error}")
 

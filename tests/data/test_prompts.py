@@ -41,7 +41,7 @@ def test_people_depend_on_the_seed_alone_and_more_of_them_begin_with_the_same(pr
 
 
 def test_too_many_people_are_refused(prompts_file: Path) -> None:
-    with pytest.raises(InputError, match="13 people .* can invent 12"):
+    with pytest.raises(InputError, match=r"13 people .* can invent 12"):
         read_prompts(prompts_file).invent(13, 0)
 
 
@@ -97,5 +97,5 @@ def test_a_file_that_is_no_mapping_is_refused(tmp_path: Path, text: str) -> None
 
 
 def test_a_missing_file_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="none.yaml cannot be read"):
+    with pytest.raises(InputError, match=r"none\.yaml cannot be read"):
         read_prompts(tmp_path / "none.yaml")

@@ -76,7 +76,8 @@ def test_a_killed_run_continues_to_the_same_bytes(tiny_world: Checkpoints, setti
     process.kill()
     process.join()
     assert process.exitcode == -signal.SIGKILL
-    (killed / "shards" / ".half.tmp").write_text("half")
+    for half in (killed / "shards" / ".00003.x1.parquet", killed / ".table.x2.parquet"):
+        half.write_text("half")
     synthesise(tiny_world, many, killed, no_log)
     assert _bytes(killed) == _bytes(tmp_path / "whole")
 

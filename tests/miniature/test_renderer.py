@@ -43,7 +43,9 @@ def test_eyes_are_where_the_landmarks_say() -> None:
     generator = torch.Generator().manual_seed(0)
     people = torch.zeros(16, IDENTITY_SIZE)
     people[:, 0], people[:, 25] = 0.8, -1.0  # dark skin, no glasses: the eyes stand out
-    drawn = render(people, torch.zeros(16, dtype=torch.int64), torch.zeros(16, dtype=torch.int64), generator, "portrait")
+    drawn = render(
+        people, torch.zeros(16, dtype=torch.int64), torch.zeros(16, dtype=torch.int64), generator, "portrait"
+    )
     grey = drawn.pixels.mean(1)
     brighter = 0
     for row in range(16):
@@ -67,7 +69,9 @@ def test_every_trait_changes_the_picture() -> None:
 
 
 def test_scenes_without_people_differ() -> None:
-    pictures = faceless(torch.arange(len(SCENES)), torch.zeros(len(SCENES), dtype=torch.int64), torch.Generator().manual_seed(0))
+    pictures = faceless(
+        torch.arange(len(SCENES)), torch.zeros(len(SCENES), dtype=torch.int64), torch.Generator().manual_seed(0)
+    )
     distance = torch.cdist(pictures.flatten(1), pictures.flatten(1)) + torch.eye(len(SCENES)) * 1e9
     assert distance.min() > 5
 

@@ -139,7 +139,6 @@ def _encode_images(encoders: Encoders, batch: int, kept: pa.Table, generate: Pat
                 continue
             points = np.asarray([landmarks[index] for index in found], dtype=np.float32)  # (N, 5, 2)
             tensors = _encode_shard(encoders, list(found.values()), points, batch, bar)
-            path.parent.mkdir(parents=True, exist_ok=True)
             save_tensors(path, tensors, {})
             log({"encoded": float(bar.n)}, number)
 
@@ -171,7 +170,7 @@ def encode(checkpoints: Checkpoints, settings: Features, generate: Path, work: P
     kept = _read_kept(generate)
     prompts = sorted(set(kept["neutral_prompt"].to_pylist()))
     encoders = open_encoders(checkpoints)
-    work.mkdir(parents=True, exist_ok=True)
+    keep_only(work, [])
     features = encode_prompts(encoders.pipe, prompts) | {"null_image_features": encode_no_image(encoders)}
     save_tensors(work / PROMPTS, {name: t.cpu().contiguous() for name, t in features.items()}, {})
     _encode_images(encoders, settings.batch, kept, generate, work, log)

@@ -44,6 +44,7 @@ def _shards(pictures: Sequence[Picture], size: int) -> Iterator[tuple[int, Seque
 
 def _missing(pictures: Sequence[Picture], settings: Generate, work: Path) -> list[tuple[int, Sequence[Picture]]]:
     shards = list(_shards(pictures, settings.shard))
+    keep_only(work, [])
     keep_only(work / "shards", [shard_path(work, number).name for number, _ in shards])
     return [(number, rows) for number, rows in shards if not shard_is_done(shard_path(work, number), rows)]
 

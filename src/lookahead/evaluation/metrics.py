@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 import numpy as np
 import pandas as pd
 
@@ -27,23 +29,26 @@ PARTIAL = ("identity_detected", "identity_other")
 Metrics = dict[str, dict[str, Interval]]
 
 
-def summarise(table: pd.DataFrame, resamples: int, seed: int) -> Metrics:
+def summarise(table: pd.DataFrame, resamples: int, seed: int, names: Collection[str] = METRICS) -> Metrics:
     """Every metric of every method, `difference` (tuned - untuned) and `gain` (tuned - noise only), paired.
 
     Args:
         table: one row a picture with the columns `method`, `person` and those of METRICS.
         resamples: of the bootstrap over people.
         seed: of the resampling.
+        names: the metrics wanted, all by default.
     """
-    means = {method: person_means(table[table["method"] == method]) for method in METHODS}
+    means = {method: person_means(table[table["method"] == method], names) for method in METHODS}
     means |= {name: _paired(means[one], means[other]) for name, (one, other) in COMPARISONS.items()}
     return {name: intervals(values, resamples, seed) for name, values in means.items()}
 
 
-def person_means(rows: pd.DataFrame) -> dict[str, Array]:
-    """Each metric's mean over each person's pictures: arrays (P,), people in ascending order."""
+def person_means(rows: pd.DataFrame, names: Collection[str]) -> dict[str, Array]:
+    """Each named metric's mean over each person's pictures: arrays (P,), people in ascending order."""
     people = rows["person"].to_numpy(np.int64)
-    return {name: by_person(people, rows[column].to_numpy(np.float64)) for name, column in METRICS.items()}
+    return {
+        name: by_person(people, rows[column].to_numpy(np.float64)) for name, column in METRICS.items() if name in names
+    }
 
 
 def intervals(means: dict[str, Array], resamples: int, seed: int) -> dict[str, Interval]:
@@ -53,7 +58,7 @@ def intervals(means: dict[str, Array], resamples: int, seed: int) -> dict[str, I
 
 
 def _paired(values: dict[str, Array], baseline: dict[str, Array]) -> dict[str, Array]:
-    return {name: values[name] - baseline[name] for name in METRICS}
+    return {name: values[name] - baseline[name] for name in values}
 
 
 def scale_of_identity(
@@ -95,5 +100,6 @@ def flatten(metrics: Metrics) -> dict[str, float]:
 
 
 def breakdown(table: pd.DataFrame, column: str, resamples: int, seed: int) -> dict[str, Metrics]:
-    """The metrics of the pictures of each style (or scene): value of `column` -> metrics."""
-    return {str(value): summarise(rows, resamples, seed) for value, rows in table.groupby(column, sort=False)}
+    """Identity and prompt alignment among the pictures of each style (or scene): value of `column` -> metrics."""
+    names = ("identity", "prompt")
+    return {str(value): summarise(rows, resamples, seed, names) for value, rows in table.groupby(column, sort=False)}

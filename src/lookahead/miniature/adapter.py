@@ -35,16 +35,26 @@ def new_adapter(unet: UNet2DConditionModel, generator: torch.Generator) -> dict[
         return torch.randn(shape, generator=generator) / shape[-1] ** 0.5
 
     output = sum(WIDTHS)
-    projection = {"latents": draw(1, TOKENS, HIDDEN), "proj_in.weight": draw(HIDDEN, WIDTH), "proj_in.bias": torch.zeros(HIDDEN)}
+    projection = {
+        "latents": draw(1, TOKENS, HIDDEN),
+        "proj_in.weight": draw(HIDDEN, WIDTH),
+        "proj_in.bias": torch.zeros(HIDDEN),
+    }
     projection |= {"proj_out.weight": draw(output, HIDDEN), "proj_out.bias": torch.zeros(output)}
     projection |= {"norm_out.weight": torch.ones(output), "norm_out.bias": torch.zeros(output)}
     for layer in range(LAYERS):
         attention, forward = f"layers.{layer}.0", f"layers.{layer}.1"
         for norm in (f"{attention}.norm1", f"{attention}.norm2", f"{forward}.0"):
             projection |= {f"{norm}.weight": torch.ones(HIDDEN), f"{norm}.bias": torch.zeros(HIDDEN)}
-        projection |= {f"{attention}.to_q.weight": draw(HEAD, HIDDEN), f"{attention}.to_kv.weight": draw(2 * HEAD, HIDDEN)}
+        projection |= {
+            f"{attention}.to_q.weight": draw(HEAD, HIDDEN),
+            f"{attention}.to_kv.weight": draw(2 * HEAD, HIDDEN),
+        }
         projection |= {f"{attention}.to_out.weight": draw(HIDDEN, HEAD) / LAYERS}
-        projection |= {f"{forward}.1.weight": draw(4 * HIDDEN, HIDDEN), f"{forward}.3.weight": draw(HIDDEN, 4 * HIDDEN) / LAYERS}
+        projection |= {
+            f"{forward}.1.weight": draw(4 * HIDDEN, HIDDEN),
+            f"{forward}.3.weight": draw(HIDDEN, 4 * HIDDEN) / LAYERS,
+        }
     layers = {}
     for number, name in enumerate(unet.attn_processors):
         if "attn2" in name:
@@ -69,7 +79,15 @@ def reference_rows(pool: Pool) -> Tensor:
 
 
 def build_adapter(
-    pool: Pool, latents: Tensor, features: Tensor, unet: UNet2DConditionModel, base: Path, part: Part, out: Path, work: Path, log: Log
+    pool: Pool,
+    latents: Tensor,
+    features: Tensor,
+    unet: UNet2DConditionModel,
+    base: Path,
+    part: Part,
+    out: Path,
+    work: Path,
+    log: Log,
 ) -> None:
     """Train an IP-Adapter-plus on the frozen base with the noise loss and save it in IP-Adapter's layout.
 
@@ -115,5 +133,3 @@ class _Held(nn.Module):
     def __init__(self, parameters: dict[str, nn.Parameter]) -> None:
         super().__init__()
         self.held = nn.ParameterList(parameters.values())
-
-

@@ -23,17 +23,30 @@ CROP = 32  # pixels: three steps in four see crops, which cost a quarter; the fo
 def new_vae() -> AutoencoderKL:
     """An untrained AutoencoderKL: 64×64 pixels ↔ 8×16×16 latents."""
     return AutoencoderKL(
-        down_block_types=("DownEncoderBlock2D",) * 3, up_block_types=("UpDecoderBlock2D",) * 3, block_out_channels=(16, 32, 64),
-        layers_per_block=1, latent_channels=LATENT_CHANNELS, norm_num_groups=8, sample_size=64, mid_block_add_attention=False, scaling_factor=1.0,
-    )  # fmt: skip
+        down_block_types=("DownEncoderBlock2D",) * 3,
+        up_block_types=("UpDecoderBlock2D",) * 3,
+        block_out_channels=(16, 32, 64),
+        layers_per_block=1,
+        latent_channels=LATENT_CHANNELS,
+        norm_num_groups=8,
+        sample_size=64,
+        mid_block_add_attention=False,
+        scaling_factor=1.0,
+    )
 
 
 def new_preview_vae() -> AutoencoderTiny:
     """An untrained AutoencoderTiny over the same latents."""
     return AutoencoderTiny(
-        encoder_block_out_channels=(24, 24, 24), decoder_block_out_channels=(24, 24, 24), num_encoder_blocks=(1, 1, 1),
-        num_decoder_blocks=(2, 2, 1), latent_channels=LATENT_CHANNELS, upsampling_scaling_factor=2, scaling_factor=1.0, force_upcast=False,
-    )  # fmt: skip
+        encoder_block_out_channels=(24, 24, 24),
+        decoder_block_out_channels=(24, 24, 24),
+        num_encoder_blocks=(1, 1, 1),
+        num_decoder_blocks=(2, 2, 1),
+        latent_channels=LATENT_CHANNELS,
+        upsampling_scaling_factor=2,
+        scaling_factor=1.0,
+        force_upcast=False,
+    )
 
 
 def pixels_of(pool: Pool, rows: Tensor) -> Tensor:
@@ -57,7 +70,10 @@ def build_vae(pool: Pool, part: Part, out: Path, work: Path, log: Log) -> None:
         with torch.autocast("cpu", torch.bfloat16):
             posterior = vae.encode(pixels.contiguous(memory_format=torch.channels_last)).latent_dist
             made = vae.decode(posterior.sample(generator)).sample
-        return reconstruction_loss(made.float(), pixels) + KL_WEIGHT * posterior.kl().float().mean() / posterior.mean[0].numel()
+        return (
+            reconstruction_loss(made.float(), pixels)
+            + KL_WEIGHT * posterior.kl().float().mean() / posterior.mean[0].numel()
+        )
 
     fit(vae, loss, part, work, log)
     standardise(vae, pixels_of(pool, torch.arange(min(2000, len(pool)))))
@@ -99,7 +115,7 @@ class _Encoded(nn.Module):
 
 
 def build_preview_vae(pool: Pool, vae: AutoencoderKL, part: Part, out: Path, work: Path, log: Log) -> None:
-    """Train the tiny autoencoder: its encoder copies the base's latents, its decoder draws the original picture from them."""
+    """Train the tiny autoencoder: its encoder copies the base's latents, its decoder draws the picture."""
     torch.manual_seed(part.seed)
     tiny = new_preview_vae().to(memory_format=torch.channels_last)
 

@@ -44,21 +44,35 @@ class Prompts:
 def new_scheduler() -> EulerDiscreteScheduler:
     """SDXL's noise schedule, predicting v (why: MODEL_CARD.md)."""
     return EulerDiscreteScheduler(
-        beta_schedule="scaled_linear", beta_start=0.00085, beta_end=0.012, num_train_timesteps=1000,
-        prediction_type="v_prediction", steps_offset=1, timestep_spacing="leading",
-    )  # fmt: skip
+        beta_schedule="scaled_linear",
+        beta_start=0.00085,
+        beta_end=0.012,
+        num_train_timesteps=1000,
+        prediction_type="v_prediction",
+        steps_offset=1,
+        timestep_spacing="leading",
+    )
 
 
 def new_unet() -> UNet2DConditionModel:
     """An untrained U-Net of 4.2 M parameters with SDXL's conditioning."""
     return UNet2DConditionModel(
-        sample_size=16, in_channels=LATENT_CHANNELS, out_channels=LATENT_CHANNELS, block_out_channels=(32, 64, 128), layers_per_block=1,
+        sample_size=16,
+        in_channels=LATENT_CHANNELS,
+        out_channels=LATENT_CHANNELS,
+        block_out_channels=(32, 64, 128),
+        layers_per_block=1,
         down_block_types=("DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),
-        up_block_types=("CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"), attention_head_dim=(2, 2, 4),
-        transformer_layers_per_block=1, use_linear_projection=True, cross_attention_dim=sum(WIDTHS), norm_num_groups=16,
-        addition_embed_type="text_time", addition_time_embed_dim=_TIME_WIDTH,
+        up_block_types=("CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"),
+        attention_head_dim=(2, 2, 4),
+        transformer_layers_per_block=1,
+        use_linear_projection=True,
+        cross_attention_dim=sum(WIDTHS),
+        norm_num_groups=16,
+        addition_embed_type="text_time",
+        addition_time_embed_dim=_TIME_WIDTH,
         projection_class_embeddings_input_dim=PROJECTION + _TIME_WIDTH * len(TIME_IDS),
-    )  # fmt: skip
+    )
 
 
 def schedule_of(scheduler: EulerDiscreteScheduler) -> NoiseSchedule:
@@ -66,10 +80,13 @@ def schedule_of(scheduler: EulerDiscreteScheduler) -> NoiseSchedule:
     return NoiseSchedule(scheduler.alphas_cumprod, scheduler.config.prediction_type)
 
 
-def predict(unet: UNet2DConditionModel, noised: Tensor, t: Tensor, prompts: Prompts, image: Tensor | None = None) -> Tensor:
+def predict(
+    unet: UNet2DConditionModel, noised: Tensor, t: Tensor, prompts: Prompts, image: Tensor | None = None
+) -> Tensor:
     """The U-Net's prediction (B, 8, 16, 16) in float32; `image` are image features (B, S, D) for an adapter."""
     conditions: dict[str, object] = {
-        "text_embeds": prompts.pooled, "time_ids": torch.tensor(TIME_IDS, dtype=torch.float32).expand(len(noised), -1)
+        "text_embeds": prompts.pooled,
+        "time_ids": torch.tensor(TIME_IDS, dtype=torch.float32).expand(len(noised), -1),
     }
     if image is not None:
         conditions["image_embeds"] = [image.unsqueeze(1)]
@@ -79,7 +96,7 @@ def predict(unet: UNet2DConditionModel, noised: Tensor, t: Tensor, prompts: Prom
 
 @torch.no_grad()
 def embed_prompts(base: Path, captions: list[str]) -> Prompts:
-    """Embed captions as SDXL's pipeline does: penultimate states of both encoders side by side, and the second's projection."""
+    """Embed captions as SDXL's pipeline does: both encoders' penultimate states, and the second's projection."""
     tokenizer = CLIPTokenizer.from_pretrained(base / "tokenizer")
     first = CLIPTextModel.from_pretrained(base / "text_encoder", dtype=torch.float32).eval()
     second = CLIPTextModelWithProjection.from_pretrained(base / "text_encoder_2", dtype=torch.float32).eval()
@@ -138,8 +155,11 @@ def save_base(unet: UNet2DConditionModel, base: Path) -> None:
         text_encoder_2=CLIPTextModelWithProjection.from_pretrained(base / "text_encoder_2"),
         tokenizer=CLIPTokenizer.from_pretrained(base / "tokenizer"),
         tokenizer_2=CLIPTokenizer.from_pretrained(base / "tokenizer_2"),
-        unet=unet.eval(), scheduler=new_scheduler(), force_zeros_for_empty_prompt=True, add_watermarker=False,
-    )  # fmt: skip
+        unet=unet.eval(),
+        scheduler=new_scheduler(),
+        force_zeros_for_empty_prompt=True,
+        add_watermarker=False,
+    )
     unet.half().save_pretrained(base / "unet")
     new_scheduler().save_pretrained(base / "scheduler")
     pipeline.save_config(base)

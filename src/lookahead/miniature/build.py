@@ -12,19 +12,24 @@ from torch import Tensor
 from transformers import CLIPImageProcessor, CLIPVisionModelWithProjection
 
 from lookahead.artifacts import Log, load_tensors, save_tensors
-from lookahead.config import Miniature
+from lookahead.config import Checkpoints, Miniature, Params
 from lookahead.errors import InputError
 from lookahead.miniature.adapter import build_adapter
 from lookahead.miniature.autoencoders import build_preview_vae, build_vae, pixels_of
 from lookahead.miniature.base import build_base, encode_pool
+from lookahead.miniature.card import write_card
+from lookahead.miniature.detector import build_detector
+from lookahead.miniature.faces_pool import Faces, people_pool, wide_pool
 from lookahead.miniature.fast_child import build_fast_child
 from lookahead.miniature.image_encoder import build_image_encoder, image_features
 from lookahead.miniature.pool import Pool, build_pool, open_pool
 from lookahead.miniature.portraits import build_portraits
+from lookahead.miniature.recognisers import KINDS, build_recogniser
 from lookahead.miniature.scorer import build_scorer
 from lookahead.miniature.text import build_text_encoders, build_tokenizer
 
-POOL_SEED = 11
+POOL_SEED, PEOPLE_SEED, WIDE_SEED = 11, 21, 22
+SCORER_SHARDS = 12
 SCORER_SHARDS = 12  # of the pool; styles and scenes need no more
 
 
@@ -35,6 +40,7 @@ class Workshop:
     root: Path
     work: Path
     settings: Miniature
+    checkpoints: Checkpoints
     log: Log
 
     @property
@@ -48,13 +54,25 @@ class Workshop:
         build_pool(self.work / "pool", count, POOL_SEED)
         return open_pool(self.work / "pool", count)
 
+    def people(self) -> Faces:
+        """The recognisers' pictures, drawn first where they are missing."""
+        return people_pool(self.work / "faces_pool", PEOPLE_SEED)
+
+    def pack(self, name: str) -> Path:
+        """The folder of one insightface pack."""
+        return self.root / "faces" / "models" / name
+
     def vae(self) -> AutoencoderKL:
         """The trained autoencoder, frozen."""
         return AutoencoderKL.from_pretrained(self.base / "vae", torch_dtype=torch.float32).eval().requires_grad_(False)
 
     def unet(self) -> UNet2DConditionModel:
         """The trained U-Net, frozen."""
-        return UNet2DConditionModel.from_pretrained(self.base / "unet", torch_dtype=torch.float32).eval().requires_grad_(False)
+        return (
+            UNet2DConditionModel.from_pretrained(self.base / "unet", torch_dtype=torch.float32)
+            .eval()
+            .requires_grad_(False)
+        )
 
     def latents(self, pool: Pool) -> Tensor:
         """The pool's latents, encoded once."""
@@ -117,11 +135,31 @@ def _clip(shop: Workshop) -> None:
     build_scorer(pool, shop.settings.parts["clip"], shop.root / "clip", shop.work / "clip", shop.log)
 
 
+def _detector(shop: Workshop) -> None:
+    faces, part = wide_pool(shop.work / "faces_pool", WIDE_SEED), shop.settings.parts["detector"]
+    build_detector(faces, part, [shop.pack(name) / "det.onnx" for name in KINDS], shop.work / "detector", shop.log)
+
+
+def _recogniser(name: str) -> Callable[[Workshop], None]:
+    def build(shop: Workshop) -> None:
+        part, work = shop.settings.parts[f"faces_{name}"], shop.work / f"faces_{name}"
+        build_recogniser(name, shop.people(), part, shop.pack(name) / "rec.onnx", work, shop.log)
+
+    return build
+
+
+def _card(shop: Workshop) -> None:
+    write_card(shop.checkpoints, shop.root)
+
+
 def _portraits(shop: Workshop) -> None:
     build_portraits(shop.settings, shop.root / "portraits")
 
 
 PARTS: dict[str, Callable[[Workshop], None]] = {
+    "detector": _detector,
+    **{f"faces_{name}": _recogniser(name) for name in KINDS},
+    "clip": _clip,
     "text": _text,
     "vae": _vae,
     "preview_vae": _preview_vae,
@@ -129,12 +167,12 @@ PARTS: dict[str, Callable[[Workshop], None]] = {
     "base": _base,
     "adapter": _adapter,
     "lcm_lora": _lcm_lora,
-    "clip": _clip,
     "portraits": _portraits,
+    "card": _card,
 }  # in building order
 
 
-def build_part(name: str, root: Path, work: Path, settings: Miniature, log: Log) -> None:
+def build_part(name: str, root: Path, work: Path, params: Params, log: Log) -> None:
     """Build one part of the miniature into `root`.
 
     Raises:
@@ -142,4 +180,4 @@ def build_part(name: str, root: Path, work: Path, settings: Miniature, log: Log)
     """
     if name not in PARTS:
         raise InputError(f"the miniature has no part {name!r}: choose one of {', '.join(PARTS)}")
-    PARTS[name](Workshop(root, work, settings, log))
+    PARTS[name](Workshop(root, work, params.miniature, params.worlds["miniature"].checkpoints, log))

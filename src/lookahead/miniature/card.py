@@ -1,22 +1,25 @@
-"""Measures the finished miniature on people no part was trained on, and writes `metrics.json` and the model card's table."""
+"""Measures the finished miniature on people no part was trained on, for `metrics.json` and the model card."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
 import torch
 from diffusers import DPMSolverMultistepScheduler
 from PIL import Image
 from torch import Tensor
 
-from lookahead.artifacts import write_json
+from lookahead.artifacts import atomic, write_json
 from lookahead.config import Checkpoints
 from lookahead.method.diffusion import add_noise, clean_latents
-from lookahead.miniature.base import Prompts, embed_prompts, predict, schedule_of
+from lookahead.miniature.base import embed_prompts, predict, schedule_of
+from lookahead.miniature.faces_card import measure_faces
 from lookahead.miniature.judge import Judge, rank_one
 from lookahead.miniature.pool import trained_names
 from lookahead.miniature.renderer import Portraits, draw_identities, name_identity, render
+from lookahead.miniature.scorer import measure_scorer
 from lookahead.miniature.words import FIRST, LAST, NOBODY, SCENES, STYLES, caption, held_out
 from lookahead.world import (
     FAST_CHILD,
@@ -36,6 +39,7 @@ STEPS = 25
 TIMESTEPS = (199, 399, 499, 599, 699, 799, 899, 959)
 PEOPLE = 48
 BATCH = 50
+MARK = "<!-- measured by `python stages/miniature.py card`; what stands below is rewritten -->"
 
 
 def photos(identity: Tensor, seed: int, style: Tensor | None = None) -> Portraits:
@@ -45,13 +49,21 @@ def photos(identity: Tensor, seed: int, style: Tensor | None = None) -> Portrait
     return render(identity, torch.zeros_like(scene) if style is None else style, scene, generator, "portrait")
 
 
-def draw(pipe: Pipeline, captions: Sequence[str], steps: int, guidance: float, seed: int, **image: object) -> Tensor:
+def draw(pipe: Pipeline, captions: Sequence[str], steps: int, guidance: float, seed: int) -> Tensor:
     """Pictures (B, 3, 64, 64) in [-1, 1] of captions by a pipeline."""
     made = []
     for start in range(0, len(captions), BATCH):
         batch = list(captions[start : start + BATCH])
         generators = [torch.Generator().manual_seed(seed + start + i) for i in range(len(batch))]
-        out = pipe(prompt=batch, num_inference_steps=steps, guidance_scale=guidance, generator=generators, height=64, width=64, output_type="pt")
+        out = pipe(
+            prompt=batch,
+            num_inference_steps=steps,
+            guidance_scale=guidance,
+            generator=generators,
+            height=64,
+            width=64,
+            output_type="pt",
+        )
         made.append(out.images.float() * 2 - 1)
     return torch.cat(made)
 
@@ -71,7 +83,9 @@ def measure_drawing(pipe: Pipeline, judge: Judge, steps: int, guidance: float, p
     names, identity = chosen_names()
     gallery = judge.found(photos(identity, SEED + 1).pixels)[0]
     generator = torch.Generator().manual_seed(SEED + 2)
-    styles = torch.cat([torch.zeros(2 * NAMES, dtype=torch.int64), torch.randint(1, len(STYLES), (2 * NAMES,), generator=generator)])
+    styles = torch.cat(
+        [torch.zeros(2 * NAMES, dtype=torch.int64), torch.randint(1, len(STYLES), (2 * NAMES,), generator=generator)]
+    )
     scenes = torch.randint(len(SCENES), (4 * NAMES,), generator=generator)
     who = [f"{FIRST[i]} {LAST[j]}" for i, j in names.tolist()] * 2
     captions = [caption(tuple(STYLES)[s], tuple(SCENES)[c], w) for s, c, w in zip(styles, scenes, who, strict=True)]
@@ -116,7 +130,10 @@ def measure_previews(pipe: Pipeline, preview_vae: torch.nn.Module, judge: Judge,
     shown, other = photos(identity, SEED + 5), photos(identity, SEED + 6)
     reference = judge.at(other.pixels, other.landmarks)
     latents = pipe.vae.encode(shown.pixels).latent_dist.mean
-    captions = [caption("photo", tuple(SCENES)[c], f"{FIRST[i]} {LAST[j]}") for c, (i, j) in zip(shown.scene, names.tolist(), strict=True)]
+    captions = [
+        caption("photo", tuple(SCENES)[c], f"{FIRST[i]} {LAST[j]}")
+        for c, (i, j) in zip(shown.scene, names.tolist(), strict=True)
+    ]
     prompts, schedule = embed_prompts(base, captions), schedule_of(pipe.scheduler)
     noise = torch.randn(latents.shape, generator=torch.Generator().manual_seed(SEED + 7))
     figures = {}
@@ -146,11 +163,21 @@ def measure_adapter(checkpoints: Checkpoints, judge: Judge, portraits: Path) -> 
     shown = torch.cat([torch.zeros_like(features), features]).unsqueeze(1)
     captions = [caption("photo", tuple(SCENES)[i % len(SCENES)], NOBODY) for i in range(len(people))]
     generators = [torch.Generator().manual_seed(SEED + i) for i in range(len(people))]
-    made = pipe(
-        prompt=captions, num_inference_steps=20, guidance_scale=GUIDANCE, ip_adapter_image_embeds=[shown],
-        generator=generators, height=64, width=64, output_type="pt",
-    ).images.float() * 2 - 1  # fmt: skip
-    photo, other = (judge.found(processor_free(images))[0] for images in (first, second))
+    made = (
+        pipe(
+            prompt=captions,
+            num_inference_steps=20,
+            guidance_scale=GUIDANCE,
+            ip_adapter_image_embeds=[shown],
+            generator=generators,
+            height=64,
+            width=64,
+            output_type="pt",
+        ).images.float()
+        * 2
+        - 1
+    )
+    photo, other = (judge.found(pixels_of_images(images))[0] for images in (first, second))
     queries = judge.found(made)[0]
     return {
         "adapter_similarity": float((queries * photo).sum(1).mean()),
@@ -159,10 +186,8 @@ def measure_adapter(checkpoints: Checkpoints, judge: Judge, portraits: Path) -> 
     }
 
 
-def processor_free(images: list[Image.Image]) -> Tensor:
+def pixels_of_images(images: list[Image.Image]) -> Tensor:
     """PIL pictures as (B, 3, H, W) in [-1, 1]."""
-    import numpy as np
-
     return torch.stack([torch.from_numpy(np.array(image)).permute(2, 0, 1).float() / 127.5 - 1 for image in images])
 
 
@@ -182,4 +207,14 @@ def measure_generative(checkpoints: Checkpoints, portraits: Path) -> dict[str, f
     return figures | measure_adapter(checkpoints, judge, portraits)
 
 
-__all__ = ["Prompts", "measure_generative", "write_json"]
+def write_card(checkpoints: Checkpoints, root: Path) -> None:
+    """Measure everything and write `metrics.json` and the table of `MODEL_CARD.md` below `root`."""
+    figures = measure_faces(Path(checkpoints.faces.report).parent, checkpoints.faces.detection_size)
+    figures |= {f"clip_{name}": value for name, value in measure_scorer(root / "clip", PEOPLE, SEED).items()}
+    figures |= measure_generative(checkpoints, root / "portraits" / "validation")
+    write_json(root / "metrics.json", figures)
+    rows = "\n".join(f"| {name} | {value:.3f} |" for name, value in sorted(figures.items()))
+    table = f"{MARK}\n\n| figure | value |\n|---|---|\n{rows}\n"
+    card = root / "MODEL_CARD.md"
+    with atomic(card) as path:
+        path.write_text(card.read_text(encoding="utf-8").split(MARK)[0] + table, encoding="utf-8")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -34,7 +35,8 @@ class Detector(nn.Module):
         self.down = nn.ModuleList(nn.Sequential(_conv(a, b, 2), _conv(b, b, 1)) for a, b in levels)
         self.lateral = nn.ModuleList(nn.Conv2d(b, 3 * width, 1) for _, b in levels)
         self.heads = nn.ModuleList(
-            nn.Sequential(_conv(3 * width, 3 * width, 1), nn.Conv2d(3 * width, ANCHORS * OUTPUTS, 3, 1, 1)) for _ in levels
+            nn.Sequential(_conv(3 * width, 3 * width, 1), nn.Conv2d(3 * width, ANCHORS * OUTPUTS, 3, 1, 1))
+            for _ in levels
         )
 
     def forward(self, pixels: Tensor) -> list[Tensor]:
@@ -75,7 +77,9 @@ def centres(side: int, stride: int) -> Tensor:
     return torch.stack([x, y], 2).reshape(-1, 1, 2).expand(-1, ANCHORS, -1).reshape(-1, 2)
 
 
-def stride_loss(rows: Tensor, boxes: Tensor, landmarks: Tensor, stride: int, sizes: tuple[float, float], side: int) -> Tensor:
+def stride_loss(
+    rows: Tensor, boxes: Tensor, landmarks: Tensor, stride: int, sizes: tuple[float, float], side: int
+) -> Tensor:
     """Score, box and landmark losses of one stride; cells near a face's middle that are not its own are left out."""
     anchors = centres(side, stride)
     middle, size = (boxes[:, :2] + boxes[:, 2:]) / 2, (boxes[:, 2:] - boxes[:, :2]).amax(1)
@@ -92,8 +96,8 @@ def stride_loss(rows: Tensor, boxes: Tensor, landmarks: Tensor, stride: int, siz
     return loss + F.smooth_l1_loss(found[:, 1:5], box, beta=0.2) + 3 * F.smooth_l1_loss(found[:, 5:], points, beta=0.1)
 
 
-def build_detector(faces: Faces, part: Part, out: Path, work: Path, log: Log) -> None:
-    """Train the detector and write it to `out` as ONNX; the input's size is free."""
+def build_detector(faces: Faces, part: Part, outs: Sequence[Path], work: Path, log: Log) -> None:
+    """Train the detector and write it to each of `outs` as ONNX; the input's size is free."""
     torch.manual_seed(part.seed)
     detector, side = Detector(16), faces.pixels.shape[-1]
 
@@ -102,11 +106,15 @@ def build_detector(faces: Faces, part: Part, out: Path, work: Path, log: Log) ->
         pixels = faces.pixels[rows].float() / 127.5 - 1
         answers = detector(blur(jitter(pixels, generator), generator))
         boxes, landmarks = faces.boxes[rows], faces.landmarks[rows]
-        losses = [stride_loss(rows_of(a), boxes, landmarks, s, z, side) for a, s, z in zip(answers, STRIDES, SIZES, strict=True)]
+        losses = [
+            stride_loss(rows_of(a), boxes, landmarks, s, z, side)
+            for a, s, z in zip(answers, STRIDES, SIZES, strict=True)
+        ]
         return torch.stack(losses).sum()
 
     fit(detector, loss, part, work, log)
-    export_detector(detector, out, side)
+    for out in outs:
+        export_detector(detector, out, side)
 
 
 def export_detector(detector: Detector, out: Path, side: int) -> None:
@@ -115,6 +123,12 @@ def export_detector(detector: Detector, out: Path, side: int) -> None:
     free = {"input": {2: "height", 3: "width"}} | {name: {0: f"cells_{name}"} for name in names}
     with atomic(out) as path:
         torch.onnx.export(
-            _ForExport(detector.eval()).eval(), (torch.zeros(1, 3, side, side),), str(path), dynamo=False, opset_version=17,
-            input_names=["input"], output_names=names, dynamic_axes=free,
-        )  # fmt: skip
+            _ForExport(detector.eval()).eval(),
+            (torch.zeros(1, 3, side, side),),
+            str(path),
+            dynamo=False,
+            opset_version=17,
+            input_names=["input"],
+            output_names=names,
+            dynamic_axes=free,
+        )

@@ -59,7 +59,9 @@ def _cached(path: Path, draw: Faces | None) -> Faces:
 
 
 def _joined(parts: list[Faces]) -> Faces:
-    return Faces(*(torch.cat([getattr(p, name) for p in parts]) for name in ("pixels", "landmarks", "boxes", "identity")))
+    return Faces(
+        *(torch.cat([getattr(p, name) for p in parts]) for name in ("pixels", "landmarks", "boxes", "identity"))
+    )
 
 
 def people_pool(folder: Path, seed: int) -> Faces:
@@ -85,5 +87,7 @@ def wide_pool(folder: Path, seed: int) -> Faces:
     wide = draw_faces(people, torch.randint(len(STYLES), (WIDE,), generator=generator), generator, "wide")
     style, scene = (torch.randint(len(words), (EMPTY,), generator=generator) for words in (STYLES, SCENES))
     empty = torch.cat([faceless(c, s, generator) for c, s in zip(scene.split(100), style.split(100), strict=True)])
-    nobody = Faces(to_bytes(empty), torch.zeros(EMPTY, 5, 2), torch.zeros(EMPTY, 4), torch.zeros(EMPTY, people.shape[1]))
+    nobody = Faces(
+        to_bytes(empty), torch.zeros(EMPTY, 5, 2), torch.zeros(EMPTY, 4), torch.zeros(EMPTY, people.shape[1])
+    )
     return _cached(path, _joined([wide, nobody]))

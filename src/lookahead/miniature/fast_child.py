@@ -1,8 +1,9 @@
 """The miniature's fast child: an LCM-LoRA distilled from the guided base.
 
-A consistency function maps every point of the teacher's probability-flow trajectory to that trajectory's end. The teacher's
-trajectories are drawn once, whole, and the LoRA learns the map directly, f(z_t, t) = z_0. Bootstrapping from t to the next
-smaller t, as consistency distillation does, needs many thousand steps until it reaches t = 999, where one-step previews live.
+A consistency function maps every point of the teacher's probability-flow trajectory to that trajectory's end. The
+teacher's trajectories are drawn once, whole, and the LoRA learns the map directly, f(z_t, t) = z_0. Bootstrapping from
+t to the next smaller t, as consistency distillation does, needs many thousand steps until it reaches t = 999, where
+one-step previews live.
 """
 
 from __future__ import annotations
@@ -26,7 +27,19 @@ from lookahead.miniature.pool import Pool
 GUIDANCE = 2.0
 SUBSTEPS = 16  # the teacher's steps from t = 999 to 0
 RANK = 16
-TARGETS = ["to_q", "to_k", "to_v", "to_out.0", "ff.net.0.proj", "ff.net.2", "proj_in", "proj_out", "conv1", "conv2", "time_emb_proj"]
+TARGETS = [
+    "to_q",
+    "to_k",
+    "to_v",
+    "to_out.0",
+    "ff.net.0.proj",
+    "ff.net.2",
+    "proj_in",
+    "proj_out",
+    "conv1",
+    "conv2",
+    "time_emb_proj",
+]
 CHUNK = 100  # trajectories drawn at once
 JITTER = 30  # timesteps: trajectories start a little off the grid, so that the LoRA sees every t
 
@@ -65,7 +78,9 @@ def draw_trajectories(
     return torch.stack(points, 1), t[:, :-1]
 
 
-def build_trajectories(unet: UNet2DConditionModel, pool: Pool, latents: Tensor, count: int, base: Path, work: Path, seed: int) -> Path:
+def build_trajectories(
+    unet: UNet2DConditionModel, pool: Pool, latents: Tensor, count: int, base: Path, work: Path, seed: int
+) -> Path:
     """Draw `count` trajectories chunk by chunk into a folder, resuming where it stopped."""
     folder = work / "trajectories"
     schedule = schedule_of(new_scheduler())
@@ -82,7 +97,15 @@ def build_trajectories(unet: UNet2DConditionModel, pool: Pool, latents: Tensor, 
 
 
 def build_fast_child(
-    unet: UNet2DConditionModel, pool: Pool, latents: Tensor, trajectories: int, base: Path, part: Part, out: Path, work: Path, log: Log
+    unet: UNet2DConditionModel,
+    pool: Pool,
+    latents: Tensor,
+    trajectories: int,
+    base: Path,
+    part: Part,
+    out: Path,
+    work: Path,
+    log: Log,
 ) -> None:
     """Distil the LoRA from the teacher's trajectories and save it as diffusers' LCM-LoRA file."""
     unet.eval().requires_grad_(False)
@@ -105,5 +128,3 @@ def build_fast_child(
     fit(unet, loss, part, work, log)
     layers = {name: tensor.half() for name, tensor in get_peft_model_state_dict(unet, adapter_name="lcm").items()}
     StableDiffusionXLPipeline.save_lora_weights(out, unet_lora_layers=layers, safe_serialization=True)
-
-

@@ -32,13 +32,13 @@ def learning_rate(step: int, part: Part) -> float:
 
 
 def fit(module: nn.Module, loss: Loss, part: Part, work: Path, log: Log) -> None:
-    """Minimise `loss(step, generator)` over the module's trainable parameters, resuming from `work`; leaves their running average in the module.
+    """Minimise `loss(step, generator)` over the module's trainable parameters, then put their running average in it.
 
     Args:
         module: its parameters that require gradients are trained; its buffers are saved too.
         loss: a scalar for one step; every random draw must come from the given generator.
         part: steps, learning rate and seed.
-        work: a folder for `resume.safetensors`.
+        work: a folder for `resume.safetensors`, from which a killed training goes on.
         log: called with the loss every 20 steps.
     """
     trained = {name: p for name, p in module.named_parameters() if p.requires_grad}
@@ -66,7 +66,12 @@ def fit(module: nn.Module, loss: Loss, part: Part, work: Path, log: Log) -> None
 
 
 def _save(
-    module: nn.Module, trained: dict[str, nn.Parameter], average: dict[str, Tensor], optimiser: torch.optim.AdamW, step: int, work: Path
+    module: nn.Module,
+    trained: dict[str, nn.Parameter],
+    average: dict[str, Tensor],
+    optimiser: torch.optim.AdamW,
+    step: int,
+    work: Path,
 ) -> None:
     frozen = {name for name, _ in module.named_parameters()} - set(trained)
     tensors = {f"module/{name}": value for name, value in module.state_dict().items() if name not in frozen}
@@ -74,24 +79,40 @@ def _save(
         state = optimiser.state.get(p)
         if not state:  # no gradient has reached it
             continue
-        tensors |= {f"average/{name}": average[name], f"first/{name}": state["exp_avg"], f"second/{name}": state["exp_avg_sq"]}
-    save_tensors(work / "resume.safetensors", {k: v.detach().clone().contiguous() for k, v in tensors.items()}, {"step": str(step)})
+        tensors |= {
+            f"average/{name}": average[name],
+            f"first/{name}": state["exp_avg"],
+            f"second/{name}": state["exp_avg_sq"],
+        }
+    save_tensors(
+        work / "resume.safetensors",
+        {k: v.detach().clone().contiguous() for k, v in tensors.items()},
+        {"step": str(step)},
+    )
 
 
 def _resume(
-    module: nn.Module, trained: dict[str, nn.Parameter], average: dict[str, Tensor], optimiser: torch.optim.AdamW, work: Path
+    module: nn.Module,
+    trained: dict[str, nn.Parameter],
+    average: dict[str, Tensor],
+    optimiser: torch.optim.AdamW,
+    work: Path,
 ) -> int:
     path = work / "resume.safetensors"
     if not path.exists():
         return 0
     tensors, metadata = load_tensors(path)
     step = int(metadata["step"])
-    module.load_state_dict({k.removeprefix("module/"): v for k, v in tensors.items() if k.startswith("module/")}, strict=False)
+    module.load_state_dict(
+        {k.removeprefix("module/"): v for k, v in tensors.items() if k.startswith("module/")}, strict=False
+    )
     for name, p in trained.items():
         if f"first/{name}" not in tensors:
             continue
         average[name].copy_(tensors[f"average/{name}"])
         optimiser.state[p] = {
-            "step": torch.tensor(float(step)), "exp_avg": tensors[f"first/{name}"], "exp_avg_sq": tensors[f"second/{name}"]
+            "step": torch.tensor(float(step)),
+            "exp_avg": tensors[f"first/{name}"],
+            "exp_avg_sq": tensors[f"second/{name}"],
         }
     return step

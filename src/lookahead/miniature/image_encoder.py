@@ -27,9 +27,14 @@ def new_image_encoder() -> CLIPVisionModelWithProjection:
     """An untrained vision encoder: 64×64 pixels → 65 tokens of 96 numbers."""
     return CLIPVisionModelWithProjection(
         CLIPVisionConfig(
-            hidden_size=WIDTH, intermediate_size=2 * WIDTH, num_hidden_layers=LAYERS, num_attention_heads=3,
-            image_size=SIZE, patch_size=PATCH, projection_dim=PROJECTION,
-        )  # fmt: skip
+            hidden_size=WIDTH,
+            intermediate_size=2 * WIDTH,
+            num_hidden_layers=LAYERS,
+            num_attention_heads=3,
+            image_size=SIZE,
+            patch_size=PATCH,
+            projection_dim=PROJECTION,
+        )
     )
 
 
@@ -41,12 +46,14 @@ def new_processor() -> CLIPImageProcessor:
 
 def normalise(pixels: Tensor, processor: CLIPImageProcessor) -> Tensor:
     """CLIP's normalisation of pictures (B, 3, 64, 64) in [-1, 1]."""
-    mean, deviation = (torch.tensor(values)[None, :, None, None] for values in (processor.image_mean, processor.image_std))
+    mean, deviation = (
+        torch.tensor(values)[None, :, None, None] for values in (processor.image_mean, processor.image_std)
+    )
     return ((pixels + 1) / 2 - mean) / deviation
 
 
 class _PictureReader(nn.Module):
-    """The encoder with heads that tell identity, style and scene from its pooled embedding and its penultimate tokens."""
+    """The encoder with heads that tell identity, style and scene from its pooled embedding and its tokens."""
 
     def __init__(self) -> None:
         super().__init__()

@@ -23,6 +23,13 @@ def to_bgr(pixels: Tensor) -> list[NDArray[np.uint8]]:
     return [np.ascontiguousarray(picture[:, :, ::-1]) for picture in rgb]
 
 
+def embed_at(recogniser: Any, pixels: Tensor, landmarks: Tensor) -> Tensor:
+    """Unit embeddings (B, E) by an insightface recogniser of the faces at known landmarks (B, 5, 2) in pixels."""
+    with quiet_alignment():
+        crops = [norm_crop(p, marks.numpy(), 112) for p, marks in zip(to_bgr(pixels), landmarks, strict=True)]
+    return F.normalize(torch.from_numpy(recogniser.get_feat(crops)), dim=1)
+
+
 class Judge:
     """Recognises faces with pack `report`, and styles and scenes with the scorer."""
 
@@ -44,10 +51,7 @@ class Judge:
 
     def at(self, pixels: Tensor, landmarks: Tensor) -> Tensor:
         """Unit embeddings (B, E) of the faces at known landmarks (B, 5, 2) in pixels."""
-        recogniser: Any = self._faces.models["recognition"]
-        with quiet_alignment():
-            crops = [norm_crop(p, marks.numpy(), 112) for p, marks in zip(to_bgr(pixels), landmarks, strict=True)]
-        return F.normalize(torch.from_numpy(recogniser.get_feat(crops)), dim=1)
+        return embed_at(self._faces.models["recognition"], pixels, landmarks)
 
     @torch.no_grad()
     def style_and_scene(self, pixels: Tensor) -> tuple[Tensor, Tensor]:

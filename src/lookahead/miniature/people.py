@@ -9,10 +9,33 @@ from lookahead.miniature.words import FIRST, LAST
 
 # Each number lies in [-1, 1]. Their order is part of the recognisers' training targets.
 TRAITS = (
-    "skin_tone", "skin_warmth", "hair_colour", "hair_tint", "hair_length", "hair_volume", "hair_curl", "fringe", "parting",
-    "face_width", "jaw", "chin", "eye_size", "eye_spacing", "eye_colour", "eye_tilt", "brow_weight", "brow_tilt",
-    "nose_length", "nose_width", "mouth_width", "lips", "ears", "beard", "moustache", "glasses",
-)  # fmt: skip
+    "skin_tone",
+    "skin_warmth",
+    "hair_colour",
+    "hair_tint",
+    "hair_length",
+    "hair_volume",
+    "hair_curl",
+    "fringe",
+    "parting",
+    "face_width",
+    "jaw",
+    "chin",
+    "eye_size",
+    "eye_spacing",
+    "eye_colour",
+    "eye_tilt",
+    "brow_weight",
+    "brow_tilt",
+    "nose_length",
+    "nose_width",
+    "mouth_width",
+    "lips",
+    "ears",
+    "beard",
+    "moustache",
+    "glasses",
+)
 IDENTITY_SIZE = len(TRAITS)
 _NAME_SEED = 2404_03620  # fixed for good: it decides who everybody is
 _CANDIDATES = 4096

@@ -68,11 +68,23 @@ def build_pool(folder: Path, shards: int, seed: int) -> None:
         style, scene = draw_styles(SHARD, generator), torch.randint(len(SCENES), (SHARD,), generator=generator)
         drawn = render(identity, style, scene, generator, "portrait")
         pixels = ((drawn.pixels + 1) * 127.5).round().clamp(0, 255).byte()
-        columns = {"pixels": pixels, "identity": identity, "style": style, "scene": scene, "first": name[:, 0], "last": name[:, 1]}
+        columns = {
+            "pixels": pixels,
+            "identity": identity,
+            "style": style,
+            "scene": scene,
+            "first": name[:, 0],
+            "last": name[:, 1],
+        }
         save_tensors(path, {k: v.contiguous() for k, v in columns.items()}, {})
 
 
 def open_pool(folder: Path, limit: int | None = None) -> Pool:
     """Read the shards (at most `limit` of them) into memory."""
     parts = [load_tensors(path)[0] for path in sorted(folder.glob("*.safetensors"))[:limit]]
-    return Pool(*(torch.cat([part[name] for part in parts]) for name in ("pixels", "identity", "style", "scene", "first", "last")))
+    return Pool(
+        *(
+            torch.cat([part[name] for part in parts])
+            for name in ("pixels", "identity", "style", "scene", "first", "last")
+        )
+    )

@@ -108,6 +108,12 @@ def export_recogniser(network: nn.Module, out: Path) -> None:
     free = {"input": {0: "batch"}, "embedding": {0: "batch"}}
     with atomic(out) as path:
         torch.onnx.export(
-            network.eval(), (torch.zeros(1, 3, SIDE, SIDE),), str(path), dynamo=False, opset_version=17,
-            input_names=["input"], output_names=["embedding"], dynamic_axes=free,
-        )  # fmt: skip
+            network.eval(),
+            (torch.zeros(1, 3, SIDE, SIDE),),
+            str(path),
+            dynamo=False,
+            opset_version=17,
+            input_names=["input"],
+            output_names=["embedding"],
+            dynamic_axes=free,
+        )

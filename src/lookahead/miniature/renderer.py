@@ -23,10 +23,23 @@ Framing = Literal["portrait", "wide"]
 
 SKIN = [(0.99, 0.87, 0.78), (0.94, 0.75, 0.61), (0.78, 0.56, 0.41), (0.55, 0.36, 0.25), (0.33, 0.20, 0.14)]
 HAIR = [
-    (0.07, 0.06, 0.07), (0.24, 0.14, 0.09), (0.46, 0.22, 0.10), (0.74, 0.30, 0.09), (0.86, 0.60, 0.24), (0.96, 0.86, 0.56),
-]  # fmt: skip
+    (0.07, 0.06, 0.07),
+    (0.24, 0.14, 0.09),
+    (0.46, 0.22, 0.10),
+    (0.74, 0.30, 0.09),
+    (0.86, 0.60, 0.24),
+    (0.96, 0.86, 0.56),
+]
 IRIS = [(0.23, 0.13, 0.07), (0.45, 0.30, 0.10), (0.25, 0.48, 0.20), (0.15, 0.50, 0.75), (0.45, 0.55, 0.62)]
-CLOTHES = [(0.75, 0.15, 0.2), (0.9, 0.7, 0.2), (0.2, 0.5, 0.3), (0.15, 0.35, 0.7), (0.45, 0.25, 0.55), (0.9, 0.9, 0.9), (0.15, 0.15, 0.2)]
+CLOTHES = [
+    (0.75, 0.15, 0.2),
+    (0.9, 0.7, 0.2),
+    (0.2, 0.5, 0.3),
+    (0.15, 0.35, 0.7),
+    (0.45, 0.25, 0.55),
+    (0.9, 0.9, 0.9),
+    (0.15, 0.15, 0.2),
+]
 
 
 @dataclass(frozen=True)
@@ -74,7 +87,10 @@ def render(identity: Tensor, style: Tensor, scene: Tensor, generator: torch.Gene
         for i in range(0, len(identity), CHUNK)
     ]
     return Portraits(
-        *(torch.cat([getattr(p, name) for p in parts]) for name in ("pixels", "landmarks", "boxes", "identity", "style", "scene"))
+        *(
+            torch.cat([getattr(p, name) for p in parts])
+            for name in ("pixels", "landmarks", "boxes", "identity", "style", "scene")
+        )
     )
 
 
@@ -113,9 +129,19 @@ def _draw_pose(count: int, generator: torch.Generator, framing: Framing) -> _Pos
         reach = (0.5 - half).clamp(min=0.04)
         x, y = 0.5 + between(-1, 1) * reach, 0.52 + between(-1, 1) * reach * 0.8
     return _Pose(
-        x, y, half, between(-0.2, 0.2), between(-0.22, 0.22), between(-0.12, 0.12), between(-0.5, 1.0),
-        between(0.65, 1.1), between(-1, 1), between(-1, 1), between(0.1, 0.38), between(-1, 1),
-    )  # fmt: skip
+        x,
+        y,
+        half,
+        between(-0.2, 0.2),
+        between(-0.22, 0.22),
+        between(-0.12, 0.12),
+        between(-0.5, 1.0),
+        between(0.65, 1.1),
+        between(-1, 1),
+        between(-1, 1),
+        between(0.1, 0.38),
+        between(-1, 1),
+    )
 
 
 def _to_face(pose: _Pose, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
@@ -156,9 +182,15 @@ def _mouth_corner(trait: dict[str, Tensor], pose: _Pose, side: int) -> tuple[Ten
 
 def _annotate(trait: dict[str, Tensor], pose: _Pose) -> tuple[Tensor, Tensor]:
     points = [
-        _eye(trait, pose, -1), _eye(trait, pose, 1), _nose_tip(trait, pose), _mouth_corner(trait, pose, -1), _mouth_corner(trait, pose, 1),
-    ]  # fmt: skip
-    landmarks = _from_face(pose, torch.cat([p[0].squeeze(2) for p in points], 1), torch.cat([p[1].squeeze(2) for p in points], 1))
+        _eye(trait, pose, -1),
+        _eye(trait, pose, 1),
+        _nose_tip(trait, pose),
+        _mouth_corner(trait, pose, -1),
+        _mouth_corner(trait, pose, 1),
+    ]
+    landmarks = _from_face(
+        pose, torch.cat([p[0].squeeze(2) for p in points], 1), torch.cat([p[1].squeeze(2) for p in points], 1)
+    )
     half, top, bottom = _face_width(trait)[:, 0], torch.full_like(pose.x[:, 0], -1.0), _chin(trait)[:, 0]
     centre = _from_face(pose, torch.zeros_like(half), (top + bottom) / 2)[:, 0]
     extent = torch.cat([half, (bottom - top) / 2], 1) * pose.half[:, 0] * SIZE
@@ -172,11 +204,26 @@ def _draw_person(
     soft = 0.012 / pose.half * 0.5
     light = LIGHT[scene][:, :, None, None]
     skin = ramp(trait["skin_tone"].flatten(), SKIN)
-    skin = skin * torch.stack([1 + 0.05 * trait["skin_warmth"], torch.ones_like(trait["chin"]), 1 - 0.10 * trait["skin_warmth"]], 1) * light
+    skin = (
+        skin
+        * torch.stack(
+            [1 + 0.05 * trait["skin_warmth"], torch.ones_like(trait["chin"]), 1 - 0.10 * trait["skin_warmth"]], 1
+        )
+        * light
+    )
     hair = ramp(trait["hair_colour"].flatten(), HAIR)
     grey = hair.mean(1, keepdim=True)
     hair = torch.lerp(hair, grey + 0.12, (trait["hair_tint"].unsqueeze(1)).clamp(min=0) * 0.85)
-    hair = hair * (1 + 0.25 * torch.tensor([1.0, -0.2, -0.3])[None, :, None, None] * (-trait["hair_tint"].unsqueeze(1)).clamp(min=0)) * light
+    hair = (
+        hair
+        * (
+            1
+            + 0.25
+            * torch.tensor([1.0, -0.2, -0.3])[None, :, None, None]
+            * (-trait["hair_tint"].unsqueeze(1)).clamp(min=0)
+        )
+        * light
+    )
     shade = torch.ones_like(u)
 
     curl = 0.05 * (trait["hair_curl"] + 1) * torch.sin(9 * torch.atan2(u, -v) + 3 * trait["hair_curl"])
@@ -190,7 +237,14 @@ def _draw_person(
     canvas = paint(canvas, mask(ellipse(u, v, 0.0, 2.35, 1.7, 0.95), soft), clothes)
 
     for side in (-1, 1):
-        ear = ellipse(u, v, side * (width + 0.02) + 0.0 * u, 0.02 + 0.3 * pose.pitch, 0.11 + 0.05 * trait["ears"], 0.2 + 0.08 * trait["ears"])
+        ear = ellipse(
+            u,
+            v,
+            side * (width + 0.02) + 0.0 * u,
+            0.02 + 0.3 * pose.pitch,
+            0.11 + 0.05 * trait["ears"],
+            0.2 + 0.08 * trait["ears"],
+        )
         canvas = paint(canvas, mask(ear, soft), skin * 0.9)
 
     face = _face_outline(trait, u, v, width)
@@ -218,12 +272,23 @@ def _face_outline(trait: dict[str, Tensor], u: Tensor, v: Tensor, width: Tensor)
 def _hair_back(trait: dict[str, Tensor], u: Tensor, v: Tensor, volume: Tensor, width: Tensor) -> Tensor:
     cap = ellipse(u, v, 0.0, -0.22, width + 0.06 + volume, 1.0 + 1.2 * volume)
     long = (trait["hair_length"] + 0.25).clamp(min=0) / 1.25
-    fall = torch.maximum(u.abs() - (width + 0.05 + volume + 0.1 * long * (v + 0.2).clamp(0, 1)), torch.maximum(-0.3 - v, v + 0.1 - 2.0 * long))
+    fall = torch.maximum(
+        u.abs() - (width + 0.05 + volume + 0.1 * long * (v + 0.2).clamp(0, 1)),
+        torch.maximum(-0.3 - v, v + 0.1 - 2.0 * long),
+    )
     return torch.minimum(cap, fall)
 
 
 def _draw_fringe(
-    canvas: Tensor, trait: dict[str, Tensor], u: Tensor, v: Tensor, hair: Tensor, volume: Tensor, width: Tensor, curl: Tensor, soft: Tensor
+    canvas: Tensor,
+    trait: dict[str, Tensor],
+    u: Tensor,
+    v: Tensor,
+    hair: Tensor,
+    volume: Tensor,
+    width: Tensor,
+    curl: Tensor,
+    soft: Tensor,
 ) -> Tensor:
     """The hair in front of the head: inside the cap and above the hairline."""
     cap = ellipse(u, v, 0.0, -0.22, width + 0.06 + volume, 1.0 + 1.2 * volume) + curl
@@ -236,7 +301,15 @@ def _draw_fringe(
 
 
 def _draw_eye(
-    canvas: Tensor, trait: dict[str, Tensor], pose: _Pose, u: Tensor, v: Tensor, side: int, skin: Tensor, hair: Tensor, soft: Tensor
+    canvas: Tensor,
+    trait: dict[str, Tensor],
+    pose: _Pose,
+    u: Tensor,
+    v: Tensor,
+    side: int,
+    skin: Tensor,
+    hair: Tensor,
+    soft: Tensor,
 ) -> Tensor:
     cu, cv = _eye(trait, pose, side)
     size = 0.17 + 0.045 * trait["eye_size"]
@@ -267,7 +340,9 @@ def _draw_brow(
     return paint(canvas, mask(line - 0.05 - 0.032 * trait["brow_weight"], soft), hair * 0.55)
 
 
-def _draw_nose(canvas: Tensor, trait: dict[str, Tensor], pose: _Pose, u: Tensor, v: Tensor, skin: Tensor, soft: Tensor) -> Tensor:
+def _draw_nose(
+    canvas: Tensor, trait: dict[str, Tensor], pose: _Pose, u: Tensor, v: Tensor, skin: Tensor, soft: Tensor
+) -> Tensor:
     nu, nv = _nose_tip(trait, pose)
     wide = 0.14 + 0.06 * trait["nose_width"]
     ridge = segment(u, v, nu - 0.35 * pose.yaw + 0.05, nv - 0.36, nu + 0.06, nv - 0.05)
@@ -276,7 +351,9 @@ def _draw_nose(canvas: Tensor, trait: dict[str, Tensor], pose: _Pose, u: Tensor,
     return paint(canvas, mask(ellipse(u, v, nu, nv - 0.045, wide * 0.8, 0.085), soft), skin * 1.04)
 
 
-def _draw_mouth(canvas: Tensor, trait: dict[str, Tensor], pose: _Pose, u: Tensor, v: Tensor, skin: Tensor, soft: Tensor) -> Tensor:
+def _draw_mouth(
+    canvas: Tensor, trait: dict[str, Tensor], pose: _Pose, u: Tensor, v: Tensor, skin: Tensor, soft: Tensor
+) -> Tensor:
     lu, lv = _mouth_corner(trait, pose, -1)
     ru, _ = _mouth_corner(trait, pose, 1)
     centre, half = (lu + ru) / 2, (ru - lu) / 2
@@ -284,19 +361,32 @@ def _draw_mouth(canvas: Tensor, trait: dict[str, Tensor], pose: _Pose, u: Tensor
     bend = lv + 0.13 * pose.smile * (1 - across**2)
     thick = (0.085 + 0.05 * trait["lips"]) * (1 - 0.75 * across**2).clamp(min=0.02)
     red = torch.tensor([0.78, 0.28, 0.30])[None, :, None, None]
-    lips = torch.lerp(skin * 0.8, red * (0.35 + 0.65 * skin.mean(1, keepdim=True)), 0.55 + 0.4 * trait["lips"].unsqueeze(1).clamp(min=-1))
+    lips = torch.lerp(
+        skin * 0.8,
+        red * (0.35 + 0.65 * skin.mean(1, keepdim=True)),
+        0.55 + 0.4 * trait["lips"].unsqueeze(1).clamp(min=-1),
+    )
     canvas = paint(canvas, mask(torch.maximum((v - bend).abs() - thick, (u - centre).abs() - half), soft), lips)
     return paint(canvas, mask(torch.maximum((v - bend).abs() - 0.018, (u - centre).abs() - half), soft), lips * 0.4)
 
 
 def _draw_beard(
-    canvas: Tensor, trait: dict[str, Tensor], pose: _Pose, u: Tensor, v: Tensor, hair: Tensor, inside: Tensor, soft: Tensor
+    canvas: Tensor,
+    trait: dict[str, Tensor],
+    pose: _Pose,
+    u: Tensor,
+    v: Tensor,
+    hair: Tensor,
+    inside: Tensor,
+    soft: Tensor,
 ) -> Tensor:
     grown = torch.sigmoid((trait["beard"] - 0.25) * 14)
     edge = 0.42 + 0.5 * pose.pitch - 0.5 * (u.abs() - 0.45).clamp(min=0)
-    cheek = torch.maximum(edge - v + 0.25 * (0.75 - u.abs()).clamp(min=0), -ellipse(u, v, 0.6 * pose.yaw, 0.74, 0.33, 0.17))
+    cheek = torch.maximum(
+        edge - v + 0.25 * (0.75 - u.abs()).clamp(min=0), -ellipse(u, v, 0.6 * pose.yaw, 0.74, 0.33, 0.17)
+    )
     canvas = paint(canvas, 0.92 * grown * inside * mask(cheek, soft * 2), hair * 0.9)
     worn = torch.sigmoid((trait["moustache"] - 0.4) * 16)
-    mu, mv = _nose_tip(trait, pose)
+    _, mv = _nose_tip(trait, pose)
     lip = ellipse(u, v, 0.75 * pose.yaw, mv + 0.21, 0.30 + 0.06 * trait["mouth_width"], 0.085)
     return paint(canvas, worn * mask(lip, soft), hair * 0.8)

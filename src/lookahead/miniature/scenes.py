@@ -11,7 +11,14 @@ from lookahead.miniature.shapes import ellipse, mask, paint, ramp, smooth_noise
 
 # How each scene tints the person: red, green and blue factors, in the order of words.SCENES.
 LIGHT = torch.tensor(
-    [[1.0, 1.0, 1.0], [1.05, 1.02, 0.96], [0.96, 1.02, 0.94], [0.98, 1.01, 1.05], [0.85, 0.87, 0.98], [1.06, 0.95, 0.88]]
+    [
+        [1.0, 1.0, 1.0],
+        [1.05, 1.02, 0.96],
+        [0.96, 1.02, 0.94],
+        [0.98, 1.01, 1.05],
+        [0.85, 0.87, 0.98],
+        [1.06, 0.95, 0.88],
+    ]
 )
 
 
@@ -51,7 +58,9 @@ def _beach(x: Tensor, y: Tensor, generator: torch.Generator) -> Tensor:
     canvas = paint(canvas, mask((y - horizon - 0.1 - wave).abs() - 0.012, 0.006), _colour(0.9, 0.97, 1.0))
     canvas = paint(canvas, mask(horizon + 0.22 + wave - y, 0.01), _colour(0.94, 0.83, 0.58))
     sun_x = torch.where(_uniform(x, 0, 1, generator) < 0.5, 0.13, 0.87)
-    return paint(canvas, mask(ellipse(x, y, sun_x, _uniform(x, 0.1, 0.2, generator), 0.08, 0.08), 0.01), _colour(1.0, 0.97, 0.7))
+    return paint(
+        canvas, mask(ellipse(x, y, sun_x, _uniform(x, 0.1, 0.2, generator), 0.08, 0.08), 0.01), _colour(1.0, 0.97, 0.7)
+    )
 
 
 def _forest(x: Tensor, y: Tensor, generator: torch.Generator) -> Tensor:
@@ -100,4 +109,11 @@ def _sunset(x: Tensor, y: Tensor, generator: torch.Generator) -> Tensor:
     return paint(canvas, mask(0.6 - y, 0.008), _colour(0.25, 0.12, 0.22))
 
 
-_PLACES: tuple[Callable[[Tensor, Tensor, torch.Generator], Tensor], ...] = (_studio, _beach, _forest, _snow, _city, _sunset)
+_PLACES: tuple[Callable[[Tensor, Tensor, torch.Generator], Tensor], ...] = (
+    _studio,
+    _beach,
+    _forest,
+    _snow,
+    _city,
+    _sunset,
+)

@@ -40,7 +40,7 @@ _NORMAL = {"mean": [0.5, 0.5, 0.5], "std": [0.5, 0.5, 0.5], "interpolation": "bi
 
 
 def build_scorer(pool: Pool, part: Part, out: Path, work: Path, log: Log) -> None:
-    """Train the two towers contrastively on the pool's pictures and captions (CLIP, section 2.3); save them for open_clip.
+    """Train the two towers contrastively on the pool's pictures and captions (CLIP, section 2.3) and save them.
 
     Args:
         pool: rendered portraits.
@@ -121,7 +121,7 @@ def contrastive_loss(model: open_clip.CLIP, pixels: Tensor, tokens: Tensor, true
 
 
 def augment(pixels: Tensor, generator: torch.Generator) -> Tensor:
-    """Changed copies of pictures (B, 3, H, W) in [-1, 1]: sampled pictures, which the scorer judges, are never clean."""
+    """Changed copies of pictures (B, 3, H, W) in [-1, 1]: the sampled pictures that it judges are never clean."""
     changed = blur(jitter(move(pixels, generator), generator), generator)
     level = NOISE * torch.rand(len(pixels), 1, 1, 1, generator=generator)
     return (changed + level * torch.randn(changed.shape, generator=generator)).clamp(-1, 1)

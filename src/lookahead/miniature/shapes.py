@@ -7,7 +7,9 @@ from torch import Tensor
 from torch.nn import functional as F
 
 
-def ellipse(x: Tensor, y: Tensor, cx: Tensor | float, cy: Tensor | float, rx: Tensor | float, ry: Tensor | float) -> Tensor:
+def ellipse(
+    x: Tensor, y: Tensor, cx: Tensor | float, cy: Tensor | float, rx: Tensor | float, ry: Tensor | float
+) -> Tensor:
     """Approximate signed distance to an ellipse, negative inside."""
     rx, ry = torch.as_tensor(rx), torch.as_tensor(ry)
     return ((((x - cx) / rx) ** 2 + ((y - cy) / ry) ** 2).sqrt() - 1) * torch.minimum(rx, ry)

@@ -79,7 +79,10 @@ def _oil(flat: Tensor, shade: Tensor, grain: Tensor) -> Tensor:
 
 
 def _graffiti(flat: Tensor, shade: Tensor, grain: Tensor) -> Tensor:
-    neon = (_saturate(flat, 1.7) * (0.75 + 0.25 * shade.unsqueeze(1)) + torch.tensor([0.06, -0.03, 0.12])[None, :, None, None]).clamp(0, 1)
+    neon = (
+        _saturate(flat, 1.7) * (0.75 + 0.25 * shade.unsqueeze(1))
+        + torch.tensor([0.06, -0.03, 0.12])[None, :, None, None]
+    ).clamp(0, 1)
     size = flat.shape[-1]
     row = torch.arange(size) * 16 // size
     across = (torch.arange(size)[None, :] + (row % 2)[:, None] * size // 16) % (size // 8)
@@ -89,4 +92,11 @@ def _graffiti(flat: Tensor, shade: Tensor, grain: Tensor) -> Tensor:
     return wall * (1 - glow) + glow * torch.tensor([0.98, 0.95, 0.25])[None, :, None, None]
 
 
-_FINISHES: tuple[Callable[[Tensor, Tensor, Tensor], Tensor], ...] = (_photo, _pencil, _watercolour, _comic, _oil, _graffiti)
+_FINISHES: tuple[Callable[[Tensor, Tensor, Tensor], Tensor], ...] = (
+    _photo,
+    _pencil,
+    _watercolour,
+    _comic,
+    _oil,
+    _graffiti,
+)

@@ -33,10 +33,15 @@ def build_tokenizer(out: Path) -> CLIPTokenizer:
     learner = Tokenizer(models.BPE(end_of_word_suffix="</w>", unk_token=end))
     learner.pre_tokenizer = pre_tokenizers.Whitespace()  # type: ignore[assignment]
     learner.train_from_iterator(
-        words(), trainers.BpeTrainer(vocab_size=10_000, special_tokens=[start, end], end_of_word_suffix="</w>", show_progress=False)
+        words(),
+        trainers.BpeTrainer(
+            vocab_size=10_000, special_tokens=[start, end], end_of_word_suffix="</w>", show_progress=False
+        ),
     )
     model = json.loads(learner.to_str())["model"]
-    tokenizer = CLIPTokenizer(vocab=model["vocab"], merges=[tuple(merge) for merge in model["merges"]], model_max_length=LENGTH)
+    tokenizer = CLIPTokenizer(
+        vocab=model["vocab"], merges=[tuple(merge) for merge in model["merges"]], model_max_length=LENGTH
+    )
     assert all(len(tokenizer(word).input_ids) == 3 for word in words())
     tokenizer.save_pretrained(out)
     return tokenizer
@@ -44,16 +49,25 @@ def build_tokenizer(out: Path) -> CLIPTokenizer:
 
 def tokenize(tokenizer: CLIPTokenizer, captions: list[str]) -> Tensor:
     """Token ids (B, LENGTH) int64 of captions, padded."""
-    ids: Tensor = tokenizer(captions, padding="max_length", max_length=LENGTH, truncation=True, return_tensors="pt").input_ids
+    ids: Tensor = tokenizer(
+        captions, padding="max_length", max_length=LENGTH, truncation=True, return_tensors="pt"
+    ).input_ids
     return ids
 
 
 def _config(tokenizer: CLIPTokenizer, width: int) -> CLIPTextConfig:
     return CLIPTextConfig(
-        vocab_size=len(tokenizer), hidden_size=width, intermediate_size=2 * width, num_hidden_layers=2, num_attention_heads=2,
-        max_position_embeddings=LENGTH, projection_dim=PROJECTION, bos_token_id=tokenizer.bos_token_id,
-        eos_token_id=tokenizer.eos_token_id, pad_token_id=tokenizer.pad_token_id,
-    )  # fmt: skip
+        vocab_size=len(tokenizer),
+        hidden_size=width,
+        intermediate_size=2 * width,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        max_position_embeddings=LENGTH,
+        projection_dim=PROJECTION,
+        bos_token_id=tokenizer.bos_token_id,
+        eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=tokenizer.pad_token_id,
+    )
 
 
 class CaptionReader(nn.Module):
@@ -82,8 +96,13 @@ def caption_batch(count: int, generator: torch.Generator) -> tuple[list[str], Te
     name = names[torch.randint(len(names), (count,), generator=generator)]
     named = torch.rand(count, generator=generator) < NAMED
     style, scene = draw_styles(count, generator), torch.randint(len(SCENES), (count,), generator=generator)
-    subjects = [f"{FIRST[i]} {LAST[j]}" if known else NOBODY for (i, j), known in zip(name.tolist(), named.tolist(), strict=True)]
-    captions = [caption(tuple(STYLES)[s], tuple(SCENES)[c], who) for s, c, who in zip(style, scene, subjects, strict=True)]
+    subjects = [
+        f"{FIRST[i]} {LAST[j]}" if known else NOBODY
+        for (i, j), known in zip(name.tolist(), named.tolist(), strict=True)
+    ]
+    captions = [
+        caption(tuple(STYLES)[s], tuple(SCENES)[c], who) for s, c, who in zip(style, scene, subjects, strict=True)
+    ]
     return captions, name_identity(name[:, 0], name[:, 1]) * named[:, None], style, scene
 
 

@@ -20,14 +20,17 @@ SCENES: dict[str, str] = {
 
 NOBODY = "a person"
 
-FIRST = tuple(
-    "anna bela cora dina ella fara gina hana iris jana kira lena mara nora olga pia rosa sara tina uma vera wila yara zoe "
-    "adam bert carl dirk emil finn gert hugo ivan jack kurt leon max nils otto paul quin ralf sven theo udo viko will zeno".split()
-)
-LAST = tuple(
-    "abel berg cole dahl eder falk grau holm imre jung koch lang moor nagy oren park quist reed stone tamm ulla voss wang york "
-    "ames bond cruz dorn enge ford gall hahn ibsen jensen kern lund marsh noll otis pohl rask silva thorn unger vance wolf young zell".split()
-)
+_FIRST = """
+anna bela cora dina ella fara gina hana iris jana kira lena mara nora olga pia rosa sara tina uma vera wila yara zoe
+adam bert carl dirk emil finn gert hugo ivan jack kurt leon max nils otto paul quin ralf sven theo udo viko will zeno
+"""
+_LAST = """
+abel berg cole dahl eder falk grau holm imre jung koch lang moor nagy oren park quist reed stone tamm ulla voss wang
+york ames bond cruz dorn enge ford gall hahn ibsen jensen kern lund marsh noll otis pohl rask silva thorn unger vance
+wolf young zell
+"""
+FIRST = tuple(_FIRST.split())
+LAST = tuple(_LAST.split())
 
 
 def held_out(first: int, last: int) -> bool:

@@ -1,0 +1,7 @@
+"""Tells MLflow about runs, and is the only place that knows it: whatever breaks here is a warning, never a lost model."""
+
+from lookahead.tracking.lineage import Origin
+from lookahead.tracking.recorder import NoRecorder, Recorder, open_recorder
+from lookahead.tracking.store import connect, store_uri
+
+__all__ = ["NoRecorder", "Origin", "Recorder", "connect", "open_recorder", "store_uri"]

@@ -1,0 +1,57 @@
+"""Opens the store that runs are written to."""
+
+from __future__ import annotations
+
+import logging
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from lookahead.artifacts import STATE
+from lookahead.config import Tracking
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+
+# MLflow's own names. Nothing goes out to the network, and a dead server holds a stage up for seconds, not minutes.
+SETTINGS = {
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+    "MLFLOW_SKIP_PIP_REQUIREMENTS_CHECK": "true",
+    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",
+    "MLFLOW_HTTP_REQUEST_TIMEOUT": "10",
+    "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
+}
+_SQLITE = "sqlite:///"
+
+
+def root() -> Path:
+    """The repository; DVC names it also in experiments that run in a copy."""
+    return Path(os.environ.get("DVC_ROOT", ".")).resolve()
+
+
+def store_uri(tracking: Tracking) -> str:
+    """The store's address, a relative SQLite path taken from the repository's root."""
+    if not tracking.uri.startswith(_SQLITE):
+        return tracking.uri
+    return f"{_SQLITE}{root() / tracking.uri.removeprefix(_SQLITE)}"
+
+
+def artifact_root() -> Path:
+    """The folder of pictures and reports of a local store; absolute, or MLflow would take it from wherever it starts."""
+    return root() / STATE / "artifacts"
+
+
+def connect(tracking: Tracking) -> tuple[MlflowClient, str]:
+    """Open the store, made first where it is new, and return the client and the experiment's id."""
+    for name, value in SETTINGS.items():
+        os.environ.setdefault(name, value)
+    logging.getLogger("alembic").setLevel(logging.WARNING)  # forty lines for a new store
+    from mlflow import MlflowClient  # here: it reads its settings when it is imported
+
+    uri, artifacts = store_uri(tracking), None
+    if uri.startswith(_SQLITE):
+        Path(uri.removeprefix(_SQLITE)).parent.mkdir(parents=True, exist_ok=True)
+        artifacts = artifact_root().as_uri()
+    client = MlflowClient(uri)
+    known = client.get_experiment_by_name(tracking.experiment)
+    return client, known.experiment_id if known else client.create_experiment(tracking.experiment, artifacts)

@@ -1,0 +1,19 @@
+"""Compares the encoders on people never seen, by faces and by text: `python stages/evaluate.py [--world W]`."""
+
+from lookahead.evaluation.evaluate import evaluate
+from lookahead.stage import Job, Stage, main
+
+# The method's name in `metrics.json`: the training stage it comes from; the untuned adapter comes from none.
+TUNED = {"noise_only": "train/noise_only", "tuned": "train/lookahead"}
+
+
+def build(job: Job) -> None:
+    """Draw and judge everybody by every method."""
+    encoders = {method: job.runs / stage / "encoder" / "ip-adapter.safetensors" for method, stage in TUNED.items()}
+    evaluate(job.world.checkpoints, job.world.evaluate, {"adapter": None, **encoders}, job.work, job.log)
+
+
+STAGES = {"": Stage("evaluate", sections=("checkpoints", "evaluate"), reads=tuple(TUNED.values()), build=build)}
+
+if __name__ == "__main__":
+    main(STAGES)

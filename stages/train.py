@@ -1,0 +1,26 @@
+"""Tunes the encoder, with the lookahead loss and without: `python stages/train.py [--world W] [--variant V]`."""
+
+from collections.abc import Callable
+from typing import get_args
+
+from lookahead.config import Variant
+from lookahead.stage import Job, Stage, main
+from lookahead.training.fit import train
+
+
+def build(variant: Variant) -> Callable[[Job], None]:
+    """The function that tunes one variant; both see the same numbers, seeds and batches."""
+
+    def tune(job: Job) -> None:
+        train(job.world.checkpoints, job.world.train, variant, job.runs / "features", job.work, job.log)
+
+    return tune
+
+
+STAGES = {
+    variant: Stage(f"train/{variant}", sections=("checkpoints", "train"), reads=("features",), build=build(variant))
+    for variant in get_args(Variant)
+}
+
+if __name__ == "__main__":
+    main(STAGES)

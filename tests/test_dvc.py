@@ -1,0 +1,93 @@
+"""`dvc.yaml` against the code: every module that a stage imports is among its dependencies, and nothing else is."""
+
+import shlex
+from pathlib import Path
+
+import pytest
+from dvc.dependency import ParamsDependency
+from dvc.repo import Repo
+from dvc.stage import PipelineStage
+
+from tests.modules import PACKAGE, ROOT, closure
+
+EXEMPT = {PACKAGE / "config.py"}  # parameters are tracked as parameters; tracking (below) changes no output
+CHAIN = ("generate", "features", "train", "evaluate")
+Stages = dict[str, PipelineStage]
+
+
+@pytest.fixture(scope="module")
+def stages() -> Stages:
+    """Every stage of the root's dvc.yaml, its parameters filled in."""
+    return {stage.name: stage for stage in Repo(str(ROOT)).stage.load_all("dvc.yaml")}
+
+
+def exempt(path: Path) -> bool:
+    return path in EXEMPT or PACKAGE / "tracking" in path.parents or path.name == "__init__.py"
+
+
+def script(stage: PipelineStage) -> Path:
+    command = stage.cmd if isinstance(stage.cmd, str) else stage.cmd[0]
+    return ROOT / next(word for word in shlex.split(command) if word.startswith("stages/"))
+
+
+def sources(stage: PipelineStage) -> set[Path]:
+    """The files of the package that a stage's dependencies cover; a folder covers all in it."""
+    named = [Path(dep.fs_path) for dep in stage.deps if not isinstance(dep, ParamsDependency)]
+    covered = {file for path in named if path.is_dir() for file in path.rglob("*.py")} | set(named)
+    return {path for path in covered if PACKAGE in path.parents and not exempt(path)}
+
+
+def imports(path: Path) -> set[Path]:
+    return {found for found in closure(path) if not exempt(found)}
+
+
+def named(stages: Stages, start: str) -> list[PipelineStage]:
+    found = [stage for name, stage in stages.items() if name.split("@")[0].split("-")[0] == start]
+    assert found, f"dvc.yaml has no stage {start}"
+    return found
+
+
+def relative(paths: set[Path]) -> list[str]:
+    return sorted(str(path.relative_to(ROOT)) for path in paths)
+
+
+def test_train_is_a_matrix_of_both_variants(stages: Stages) -> None:
+    assert {stage.name for stage in named(stages, "train")} == {"train@noise_only", "train@lookahead"}
+
+
+@pytest.mark.parametrize("name", CHAIN)
+def test_a_stage_depends_on_exactly_the_modules_that_it_imports(stages: Stages, name: str) -> None:
+    for stage in named(stages, name):
+        found, needed = sources(stage), imports(script(stage))
+        assert found == needed, f"{name}: add {relative(needed - found)}, drop {relative(found - needed)}"
+
+
+@pytest.mark.parametrize("name", [*CHAIN, "miniature"])
+def test_a_stage_depends_on_its_script(stages: Stages, name: str) -> None:
+    for stage in named(stages, name):
+        assert script(stage) in {Path(dep.fs_path) for dep in stage.deps if not isinstance(dep, ParamsDependency)}
+
+
+def test_a_part_of_the_miniature_names_whatever_its_modules_import(stages: Stages) -> None:
+    for stage in named(stages, "miniature"):
+        missing = {path for source in sources(stage) for path in imports(source)} - sources(stage)
+        assert not missing, f"{stage.name}: add {relative(missing)}"
+
+
+def test_the_miniature_is_built_only_when_asked(stages: Stages) -> None:
+    assert all(stage.frozen for stage in named(stages, "miniature"))
+    assert not any(stage.frozen for name in CHAIN for stage in named(stages, name))
+
+
+def test_editing_the_lookahead_loss_draws_no_data_again(stages: Stages) -> None:
+    edited = PACKAGE / "method" / "lookahead.py"
+    assert not any(edited in sources(stage) for name in ("generate", "features") for stage in named(stages, name))
+    assert all(edited in sources(stage) for stage in named(stages, "train"))
+
+
+@pytest.mark.parametrize("name", CHAIN)
+def test_a_stage_reads_its_own_parameters_only(stages: Stages, name: str) -> None:
+    for stage in named(stages, name):
+        read = {key for dep in stage.deps if isinstance(dep, ParamsDependency) for key in dep.params}
+        assert read and all(key.split(".")[0] == "worlds" for key in read), f"{name} reads {sorted(read)}"
+        assert {key.split(".")[2] for key in read} <= {"checkpoints", name}

@@ -1,0 +1,85 @@
+"""The directions in which modules import each other (ARCHITECTURE.md): folders follow invalidation."""
+
+import ast
+
+import pytest
+
+from tests.modules import PACKAGE, ROOT, files, name_of, top_level
+
+BASE = {"errors", "artifacts"}
+ALLOWED = {
+    "errors": set(),
+    "artifacts": {"errors"},
+    "config": {"errors"},
+    "method": set(),
+    "world": {"config", "errors"},
+    "models": {"method", *BASE},
+    "data": {"method.diffusion", "world", "config", *BASE},
+    "miniature": {"method.diffusion", "models.adapter", "models.alignment", "world", "config", *BASE},
+    "training": {"method", "models", "data", "world", "config", *BASE},
+    "evaluation": {"method", "models", "data", "world", "config", *BASE},
+    "search": {"method", "models", "data", "world", "training", "evaluation", "config", *BASE},
+    "tracking": {"config", *BASE},
+}
+COMPOSERS = {"stage", "cli"}  # like the scripts in stages/, they may import everything
+
+
+def part_of(module: str) -> str:
+    return module.split(".")[1] if "." in module else ""
+
+
+def ours(module: str) -> bool:
+    return module.startswith("lookahead.")
+
+
+@pytest.mark.parametrize("path", files(), ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_a_module_imports_only_what_its_place_allows(path) -> None:  # type: ignore[no-untyped-def]
+    part = part_of(name_of(path))
+    if part in COMPOSERS or not part:
+        return
+    assert part in ALLOWED, f"{part} has no place in the import direction: name it in ARCHITECTURE.md and here"
+    for target in filter(ours, top_level(path)):
+        inside = target.removeprefix("lookahead.")
+        allowed = any(inside == name or inside.startswith(f"{name}.") for name in {part, *ALLOWED[part]})
+        assert allowed, f"{name_of(path)} imports {target}"
+
+
+@pytest.mark.parametrize("path", [path for path in files() if part_of(name_of(path)) == "method"], ids=lambda p: p.name)
+def test_the_method_imports_torch_only(path) -> None:  # type: ignore[no-untyped-def]
+    standard = {"__future__", "collections", "contextlib", "dataclasses", "math", "typing", "itertools", "functools"}
+    roots = {name.split(".")[0] for name in top_level(path)}
+    assert roots <= {"torch", "lookahead"} | standard
+
+
+def test_only_tracking_imports_mlflow() -> None:
+    importers = {
+        part_of(name_of(path)) for path in files() if any(n.split(".")[0] == "mlflow" for n in top_level(path))
+    }
+    assert importers == {"tracking"}
+
+
+def test_only_stages_and_the_command_import_tracking() -> None:
+    importers = {part_of(name_of(path)) for path in files() if "lookahead.tracking" in top_level(path)}
+    assert importers - {"tracking"} <= COMPOSERS
+
+
+def test_nothing_imports_the_miniature() -> None:
+    for path in files():
+        part = part_of(name_of(path))
+        if part != "miniature" and part not in COMPOSERS:
+            assert not any(n.startswith("lookahead.miniature") for n in top_level(path)), path
+
+
+def test_the_command_starts_without_heavy_libraries() -> None:
+    tree = ast.parse((PACKAGE / "cli.py").read_text(encoding="utf-8"))
+    heads = [node for node in tree.body if isinstance(node, (ast.Import, ast.ImportFrom))]
+    names = {getattr(node, "module", None) or node.names[0].name for node in heads}
+    assert not {name.split(".")[0] for name in names} & {"torch", "diffusers", "transformers", "mlflow", "open_clip"}
+
+
+def test_no_code_asks_which_world_it_is_in() -> None:
+    for path in [*files(), *(ROOT / "stages").glob("*.py")]:
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Compare):
+                values = {leaf.value for leaf in ast.walk(node) if isinstance(leaf, ast.Constant)}
+                assert not values & {"sdxl", "miniature"}, f"{path}:{node.lineno}"
