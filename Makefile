@@ -24,7 +24,7 @@ $(STAMP): pyproject.toml constraints.txt
 install: $(STAMP)  ## create .venv and install the tested versions
 
 repro: $(STAMP)  ## data, training, evaluation; then the headline
-	dvc repro
+	dvc repro || { dvc checkout --quiet --allow-missing && echo "earlier results are back in runs/"; lookahead doctor; exit 1; }
 	@lookahead headline
 
 test: $(STAMP)  ## what a developer waits for: at most 10 minutes on two cores
@@ -40,11 +40,10 @@ check: $(STAMP)  ## style, types, stripped notebooks
 	nbstripout --verify notebooks/*.ipynb
 
 ui: $(STAMP)  ## MLflow's pages on http://127.0.0.1:5000
-	MLFLOW_SERVER_ENABLE_JOB_EXECUTION=false mlflow server --backend-store-uri sqlite:///state/mlflow.db \
-	  --default-artifact-root "$(CURDIR)/state/artifacts" --host 127.0.0.1 --port $${PORT:-5000}
+	@lookahead ui --port $${PORT:-5000}
 
 miniature: $(STAMP)  ## train every part of the miniature anew (hours on two cores; resumes)
-	for part in $(PARTS); do dvc repro --single-item --force "miniature@$$part"; done
+	for part in $(PARTS); do dvc repro --single-item --force "miniature-$$part"; done
 
 clean:  ## remove outputs, stores and resume state; keeps .venv and the committed miniature
 	rm -rf runs state .pytest_cache .mypy_cache .ruff_cache

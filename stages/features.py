@@ -1,4 +1,4 @@
-"""Encodes the dataset once, everything that training needs and never changes: `python stages/features.py [--world W]`."""
+"""Encodes the dataset once: `python stages/features.py [--world W]`."""
 
 from lookahead.data.features import encode
 from lookahead.stage import Job, Stage, main

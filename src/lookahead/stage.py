@@ -18,7 +18,7 @@ from lookahead.errors import InputError
 from lookahead.tracking import Origin, open_recorder
 
 RUNS = Path("runs")
-EXEMPT = ("lookahead.cli", "lookahead.config", "lookahead.tracking")  # these change no output
+EXEMPT = ("lookahead.cli", "lookahead.config", "lookahead.doctor", "lookahead.tracking")  # these change no output
 
 
 @dataclass(frozen=True)
@@ -66,7 +66,9 @@ def inputs_of(stage: Stage, settings: Mapping[str, object], runs: Path) -> list[
     """
     for name in stage.reads:
         if not (runs / name).is_dir():
-            raise InputError(f"{runs / name} does not exist: run `lookahead {name.split('/')[0]}` first, or `dvc repro`")
+            raise InputError(
+                f"{runs / name} does not exist: run `lookahead {name.split('/')[0]}` first, or `dvc repro`"
+            )
     return [runs / name for name in stage.reads] + sorted(set(local_paths(dict(settings))))
 
 

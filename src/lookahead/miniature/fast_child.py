@@ -25,7 +25,7 @@ from lookahead.miniature.fitting import fit
 from lookahead.miniature.pool import Pool
 
 GUIDANCE = 2.0
-SUBSTEPS = 16  # the teacher's steps from t = 999 to 0
+SUBSTEPS = 12  # the teacher's steps from t = 999 to 0
 RANK = 16
 TARGETS = [
     "to_q",

@@ -51,6 +51,7 @@ def build_scorer(pool: Pool, part: Part, out: Path, work: Path, log: Log) -> Non
     """
     model = _new_model(part.seed)
     tokenizer = open_clip.SimpleTokenizer(context_length=LENGTH)
+    prompts = tokenizer(every_prompt())
     cells = [
         ((pool.style * len(SCENES) + pool.scene) == cell).nonzero()[:, 0] for cell in range(len(STYLES) * len(SCENES))
     ]
@@ -62,7 +63,9 @@ def build_scorer(pool: Pool, part: Part, out: Path, work: Path, log: Log) -> Non
         draws = torch.rand(len(rows), generator=generator).tolist()
         subjects = [_subject(name, draw) for name, draw in zip(people, draws, strict=True)]
         texts = [_text(i, j, name) for i, j, name in zip(style.tolist(), scene.tolist(), subjects, strict=True)]
-        return contrastive_loss(model, pixels, tokenizer(texts), true_captions(style, scene, people, subjects))
+        images = model.encode_image(pixels, normalize=True)
+        told = contrastive_loss(model, images, tokenizer(texts), true_captions(style, scene, people, subjects))
+        return told + class_loss(model, images, prompts, style, scene)
 
     fit(model, loss, part, work, log)
     halves = {name: tensor.detach().half().contiguous() for name, tensor in model.state_dict().items()}
@@ -103,21 +106,39 @@ def true_captions(style: Tensor, scene: Tensor, people: list[str], subjects: lis
     return same & who
 
 
-def contrastive_loss(model: open_clip.CLIP, pixels: Tensor, tokens: Tensor, true: Tensor) -> Tensor:
+def contrastive_loss(model: open_clip.CLIP, images: Tensor, tokens: Tensor, true: Tensor) -> Tensor:
     """CLIP's symmetric cross-entropy (section 2.3) with every true caption a positive (Khosla et al. 2020, Eq. 2).
 
     Args:
         model: the two towers.
-        pixels: (B, 3, 64, 64) in [-1, 1], which is what a mean and deviation of 0.5 make of a picture.
+        images: (B, EMBEDDING), unit.
         tokens: (B, LENGTH) int64.
         true: (B, B) bool, rows are pictures.
     """
-    images, texts = model.encode_image(pixels, normalize=True), model.encode_text(tokens, normalize=True)
+    texts = model.encode_text(tokens, normalize=True)
     logits = model.logit_scale.exp().clamp(max=100) * images @ texts.T  # (B, B)
     weight = true.float()
     of_images = -(weight * logits.log_softmax(1)).sum(1) / weight.sum(1)
     of_texts = -(weight * logits.log_softmax(0)).sum(0) / weight.sum(0)
     return (of_images.mean() + of_texts.mean()) / 2
+
+
+def every_prompt() -> list[str]:
+    """The captions of "a person" in every style (slowest) and scene."""
+    return [_text(style, scene, NOBODY) for style in range(len(STYLES)) for scene in range(len(SCENES))]
+
+
+def classes(model: open_clip.CLIP, prompts: Tensor) -> tuple[Tensor, Tensor]:
+    """Unit embeddings of styles and of scenes, each the mean over its prompts (CLIP, section 3.1.4)."""
+    grid = model.encode_text(prompts, normalize=True).unflatten(0, (len(STYLES), len(SCENES)))
+    return F.normalize(grid.mean(1), dim=-1), F.normalize(grid.mean(0), dim=-1)
+
+
+def class_loss(model: open_clip.CLIP, images: Tensor, prompts: Tensor, style: Tensor, scene: Tensor) -> Tensor:
+    """Cross-entropy of style and scene by ensembled prompts: without it, captions become 36 unrelated classes."""
+    scale = model.logit_scale.exp().clamp(max=100)
+    styles, scenes = classes(model, prompts)
+    return F.cross_entropy(scale * images @ styles.T, style) + F.cross_entropy(scale * images @ scenes.T, scene)
 
 
 def augment(pixels: Tensor, generator: torch.Generator) -> Tensor:
@@ -138,17 +159,15 @@ def measure_scorer(folder: Path, people: int, seed: int) -> dict[str, float]:
     """
     model, _ = open_clip.create_model_from_pretrained(f"local-dir:{folder}")
     tokenizer = open_clip.get_tokenizer(f"local-dir:{folder}")
-    prompts = [_text(i, j, NOBODY) for i in range(len(STYLES)) for j in range(len(SCENES))]
-    grid = model.eval().encode_text(tokenizer(prompts), normalize=True).unflatten(0, (len(STYLES), len(SCENES)))
+    styles, scenes = classes(model.eval(), tokenizer(every_prompt()))
     generator = torch.Generator().manual_seed(seed)
     style = torch.arange(len(STYLES)).repeat_interleave(len(SCENES)).repeat(people)
     scene = torch.arange(len(SCENES)).repeat(people * len(STYLES))
-    who = draw_identities(people, generator).repeat_interleave(len(prompts), 0)
+    who = draw_identities(people, generator).repeat_interleave(len(STYLES) * len(SCENES), 0)
     clean = render(who, style, scene, generator, "portrait").pixels
     figures = {}
     for suffix, pixels in {"": clean, "_degraded": augment(clean, generator)}.items():
         images = torch.cat([model.encode_image(part, normalize=True) for part in pixels.split(200)])
-        for name, axis, right in (("style", 1, style), ("scene", 0, scene)):
-            classes = F.normalize(grid.mean(axis), dim=-1)
-            figures[f"{name}{suffix}"] = ((images @ classes.T).argmax(1) == right).float().mean().item()
+        for name, embeddings, right in (("style", styles, style), ("scene", scenes, scene)):
+            figures[f"{name}{suffix}"] = ((images @ embeddings.T).argmax(1) == right).float().mean().item()
     return figures

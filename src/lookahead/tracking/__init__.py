@@ -1,4 +1,4 @@
-"""Tells MLflow about runs, and is the only place that knows it: whatever breaks here is a warning, never a lost model."""
+"""Tells MLflow about runs, the only place that knows it: what breaks here is a warning, never a lost model."""
 
 from lookahead.tracking.lineage import Origin
 from lookahead.tracking.recorder import NoRecorder, Recorder, open_recorder

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -37,14 +38,26 @@ def store_uri(tracking: Tracking) -> str:
 
 
 def artifact_root() -> Path:
-    """The folder of pictures and reports of a local store; absolute, or MLflow would take it from wherever it starts."""
+    """The folder of pictures and reports of a local store; absolute, because MLflow starts in many folders."""
     return root() / STATE / "artifacts"
+
+
+def environment() -> dict[str, str]:
+    """The environment that MLflow gets: ours, with the settings above where they are not set."""
+    return SETTINGS | dict(os.environ)
+
+
+def server_command(tracking: Tracking, port: int) -> tuple[list[str], dict[str, str]]:
+    """The command of MLflow's server on this machine's own address, and its environment."""
+    connect(tracking)  # makes a new store's tables first: the server's workers would all try at once
+    store = ["--backend-store-uri", store_uri(tracking), "--default-artifact-root", artifact_root().as_uri()]
+    place = ["--host", "127.0.0.1", "--port", str(port), "--workers", "1"]
+    return [sys.executable, "-m", "mlflow", "server", *store, *place], environment()
 
 
 def connect(tracking: Tracking) -> tuple[MlflowClient, str]:
     """Open the store, made first where it is new, and return the client and the experiment's id."""
-    for name, value in SETTINGS.items():
-        os.environ.setdefault(name, value)
+    os.environ.update(environment())
     logging.getLogger("alembic").setLevel(logging.WARNING)  # forty lines for a new store
     from mlflow import MlflowClient  # here: it reads its settings when it is imported
 

@@ -1,0 +1,131 @@
+"""The command `lookahead`: the stages for people, and what they ask before and after."""
+
+from __future__ import annotations
+
+import os
+import runpy
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from lookahead.errors import InputError
+
+app = typer.Typer(
+    help="LCM-Lookahead: data, training, evaluation. `make repro` (or `dvc repro`) runs whatever is out of date.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+World = Annotated[str | None, typer.Option(help="a world of params.yaml; default: its `world`")]
+Variant = Annotated[str | None, typer.Option(help="noise_only or lookahead; default: both")]
+NAMES = {"adapter": "untuned", "noise_only": "noise loss only", "tuned": "with lookahead"}
+COLUMNS = {"identity": "identity", "prompt": "prompt alignment"}
+
+
+def _run_stage(name: str, **options: str | None) -> None:
+    """Run a stage's script, the one that `dvc repro` runs."""
+    script = Path("stages") / f"{name}.py"
+    if not script.is_file():
+        raise InputError(f"{script} does not exist in {Path.cwd()}: run from the repository's root")
+    given = [word for option, value in options.items() if value is not None for word in (f"--{option}", value)]
+    sys.argv = [str(script), *given]
+    runpy.run_path(str(script), run_name="__main__")
+
+
+@app.command()
+def generate(world: World = None) -> None:
+    """Draw the dataset of invented people, checked by their faces."""
+    _run_stage("generate", world=world)
+
+
+@app.command()
+def features(world: World = None) -> None:
+    """Encode the dataset once."""
+    _run_stage("features", world=world)
+
+
+@app.command()
+def train(world: World = None, variant: Variant = None) -> None:
+    """Tune the encoder, with the lookahead loss and without."""
+    _run_stage("train", world=world, variant=variant)
+
+
+@app.command()
+def evaluate(world: World = None) -> None:
+    """Compare the encoders on people never seen."""
+    _run_stage("evaluate", world=world)
+
+
+@app.command()
+def doctor(world: World = None) -> None:
+    """Check that a reproduction would run here; exit code 1 if it would not."""
+    from lookahead.config import read_params
+
+    params = read_params()
+    from lookahead.doctor import examine  # after the parameters: a typo should not wait for torch
+
+    marks = {"ok": "  ok ", "odd": " odd ", "bad": " BAD "}
+    worst = False
+    for state, subject, message in examine(params, world or params.world):
+        print(f"{marks[state]} {subject}: {message}", flush=True)
+        worst = worst or state == "bad"
+    if worst:
+        raise typer.Exit(1)
+
+
+def _interval(entry: dict[str, float], signed: bool) -> str:
+    sign = "+" if signed else ""
+    return f"{entry['mean']:{sign}.3f} [{entry['low']:{sign}.3f}, {entry['high']:{sign}.3f}]"
+
+
+def headline_rows(metrics: dict[str, dict[str, dict[str, float]]]) -> list[tuple[str, ...]]:
+    """The headline table's rows: each method, then what tuning and what the lookahead loss changed."""
+    changes = {"difference": "with lookahead - untuned", "gain": "with lookahead - noise loss only"}
+    rows = [("", *COLUMNS.values())]
+    for group, name in (NAMES | changes).items():
+        rows.append((name, *(_interval(metrics[group][column], group in changes) for column in COLUMNS)))
+    return rows
+
+
+@app.command()
+def headline(world: World = None) -> None:
+    """Print the result: identity and prompt alignment of each method, with 95 % intervals over people."""
+    from lookahead.artifacts import read_json
+    from lookahead.config import read_params
+
+    folder = Path("runs") / (world or read_params().world) / "evaluate"
+    rows = headline_rows(read_json(folder / "metrics.json"))
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    print()
+    for row in rows:
+        print("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+    print(f"\nReport: {folder / 'report.html'}\nRuns:   make ui")
+
+
+@app.command()
+def ui(port: Annotated[int, typer.Option(help="on 127.0.0.1")] = 5000) -> None:
+    """Show the runs in MLflow's pages, for this machine only."""
+    from lookahead.config import read_params
+    from lookahead.tracking.store import server_command
+
+    tracking = read_params().tracking
+    if not tracking.enabled:
+        raise InputError("tracking is switched off: set tracking.enabled to true in params.yaml")
+    command, environment = server_command(tracking, port)
+    print(f"http://127.0.0.1:{port} (Ctrl-C stops it)", flush=True)
+    os.execvpe(command[0], command, environment)
+
+
+def main() -> None:
+    """The entry point: bad input is one message and exit code 1."""
+    try:
+        app()
+    except InputError as error:
+        sys.exit(f"error: {error}")
+
+
+if __name__ == "__main__":
+    main()

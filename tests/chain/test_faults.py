@@ -1,0 +1,163 @@
+"""Bad input anywhere in the chain: one error that names the value and the mend, and earlier results stay."""
+
+import resource
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from lookahead.artifacts import digest_paths
+from tests.chain.conftest import RUN_ORDER, run_script
+
+Change = Callable[[str, object], None]
+WORLD = "worlds.tiny"
+
+
+def cut(path: str) -> None:
+    """Truncate a file to two thirds of its length."""
+    file = Path(path)
+    file.write_bytes(file.read_bytes()[: file.stat().st_size * 2 // 3])
+
+
+def remove(path: str) -> None:
+    shutil.rmtree(path) if Path(path).is_dir() else Path(path).unlink()
+
+
+def scribble(path: str) -> None:
+    Path(path).write_bytes(b"this is not what it should be")
+
+
+def make_file(path: str) -> None:
+    """Put a file where a folder is needed: not even root may write below it."""
+    if Path(path).is_dir():
+        Path(path).rename(f"{path}.away")
+    Path(path).write_text("in the way")
+
+
+@contextmanager
+def largest_file(size: int) -> Iterator[None]:
+    """Let no file grow beyond `size` bytes: a write fails as it does on a full disk."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+def results(root: Path) -> dict[str, str]:
+    return {name: digest_paths([root / "runs" / "tiny" / name]) for name in RUN_ORDER}
+
+
+PARAMETERS = [
+    ("train", "worlds.tiny.train.stepz", 3, ["stepz", "Extra inputs"]),
+    ("train", "worlds.tiny.train.image_drop", 2.0, ["image_drop", "2.0", "less than or equal to 1"]),
+    ("train", "worlds.tiny.train.lookahead.preview", "lcmm", ["preview", "'lcmm'", "'lcm' or 'naive'"]),
+    ("train", "worlds.tiny.train.steps", "many", ["train.steps", "'many'"]),
+    ("train", "worlds.tiny.checkpoints.precision", "float16", ["float16", "bfloat16 or float32"]),
+    ("generate", "world", "minature", ["minature", "tiny"]),
+    ("generate", "worlds.tiny.generate.prompts", "prompts/none.yaml", ["prompts/none.yaml"]),
+    ("generate", "worlds.tiny.generate.keep_photo", 1.0, ["keep_photo is 1.0", "lower"]),
+    ("generate", "worlds.tiny.checkpoints.generator.scheduler", "FastScheduler", ["FastScheduler"]),
+    ("generate", "worlds.tiny.checkpoints.base", "models/bsae", ["models/bsae"]),
+    ("generate", "worlds.tiny.checkpoints.faces.select", "models/faces/models/none", ["models/faces/models/none"]),
+    ("evaluate", "worlds.tiny.evaluate.sampler", "BestScheduler", ["BestScheduler"]),
+    ("evaluate", "worlds.tiny.evaluate.people", 90, ["90", "portraits holds only 3"]),
+    ("evaluate", "worlds.tiny.evaluate.portraits", "pictures", ["pictures does not exist"]),
+]
+
+FILES = [
+    ("generate", cut, "models/base/unet/diffusion_pytorch_model.safetensors", "truncated"),
+    ("generate", cut, "models/lcm_lora/pytorch_lora_weights.safetensors", "truncated"),
+    ("generate", remove, "models/base", "models/base"),
+    ("generate", cut, "models/faces/models/select/recogniser.onnx", "select"),
+    ("generate", scribble, "prompts/tiny.yaml", "prompts/tiny.yaml"),
+    ("generate", scribble, "params.yaml", "params.yaml"),
+    ("generate", remove, "params.yaml", "run from the repository's root"),
+    ("features", cut, "models/image_encoder/model.safetensors", "truncated"),
+    ("features", cut, "runs/tiny/generate/shards/00000.parquet", "00000.parquet"),
+    ("features", scribble, "runs/tiny/generate/table.parquet", "table.parquet"),
+    ("features", remove, "runs/tiny/generate", "lookahead generate"),
+    ("train", cut, "models/adapter/ip-adapter.safetensors", "ip-adapter.safetensors"),
+    ("train", remove, "models/preview_vae", "models/preview_vae"),
+    ("train", cut, "runs/tiny/features/images/00000.safetensors", "00000.safetensors"),
+    ("train", remove, "runs/tiny/features/prompts.safetensors", "prompts.safetensors is missing"),
+    ("train", remove, "runs/tiny/features", "lookahead features"),
+    ("evaluate", cut, "models/clip/open_clip_model.safetensors", "truncated"),
+    ("evaluate", remove, "runs/tiny/train/lookahead/encoder/ip-adapter.safetensors", "lookahead/encoder"),
+    ("evaluate", scribble, "portraits/000/0.jpg", "portraits/000/0.jpg"),
+    ("evaluate", cut, "runs/tiny/train/noise_only/encoder/ip-adapter.safetensors", "noise_only/encoder"),
+]
+
+
+@pytest.mark.parametrize(("stage", "name", "value", "said"), PARAMETERS, ids=lambda x: x if isinstance(x, str) else "")
+def test_a_bad_parameter(
+    repository: Path, change: Change, stage: str, name: str, value: object, said: list[str]
+) -> None:
+    before = results(repository)
+    change(name, value)
+    error = run_script(stage)
+    assert error.startswith("error: ")
+    assert all(words in error for words in said), error
+    assert results(repository) == before
+
+
+@pytest.mark.parametrize(("stage", "damage", "path", "said"), FILES, ids=lambda x: getattr(x, "__name__", x))
+def test_a_bad_file(repository: Path, stage: str, damage: Callable[[str], None], path: str, said: str) -> None:
+    damage(path)
+    before = {name: digest_paths([Path("runs/tiny") / name]) for name in RUN_ORDER if Path("runs/tiny", name).exists()}
+    error = run_script(stage)
+    assert error.startswith("error: ")
+    assert said in error
+    assert before == {name: digest_paths([Path("runs/tiny") / name]) for name in before}
+
+
+def test_an_unknown_world_on_the_command_line(repository: Path) -> None:
+    assert "there is no world 'mars': params.yaml has tiny" in run_script("generate", "--world", "mars")
+
+
+@pytest.mark.parametrize(("stage", "folder"), [("generate", "state"), ("features", "state"), ("train", "state")])
+def test_a_folder_that_cannot_be_written(repository: Path, stage: str, folder: str) -> None:
+    before = results(repository)
+    make_file(folder)
+    error = run_script(stage)
+    assert error.startswith(f"error: {folder}/") and "cannot be written" in error
+    assert results(repository) == before
+
+
+@pytest.mark.parametrize("stage", RUN_ORDER)
+def test_a_full_disk(repository: Path, stage: str) -> None:
+    before = results(repository)
+    with largest_file(1000):
+        error = run_script(stage)
+    assert error.startswith("error: ") and "free some disk space" in error
+    assert results(repository) == before
+    assert run_script(stage) == ""  # with space again, it goes on
+    assert results(repository) == before
+
+
+def test_a_damaged_resume_state_names_the_file(repository: Path, change: Change) -> None:
+    change("worlds.tiny.train.lookahead.weight", 1e30)  # the second variant fails: its loss is not finite any more
+    before = results(repository)
+    with largest_file(100_000):
+        run_script("train", "--variant", "noise_only")
+    states = sorted(Path("state").rglob("state.safetensors"))
+    for state in states:
+        cut(str(state))
+        error = run_script("train", "--variant", "noise_only")
+        assert str(state) in error and "truncated" in error
+    assert results(repository)["evaluate"] == before["evaluate"]
+
+
+def test_a_broken_tracking_store_loses_nothing(
+    repository: Path, change: Change, capfd: pytest.CaptureFixture[str]
+) -> None:
+    before = results(repository)
+    change("tracking.enabled", True)
+    Path("state").mkdir(exist_ok=True)
+    scribble("state/mlflow.db")
+    assert run_script("train") == ""
+    assert "warning: not tracked" in capfd.readouterr().err
+    assert results(repository) == before

@@ -1,0 +1,40 @@
+"""Mends `dvc.yaml`: each stage's dependencies on the package are the modules that its script imports.
+
+.venv/bin/python -m tests.dependencies
+"""
+
+from pathlib import Path
+
+from tests.modules import PACKAGE, ROOT, closure
+
+CHAIN = ("generate", "features", "train", "evaluate")
+
+
+def exempt(path: Path) -> bool:
+    """Parameters are tracked as parameters, tracking changes no output, and packages only hand names on."""
+    return path == PACKAGE / "config.py" or PACKAGE / "tracking" in path.parents or path.name == "__init__.py"
+
+
+def modules_behind(script: Path) -> list[str]:
+    """The files that decide what a stage does, relative to the repository."""
+    return sorted(path.relative_to(ROOT).as_posix() for path in closure(script) if not exempt(path))
+
+
+def mend(text: str) -> str:
+    """`dvc.yaml` with the lines `- src/lookahead/...` of the chain's stages put right."""
+    mended: list[str] = []
+    stage = ""
+    for line in text.splitlines():
+        if line.startswith("  ") and not line.startswith("   ") and line.endswith(":"):
+            stage = line.strip(" :")
+        if stage in CHAIN and line.strip().startswith("- src/lookahead/"):
+            continue
+        mended.append(line)
+        if stage in CHAIN and line.strip() == "deps:":
+            mended += [f"      - {path}" for path in modules_behind(ROOT / "stages" / f"{stage}.py")]
+    return "\n".join(mended) + "\n"
+
+
+if __name__ == "__main__":
+    path = ROOT / "dvc.yaml"
+    path.write_text(mend(path.read_text(encoding="utf-8")), encoding="utf-8")

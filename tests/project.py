@@ -1,0 +1,68 @@
+"""A whole project of the tiny world in a folder of its own: parameters, prompts, checkpoints, portraits."""
+
+import runpy
+import shutil
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from lookahead.config import Checkpoints, Params, read_params
+from lookahead.stage import Stage, run_stage
+from tests.data.conftest import TREE
+from tests.modules import ROOT
+from tests.tiny import build_portraits
+
+WORLD = "tiny"
+STAGES = ("generate", "features", "train", "evaluate")
+_GENERATE = {"people": 3, "photos": 3, "stylised": 2, "batch": 5, "shard": 6, "keep_photo": -1.0, "keep_stylised": -1.0}
+_TRAIN = {"steps": 4, "batch": 2, "warmup": 2, "checkpoint_every": 2, "sample_every": 2, "samples": 2, "sample_steps": 2}
+_EVALUATE = {"people": 3, "photo_prompts": 1, "steps": 2, "batch": 9, "bootstrap": 100, "grid_people": 2}
+
+
+def tree_of(checkpoints: Checkpoints) -> dict[str, Any]:
+    """The committed parameters, with the tiny world as a further one, small numbers in it, and tracking off."""
+    tree: dict[str, Any] = yaml.safe_load((ROOT / "params.yaml").read_text(encoding="utf-8"))
+    world = yaml.safe_load(yaml.safe_dump(tree["worlds"]["miniature"]))
+    here = checkpoints.model_dump_json().replace(str(Path(checkpoints.base).parent), f"models/{WORLD}")
+    world["checkpoints"] = yaml.safe_load(here)
+    world["generate"] |= _GENERATE | {"keep_images": 2, "prompts": f"prompts/{WORLD}.yaml"}
+    world["features"]["batch"] = 5
+    world["train"] |= _TRAIN
+    world["evaluate"] |= _EVALUATE | {"portraits": f"models/{WORLD}/portraits/test", "prompts": f"prompts/{WORLD}.yaml"}
+    tree["worlds"][WORLD], tree["world"], tree["tracking"]["enabled"] = world, WORLD, False
+    return tree
+
+
+def save_tree(root: Path, tree: dict[str, Any]) -> None:
+    """Write the parameters."""
+    (root / "params.yaml").write_text(yaml.safe_dump(tree, sort_keys=False), encoding="utf-8")
+
+
+def build_project(root: Path, checkpoints: Checkpoints) -> Path:
+    """Write a project whose commands run in `root`; the code stays where it is installed."""
+    shutil.copytree(Path(checkpoints.base).parent, root / "models" / WORLD)
+    build_portraits(root / "models" / WORLD / "portraits" / "test", 4)
+    (root / "prompts").mkdir()
+    (root / "prompts" / f"{WORLD}.yaml").write_text(yaml.safe_dump(TREE, sort_keys=False), encoding="utf-8")
+    shutil.copytree(ROOT / "stages", root / "stages", ignore=shutil.ignore_patterns("__pycache__"))
+    save_tree(root, tree_of(checkpoints))
+    return root
+
+
+def load_stages(name: str) -> dict[str, Stage]:
+    """The stages, by variant, that a script holds; it is not run."""
+    found: dict[str, Stage] = runpy.run_path(str(ROOT / "stages" / f"{name}.py"))["STAGES"]
+    return found
+
+
+def run(name: str, params: Params | None = None) -> None:
+    """Run every variant of a stage in the current folder."""
+    for stage in load_stages(name).values():
+        run_stage(stage, params or read_params(), WORLD)
+
+
+def files_of(folder: Path) -> dict[str, bytes]:
+    """The bytes of every file below a folder."""
+    found = (path for path in sorted(folder.rglob("*")) if path.is_file())
+    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in found}

@@ -1,0 +1,196 @@
+"""Files are whole or not there, equal contents are equal bytes, and a bad file is one error that names it."""
+
+import errno
+import json
+import os
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import torch
+
+from lookahead import artifacts
+from lookahead.artifacts import (
+    atomic,
+    digest,
+    digest_paths,
+    load_tensors,
+    publish,
+    read_json,
+    save_tensors,
+    workspace,
+    write_json,
+    write_parquet,
+)
+from lookahead.errors import InputError
+
+
+def test_json_is_sorted_and_survives_a_round_trip(tmp_path: Path) -> None:
+    write_json(tmp_path / "a.json", {"b": 0.1 + 0.2, "a": [1]})
+    assert (tmp_path / "a.json").read_text() == '{\n  "a": [\n    1\n  ],\n  "b": 0.30000000000000004\n}\n'
+    assert read_json(tmp_path / "a.json") == {"b": 0.1 + 0.2, "a": [1]}
+
+
+def test_equal_tables_are_equal_bytes(tmp_path: Path) -> None:
+    for name in ("one", "two"):
+        write_parquet(tmp_path / name, pa.table({"x": [1, 2], "name": ["a", "b"]}))
+    assert (tmp_path / "one").read_bytes() == (tmp_path / "two").read_bytes()
+    assert pq.read_table(tmp_path / "one").to_pydict() == {"x": [1, 2], "name": ["a", "b"]}
+
+
+def test_tensors_and_their_metadata_survive_a_round_trip(tmp_path: Path) -> None:
+    tensors = {"a": torch.arange(6.0).reshape(2, 3), "b": torch.tensor(7)}
+    save_tensors(tmp_path / "deep" / "t.safetensors", tensors, {"run": "x"})
+    loaded, metadata = load_tensors(tmp_path / "deep" / "t.safetensors")
+    assert metadata == {"run": "x"}
+    torch.testing.assert_close(loaded, tensors)
+
+
+def test_a_block_that_fails_leaves_the_earlier_file_and_no_other(tmp_path: Path) -> None:
+    path = tmp_path / "a.txt"
+    path.write_text("earlier")
+    with pytest.raises(ValueError, match="stop"), atomic(path) as temporary:
+        temporary.write_text("half")
+        raise ValueError("stop")
+    assert path.read_text() == "earlier"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.parametrize("code", [errno.ENOSPC, errno.EDQUOT, errno.EFBIG])
+def test_a_full_disk_is_named_and_the_earlier_file_stays(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: int
+) -> None:
+    path = tmp_path / "a.json"
+    write_json(path, 1)
+
+    def full(_file: int) -> None:
+        raise OSError(code, os.strerror(code))
+
+    monkeypatch.setattr(artifacts.os, "fsync", full)
+    with pytest.raises(InputError, match=r"a\.json cannot be written .*free some disk space"):
+        write_json(path, 2)
+    assert read_json(path) == 1
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_tensors_on_a_really_full_device_are_one_error(tmp_path: Path) -> None:
+    """The file-size limit makes safetensors itself fail, with an error class of its own."""
+    code = (
+        "import resource, signal, sys, torch; from pathlib import Path; from lookahead.artifacts import save_tensors\n"
+        "from lookahead.errors import InputError; signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (4096, 4096))\n"
+        "try: save_tensors(Path(sys.argv[1]), {'a': torch.zeros(100_000)}, {})\n"
+        "except InputError as error: print(error)"
+    )
+    import subprocess
+    import sys
+
+    path = tmp_path / "t.safetensors"
+    done = subprocess.run([sys.executable, "-c", code, str(path)], capture_output=True, text=True, check=False)
+    assert f"{path} cannot be written" in done.stdout, done.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_folder_that_is_a_file_cannot_be_written_to(tmp_path: Path) -> None:
+    (tmp_path / "runs").write_text("")
+    with pytest.raises(InputError, match=r"runs/a\.json cannot be written"):
+        write_json(tmp_path / "runs" / "a.json", 1)
+
+
+@pytest.mark.parametrize("content", ["", "{", '{"a": 1'])
+def test_json_that_is_none_is_named(tmp_path: Path, content: str) -> None:
+    (tmp_path / "m.json").write_text(content)
+    with pytest.raises(InputError, match=r"m\.json is not valid JSON .*run the stage"):
+        read_json(tmp_path / "m.json")
+
+
+def test_missing_files_are_named(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"m\.json cannot be read"):
+        read_json(tmp_path / "m.json")
+    with pytest.raises(InputError, match=r"t\.safetensors does not exist"):
+        load_tensors(tmp_path / "t.safetensors")
+
+
+@pytest.mark.parametrize("keep", [0, 4, 40, -1])
+def test_truncated_tensors_are_named(tmp_path: Path, keep: int) -> None:
+    path = tmp_path / "t.safetensors"
+    save_tensors(path, {"a": torch.zeros(100)}, {})
+    path.write_bytes(path.read_bytes()[:keep])
+    with pytest.raises(InputError, match=r"t\.safetensors is truncated or damaged"):
+        load_tensors(path)
+
+
+def test_a_digest_knows_contents_and_not_the_order_of_keys() -> None:
+    assert digest({"a": 1, "b": 2}) == digest({"b": 2, "a": 1})
+    assert digest({"a": 1}) != digest({"a": 2})
+    assert digest("a", "b") != digest("ab")
+    assert len(digest()) == 64
+
+
+def test_a_digest_of_paths_knows_names_and_contents_and_not_the_place(tmp_path: Path) -> None:
+    for root in ("one", "two"):
+        (tmp_path / root / "data" / "deep").mkdir(parents=True)
+        (tmp_path / root / "data" / "deep" / "x").write_text("same")
+    one, two = tmp_path / "one" / "data", tmp_path / "two" / "data"
+    assert digest_paths([one]) == digest_paths([two])
+    (two / "deep" / "x").write_text("other")
+    assert digest_paths([one]) != digest_paths([two])
+    (one / "deep" / "x").rename(one / "deep" / "y")
+    (two / "deep" / "x").write_text("same")
+    assert digest_paths([one]) != digest_paths([two])
+    with pytest.raises(InputError, match="none does not exist"):
+        digest_paths([tmp_path / "none"])
+
+
+def test_equal_keys_share_a_workspace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (workspace("generate", "k") / "half").write_text("")
+    assert (workspace("generate", "k") / "half").exists()
+    assert list(workspace("generate", "other").iterdir()) == []
+
+
+def test_publishing_replaces_the_whole_directory(tmp_path: Path) -> None:
+    work, out = tmp_path / "work", tmp_path / "runs" / "out"
+    for name in ("old", "new"):
+        work.mkdir()
+        write_json(work / f"{name}.json", name)
+        publish(work, out)
+    assert [path.name for path in out.iterdir()] == ["new.json"]
+    assert [path.name for path in out.parent.iterdir()] == ["out"]
+    assert not work.exists()
+
+
+def test_publishing_crosses_disks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    work, out, rename = tmp_path / "work", tmp_path / "out", Path.rename
+
+    def other_disk(self: Path, target: Path) -> Path:
+        if self == work:
+            raise OSError(errno.EXDEV, os.strerror(errno.EXDEV))
+        return rename(self, target)
+
+    monkeypatch.setattr(Path, "rename", other_disk)
+    work.mkdir()
+    write_json(work / "a.json", 1)
+    publish(work, out)
+    assert json.loads((out / "a.json").read_text()) == 1
+    assert not work.exists()
+
+
+def test_what_cannot_be_published_leaves_the_earlier_output(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    work, out, rename = tmp_path / "work", tmp_path / "out", Path.rename
+    for folder, name in ((work, "new"), (out, "earlier")):
+        folder.mkdir()
+        (folder / name).write_text(name)
+
+    def full(self: Path, target: Path) -> Path:
+        if target == out:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        return rename(self, target)
+
+    monkeypatch.setattr(Path, "rename", full)
+    with pytest.raises(InputError, match="out cannot be written"):
+        publish(work, out)
+    monkeypatch.undo()
+    assert (out / "earlier").exists()
+    assert (work / "new").exists()
