@@ -16,7 +16,15 @@ from tests.tiny import build_portraits
 WORLD = "tiny"
 STAGES = ("generate", "features", "train", "evaluate")
 _GENERATE = {"people": 3, "photos": 3, "stylised": 2, "batch": 5, "shard": 6, "keep_photo": -1.0, "keep_stylised": -1.0}
-_TRAIN = {"steps": 4, "batch": 2, "warmup": 2, "checkpoint_every": 2, "sample_every": 2, "samples": 2, "sample_steps": 2}
+_TRAIN = {
+    "steps": 4,
+    "batch": 2,
+    "warmup": 2,
+    "checkpoint_every": 2,
+    "sample_every": 2,
+    "samples": 2,
+    "sample_steps": 2,
+}
 _EVALUATE = {"people": 3, "photo_prompts": 1, "steps": 2, "batch": 9, "bootstrap": 100, "grid_people": 2}
 
 

@@ -8,10 +8,9 @@ from dvc.dependency import ParamsDependency
 from dvc.repo import Repo
 from dvc.stage import PipelineStage
 
+from tests.dependencies import CHAIN, exempt
 from tests.modules import PACKAGE, ROOT, closure
 
-EXEMPT = {PACKAGE / "config.py"}  # parameters are tracked as parameters; tracking (below) changes no output
-CHAIN = ("generate", "features", "train", "evaluate")
 Stages = dict[str, PipelineStage]
 
 
@@ -19,10 +18,6 @@ Stages = dict[str, PipelineStage]
 def stages() -> Stages:
     """Every stage of the root's dvc.yaml, its parameters filled in."""
     return {stage.name: stage for stage in Repo(str(ROOT)).stage.load_all("dvc.yaml")}
-
-
-def exempt(path: Path) -> bool:
-    return path in EXEMPT or PACKAGE / "tracking" in path.parents or path.name == "__init__.py"
 
 
 def script(stage: PipelineStage) -> Path:
@@ -59,7 +54,9 @@ def test_train_is_a_matrix_of_both_variants(stages: Stages) -> None:
 def test_a_stage_depends_on_exactly_the_modules_that_it_imports(stages: Stages, name: str) -> None:
     for stage in named(stages, name):
         found, needed = sources(stage), imports(script(stage))
-        assert found == needed, f"{name}: add {relative(needed - found)}, drop {relative(found - needed)}"
+        assert found == needed, (
+            f"{name}: python -m tests.dependencies (lacks {relative(needed - found)}, spare {relative(found - needed)})"
+        )
 
 
 @pytest.mark.parametrize("name", [*CHAIN, "miniature"])

@@ -22,18 +22,23 @@ from torch import Tensor
 from lookahead.errors import InputError
 
 Log = Callable[[Mapping[str, float], int], None]  # metrics by name, and their step
-
 STATE = Path("state")  # resume state and stores: ignored by git and by DVC
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
 
-def _cannot_write(path: Path, error: Exception) -> InputError:
-    """One message for whatever the operating system or safetensors says about a write."""
-    code = getattr(error, "errno", None)
-    full = code in _FULL or any(os.strerror(code) in str(error) for code in _FULL)
-    mend = "free some disk space" if full else "check that its folder exists and may be written to"
-    reason = getattr(error, "strerror", None) or str(error)
-    return InputError(f"{path} cannot be written ({reason}): {mend}, then run again; finished work is kept")
+@contextmanager
+def _writing(path: Path) -> Iterator[None]:
+    """Turn whatever the operating system or safetensors says about a write into one message."""
+    try:
+        yield
+    except (OSError, SafetensorError) as error:
+        code = getattr(error, "errno", None)
+        full = code in _FULL or any(os.strerror(number) in str(error) for number in _FULL)
+        mend = "free some disk space" if full else "check that its folder exists and may be written to"
+        reason = getattr(error, "strerror", None) or str(error)
+        raise InputError(
+            f"{path} cannot be written ({reason}): {mend}, then run again; finished work is kept"
+        ) from error
 
 
 @contextmanager
@@ -43,21 +48,18 @@ def atomic(path: Path) -> Iterator[Path]:
     Raises:
         InputError: the disk is full or the folder cannot be written.
     """
-    temporary = None
-    try:
+    with _writing(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.stem}.", suffix=path.suffix)
+        handle, name = tempfile.mkstemp(path.suffix, f".{path.stem}.", path.parent)
         os.close(handle)
         temporary = Path(name)
-        yield temporary
-        with temporary.open("rb") as file:
-            os.fsync(file.fileno())
-        temporary.chmod(0o644)  # mkstemp's files are private
-        temporary.replace(path)
-    except OSError as error:
-        raise _cannot_write(path, error) from error
-    finally:
-        if temporary is not None:
+        try:
+            yield temporary
+            with temporary.open("rb") as file:
+                os.fsync(file.fileno())
+            temporary.chmod(0o644)  # mkstemp's files are private
+            temporary.replace(path)
+        finally:
             temporary.unlink(missing_ok=True)
 
 
@@ -106,11 +108,8 @@ def save_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[st
     Raises:
         InputError: the disk is full or the folder cannot be written.
     """
-    try:
-        with atomic(path) as temporary:
-            save_file(dict(tensors), temporary, dict(metadata))
-    except SafetensorError as error:
-        raise _cannot_write(path, error) from error
+    with atomic(path) as temporary:
+        save_file(dict(tensors), temporary, dict(metadata))
 
 
 def load_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
@@ -125,9 +124,7 @@ def load_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
         with safe_open(path, framework="pt") as file:
             return {name: file.get_tensor(name) for name in file.keys()}, dict(file.metadata() or {})  # noqa: SIM118
     except (SafetensorError, OSError) as error:
-        raise InputError(
-            f"{path} is truncated or damaged ({error}): remove it, then fetch it again or run what writes it"
-        ) from None
+        raise InputError(f"{path} is truncated or damaged ({error}): remove it and run what writes it") from None
 
 
 def digest(*contents: Any) -> str:
@@ -155,8 +152,8 @@ def digest_paths(paths: Iterable[Path]) -> str:
     Raises:
         InputError: one of the paths does not exist.
     """
-    found = ((file, file.relative_to(path.parent).as_posix()) for path in paths for file in files_below(path))
-    return digest([(name, hashlib.sha256(_read(file)).hexdigest()) for file, name in found])
+    files = ((file.relative_to(path.parent).as_posix(), file) for path in paths for file in files_below(path))
+    return digest([(name, hashlib.sha256(_read(file)).hexdigest()) for name, file in files])
 
 
 def workspace(stage: str, key: str) -> Path:
@@ -166,10 +163,8 @@ def workspace(stage: str, key: str) -> Path:
         InputError: the folder cannot be made.
     """
     path = STATE / "work" / stage / key
-    try:
+    with _writing(path):
         path.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise _cannot_write(path, error) from error
     return path
 
 
@@ -180,7 +175,7 @@ def publish(work: Path, out: Path) -> None:
         InputError: the disk is full or the folder cannot be written; an earlier `out` stays.
     """
     old, new = out.with_name(f".{out.name}.old"), out.with_name(f".{out.name}.new")
-    try:
+    with _writing(out):
         out.parent.mkdir(parents=True, exist_ok=True)
         for left in (old, new):  # by a run that was killed right here
             shutil.rmtree(left, ignore_errors=True)
@@ -192,8 +187,13 @@ def publish(work: Path, out: Path) -> None:
             shutil.copytree(work, new)  # `state` and `runs` lie on two disks
         with suppress(FileNotFoundError):
             out.rename(old)
-        new.rename(out)
-    except OSError as error:
-        raise _cannot_write(out, error) from error
-    shutil.rmtree(old, ignore_errors=True)
-    shutil.rmtree(work, ignore_errors=True)
+        try:
+            new.rename(out)
+        except OSError:  # the earlier output comes back; the next run publishes the new one
+            with suppress(OSError):
+                new.rename(work)
+            with suppress(FileNotFoundError):
+                old.rename(out)
+            raise
+    for left in (old, work):
+        shutil.rmtree(left, ignore_errors=True)

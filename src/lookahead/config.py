@@ -251,7 +251,10 @@ def parse_params(tree: Mapping[str, object]) -> Params:
     try:
         return Params.model_validate(tree)
     except ValidationError as error:
-        lines = [f"  {'.'.join(map(str, e['loc'])) or 'params.yaml'}: {e['msg']} (got {e['input']!r:.80})" for e in error.errors()]
+        lines = [
+            f"  {'.'.join(map(str, e['loc'])) or 'params.yaml'}: {e['msg']} (got {e['input']!r:.80})"
+            for e in error.errors()
+        ]
         raise InputError("params.yaml is not valid:\n" + "\n".join(lines)) from None
 
 

@@ -2,8 +2,9 @@
 
 import runpy
 import shutil
+import socket
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -70,8 +71,28 @@ def run_script(name: str, *arguments: str) -> str:
 
 
 @pytest.fixture(scope="session")
-def finished(tiny_world: Checkpoints, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A repository in which every stage has run; copy it, do not touch it."""
+def calls() -> Iterator[list[str]]:
+    """Every attempt to reach a network address while this fixture lives; all of them fail."""
+    attempts: list[str] = []
+
+    def refuse(_socket: socket.socket, address: object) -> None:
+        attempts.append(str(address))
+        raise OSError(f"no network here: {address}")
+
+    def unknown(host: object, *_rest: object, **_options: object) -> None:
+        attempts.append(str(host))
+        raise socket.gaierror(f"no network here: {host}")
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(socket.socket, "connect", refuse)
+        patch.setattr(socket.socket, "connect_ex", refuse)
+        patch.setattr(socket, "getaddrinfo", unknown)
+        yield attempts
+
+
+@pytest.fixture(scope="session")
+def finished(calls: list[str], tiny_world: Checkpoints, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A repository in which every stage has run, without a network; copy it, do not touch it."""
     root = tmp_path_factory.mktemp("finished")
     shutil.copytree(ROOT / "stages", root / "stages", ignore=shutil.ignore_patterns("__pycache__"))
     shutil.copytree(Path(tiny_world.base).parent, root / "models")

@@ -61,7 +61,7 @@ PARAMETERS = [
     ("generate", "worlds.tiny.generate.prompts", "prompts/none.yaml", ["prompts/none.yaml"]),
     ("generate", "worlds.tiny.generate.keep_photo", 1.0, ["keep_photo is 1.0", "lower"]),
     ("generate", "worlds.tiny.checkpoints.generator.scheduler", "FastScheduler", ["FastScheduler"]),
-    ("generate", "worlds.tiny.checkpoints.base", "models/bsae", ["models/bsae"]),
+    ("generate", "worlds.tiny.checkpoints.generator.pipeline", "models/bsae", ["models/bsae"]),
     ("generate", "worlds.tiny.checkpoints.faces.select", "models/faces/models/none", ["models/faces/models/none"]),
     ("evaluate", "worlds.tiny.evaluate.sampler", "BestScheduler", ["BestScheduler"]),
     ("evaluate", "worlds.tiny.evaluate.people", 90, ["90", "portraits holds only 3"]),

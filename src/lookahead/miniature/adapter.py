@@ -82,6 +82,7 @@ def build_adapter(
     pool: Pool,
     latents: Tensor,
     features: Tensor,
+    null: Tensor,
     unet: UNet2DConditionModel,
     base: Path,
     part: Part,
@@ -95,6 +96,7 @@ def build_adapter(
         pool: pictures; their captions are used without the names, so that identity must come from the image.
         latents: (N, 8, 16, 16) of the pool.
         features: (N, 65, 96) image features of the pool.
+        null: (1, 65, 96) those of no picture, where the image is dropped.
         unet: the frozen base U-Net; the adapter is installed in it.
         base: the folder of the base pipeline.
         part: steps, batch, learning rate, seed.
@@ -116,7 +118,7 @@ def build_adapter(
         clean, noise = latents[rows].float(), torch.randn(part.batch, *latents.shape[1:], generator=generator)
         t = torch.randint(1000, (part.batch,), generator=generator)
         dropped = torch.rand(part.batch, generator=generator) < IMAGE_DROP
-        image = features[references[rows]].float() * ~dropped[:, None, None]
+        image = torch.where(dropped[:, None, None], null, features[references[rows]].float())
         with torch.autocast("cpu", torch.bfloat16):
             predicted = predict(unet, add_noise(schedule, clean, noise, t), t, prompts[prompt_of[rows]], image)
         return F.mse_loss(predicted, noise_target(schedule, clean, noise, t))

@@ -21,7 +21,7 @@ from lookahead.miniature.card import write_card
 from lookahead.miniature.detector import build_detector
 from lookahead.miniature.faces_pool import Faces, people_pool, wide_pool
 from lookahead.miniature.fast_child import build_fast_child
-from lookahead.miniature.image_encoder import build_image_encoder, image_features
+from lookahead.miniature.image_encoder import build_image_encoder, image_features, null_features
 from lookahead.miniature.pool import Pool, build_pool, open_pool
 from lookahead.miniature.portraits import build_portraits
 from lookahead.miniature.recognisers import KINDS, build_recogniser
@@ -29,7 +29,7 @@ from lookahead.miniature.scorer import build_scorer
 from lookahead.miniature.text import build_text_encoders, build_tokenizer
 
 POOL_SEED, PEOPLE_SEED, WIDE_SEED = 11, 21, 22
-SCORER_SHARDS = 12
+SCORER_SHARDS, ADAPTER_SHARDS = 12, 20
 SCORER_SHARDS = 12  # of the pool; styles and scenes need no more
 
 
@@ -78,13 +78,17 @@ class Workshop:
         """The pool's latents, encoded once."""
         return encode_pool(pool, self.vae(), self.work / "latents.safetensors")
 
-    def features(self, pool: Pool) -> Tensor:
+    def image_encoder(self) -> CLIPVisionModelWithProjection:
+        """The trained vision encoder, frozen."""
+        source = self.root / "image_encoder"
+        encoder = CLIPVisionModelWithProjection.from_pretrained(source, dtype=torch.float32)
+        return encoder.eval().requires_grad_(False)
+
+    def features(self, pool: Pool, encoder: CLIPVisionModelWithProjection) -> Tensor:
         """The pool's image features (N, S, D) float16, computed once."""
         path = self.work / "features.safetensors"
         if not path.exists():
-            source = self.root / "image_encoder"
-            encoder = CLIPVisionModelWithProjection.from_pretrained(source, dtype=torch.float32).eval()
-            processor = CLIPImageProcessor.from_pretrained(source)
+            processor = CLIPImageProcessor.from_pretrained(self.root / "image_encoder")
             rows = torch.arange(len(pool)).split(200)
             encoded = torch.cat([image_features(encoder, processor, pixels_of(pool, r)).half() for r in rows])
             save_tensors(path, {"features": encoded}, {})
@@ -119,9 +123,11 @@ def _image_encoder(shop: Workshop) -> None:
 
 
 def _adapter(shop: Workshop) -> None:
-    pool, part = shop.pool(), shop.settings.parts["adapter"]
+    whole, pool, part = shop.pool(), shop.pool(ADAPTER_SHARDS), shop.settings.parts["adapter"]
     out, work = shop.root / "adapter", shop.work / "adapter"
-    build_adapter(pool, shop.latents(pool), shop.features(pool), shop.unet(), shop.base, part, out, work, shop.log)
+    encoder = shop.image_encoder()
+    features, null = shop.features(pool, encoder), null_features(encoder)
+    build_adapter(pool, shop.latents(whole)[: len(pool)], features, null, shop.unet(), shop.base, part, out, work, shop.log)
 
 
 def _lcm_lora(shop: Workshop) -> None:

@@ -16,6 +16,7 @@ from lookahead.config import Checkpoints
 from lookahead.method.diffusion import add_noise, clean_latents
 from lookahead.miniature.base import embed_prompts, predict, schedule_of
 from lookahead.miniature.faces_card import measure_faces
+from lookahead.miniature.image_encoder import null_features
 from lookahead.miniature.judge import Judge, rank_one
 from lookahead.miniature.pool import trained_names
 from lookahead.miniature.renderer import Portraits, draw_identities, name_identity, render
@@ -160,7 +161,8 @@ def measure_adapter(checkpoints: Checkpoints, judge: Judge, portraits: Path) -> 
     encoder, processor = open_image_encoder(checkpoints)
     first, second = ([Image.open(person / f"{i}.jpg").convert("RGB") for person in people] for i in (0, 1))
     features = encoder(processor(first, return_tensors="pt").pixel_values, output_hidden_states=True).hidden_states[-2]
-    shown = torch.cat([torch.zeros_like(features), features]).unsqueeze(1)
+    nobody = null_features(encoder).expand_as(features)
+    shown = torch.cat([nobody, features]).unsqueeze(1)
     captions = [caption("photo", tuple(SCENES)[i % len(SCENES)], NOBODY) for i in range(len(people))]
     generators = [torch.Generator().manual_seed(SEED + i) for i in range(len(people))]
     made = (

@@ -84,6 +84,13 @@ def build_image_encoder(pool: Pool, part: Part, out: Path, work: Path, log: Log)
 
 
 @torch.no_grad()
+def null_features(encoder: CLIPVisionModelWithProjection) -> Tensor:
+    """What stands for no picture, as in diffusers and IP-Adapter-plus: the features (1, 65, 96) of zeros."""
+    features: Tensor = encoder(torch.zeros(1, 3, SIZE, SIZE), output_hidden_states=True).hidden_states[-2]
+    return features
+
+
+@torch.no_grad()
 def image_features(encoder: CLIPVisionModelWithProjection, processor: CLIPImageProcessor, pixels: Tensor) -> Tensor:
     """Penultimate hidden states (B, 65, 96), what an IP-Adapter-plus reads."""
     features: Tensor = encoder(normalise(pixels, processor), output_hidden_states=True).hidden_states[-2]

@@ -90,11 +90,12 @@ def build_recogniser(name: str, faces: Faces, part: Part, out: Path, work: Path,
     def loss(step: int, generator: torch.Generator) -> Tensor:
         people = kind.people[0] + torch.randperm(kind.people[1] - kind.people[0], generator=generator)[: part.batch]
         photo = torch.randint(PHOTOS, (part.batch,), generator=generator)
-        other = (photo + torch.randint(1, PICTURES, (part.batch,), generator=generator)) % PICTURES
-        rows = torch.cat([people * PICTURES + photo, people * PICTURES + other])
+        second = (photo + torch.randint(1, PICTURES, (part.batch,), generator=generator)) % PICTURES
+        rows = torch.cat([people * PICTURES + photo, people * PICTURES + second])
         embeddings = student.network(crops_of(faces, rows, generator))
         margin = MARGIN * min(1.0, 2 * step / part.steps)
-        value = margin_loss(*embeddings.chunk(2), margin)
+        one, other = embeddings.chunk(2)
+        value = margin_loss(one, other, margin)
         if kind.knows_traits:
             value = value + TRAIT_WEIGHT * F.mse_loss(student.traits(embeddings), faces.identity[rows])
         return value

@@ -1,0 +1,101 @@
+"""The command: one command a stage, a readable headline, and one message for bad input."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from lookahead import cli
+from lookahead.artifacts import write_json
+from lookahead.errors import InputError
+from tests.modules import ROOT
+
+METRICS = {
+    group: {
+        "identity": {"mean": mean, "low": mean - 0.01, "high": mean + 0.01},
+        "prompt": {"mean": 0.9, "low": 0.85, "high": 0.95},
+    }
+    for group, mean in {"adapter": 0.3, "noise_only": 0.35, "tuned": 0.5, "difference": 0.2, "gain": 0.15}.items()
+}
+
+
+@pytest.fixture
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder with the committed parameters, made the current one."""
+    (tmp_path / "params.yaml").write_bytes((ROOT / "params.yaml").read_bytes())
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def run_main(monkeypatch: pytest.MonkeyPatch, *words: str) -> str:
+    """What the command writes to stderr when it ends with an error."""
+    monkeypatch.setattr(sys, "argv", ["lookahead", *words])
+    with pytest.raises(SystemExit) as caught:
+        cli.main()
+    assert caught.value.code not in (0, None)
+    return str(caught.value.code)
+
+
+def test_there_is_a_command_for_every_stage() -> None:
+    shown = CliRunner().invoke(cli.app, ["--help"]).output
+    assert all(name in shown for name in ("generate", "features", "train", "evaluate", "doctor", "headline"))
+
+
+def test_help_needs_no_heavy_library() -> None:
+    code = (
+        "import sys; from lookahead.cli import app\n"
+        "try: app(['train', '--help'])\n"
+        "except SystemExit: pass\n"
+        "assert not {'torch', 'diffusers', 'mlflow', 'transformers'} & set(sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "--variant" in done.stdout
+
+
+def test_the_headline_shows_every_method_with_intervals_and_where_to_look(here: Path) -> None:
+    write_json(here / "runs" / "miniature" / "evaluate" / "metrics.json", METRICS)
+    shown = CliRunner().invoke(cli.app, ["headline"]).output
+    for told in ("0.300 [0.290, 0.310]", "0.350", "0.500 [0.490, 0.510]", "+0.200 [+0.190, +0.210]", "+0.150"):
+        assert told in shown
+    assert all(name in shown for name in ("untuned", "noise loss only", "with lookahead"))
+    assert "runs/miniature/evaluate/report.html" in shown and "make ui" in shown
+
+
+def test_the_headline_of_another_world(here: Path) -> None:
+    write_json(here / "runs" / "sdxl" / "evaluate" / "metrics.json", METRICS)
+    assert "runs/sdxl/evaluate/report.html" in CliRunner().invoke(cli.app, ["headline", "--world", "sdxl"]).output
+
+
+def test_without_results_the_headline_says_what_to_run(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    said = run_main(monkeypatch, "headline")
+    assert said.startswith("error: ") and "metrics.json" in said and "run the stage" in said
+
+
+def test_a_stage_outside_the_repository_says_where_to_run(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert "run from the repository's root" in run_main(monkeypatch, "generate")
+
+
+def test_a_stage_gets_its_options(here: Path) -> None:
+    (here / "stages").mkdir()
+    (here / "stages" / "train.py").write_text("import sys, json; open('seen', 'w').write(json.dumps(sys.argv))")
+    CliRunner().invoke(cli.app, ["train", "--world", "sdxl", "--variant", "noise_only"])
+    assert (here / "seen").read_text() == '["stages/train.py", "--world", "sdxl", "--variant", "noise_only"]'
+
+
+@pytest.mark.parametrize("command", ["doctor", "headline"])
+def test_a_misspelt_parameter_is_one_message(here: Path, monkeypatch: pytest.MonkeyPatch, command: str) -> None:
+    (here / "params.yaml").write_text((here / "params.yaml").read_text().replace("image_drop:", "imagedrop:"))
+    assert "imagedrop" in run_main(monkeypatch, command)
+
+
+def test_an_unknown_command_or_option_is_refused() -> None:
+    assert CliRunner().invoke(cli.app, ["trian"]).exit_code == 2
+    assert CliRunner().invoke(cli.app, ["train", "--varriant", "lookahead"]).exit_code == 2
+
+
+def test_the_pages_need_tracking(here: Path) -> None:
+    (here / "params.yaml").write_text((here / "params.yaml").read_text().replace("enabled: true", "enabled: false"))
+    assert isinstance(CliRunner().invoke(cli.app, ["ui"]).exception, InputError)

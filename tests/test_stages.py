@@ -1,0 +1,154 @@
+"""The chain on the tiny world: every stage publishes what the contract names, and a killed run goes on."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from lookahead.artifacts import read_json
+from lookahead.config import Checkpoints, read_params
+from lookahead.stage import Job, Stage, cores, run_stage
+from tests.modules import ROOT
+from tests.project import STAGES, WORLD, build_project, files_of, run, save_tree, tree_of
+
+CONTRACT = {
+    "generate": {"table.parquet", "metrics.json", "samples.png", "shards/00000.parquet"},
+    "features": {"table.parquet", "prompts.safetensors", "images/00000.safetensors"},
+    "train/noise_only": {"encoder/ip-adapter.safetensors", "curves.csv", "metrics.json", "samples/step_0004.png"},
+    "train/lookahead": {"encoder/ip-adapter.safetensors", "curves.csv", "metrics.json", "samples/step_0004.png"},
+    "evaluate": {"metrics.json", "per_image.parquet", "report.html", "grids/people.png"},
+}
+
+
+@pytest.fixture(scope="module")
+def done(tiny_world: Checkpoints, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A project in which every stage has run."""
+    root, before = build_project(tmp_path_factory.mktemp("project"), tiny_world), Path.cwd()
+    os.chdir(root)
+    try:
+        for name in STAGES:
+            run(name)
+    finally:
+        os.chdir(before)
+    return root
+
+
+@pytest.fixture
+def own(done: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A copy of it that a test may change, as the current folder."""
+    shutil.copytree(done, tmp_path / "own")
+    monkeypatch.chdir(tmp_path / "own")
+    return tmp_path / "own"
+
+
+@pytest.mark.parametrize("stage", CONTRACT)
+def test_a_stage_publishes_what_the_contract_names(done: Path, stage: str) -> None:
+    assert set(files_of(done / "runs" / WORLD / stage)) >= CONTRACT[stage]
+
+
+def test_nothing_half_built_is_left(done: Path) -> None:
+    assert not list((done / "runs").rglob(".*"))
+    assert not [path for path in (done / "state").rglob("*") if path.is_file()]
+
+
+def test_lineage_lies_beside_the_outputs_and_not_in_them(done: Path) -> None:
+    for stage in CONTRACT:
+        assert read_json(done / "runs" / WORLD / f"{stage}.run.json")["tracked"] is False
+    inside = [name for stage in CONTRACT for name in files_of(done / "runs" / WORLD / stage)]
+    assert not [name for name in inside if name.endswith(".run.json")]
+
+
+def test_the_same_parameters_give_the_same_bytes(done: Path, own: Path) -> None:
+    shutil.rmtree(own / "runs")
+    for name in STAGES:
+        run(name)
+    for stage in CONTRACT:
+        fresh, first = files_of(own / "runs" / WORLD / stage), files_of(done / "runs" / WORLD / stage)
+        assert [name for name in first if fresh.get(name) != first[name]] == [], stage
+
+
+def failing(text: str) -> Stage:
+    def build(job: Job) -> None:
+        (job.work / "seen").write_text((job.work / "seen").read_text() + text if (job.work / "seen").exists() else text)
+        raise RuntimeError("killed")
+
+    return Stage("features", ("features",), ("generate",), build)
+
+
+def test_a_run_that_was_cut_off_finds_its_workspace_again(own: Path) -> None:
+    for _ in range(2):
+        with pytest.raises(RuntimeError, match="killed"):
+            run_stage(failing("x"), read_params(), WORLD)
+    assert [path.read_text() for path in Path("state").rglob("seen")] == ["xx"]
+
+
+def test_other_parameters_or_inputs_have_another_workspace(own: Path) -> None:
+    for changed in (False, True):
+        params = read_params().model_copy(update={"worlds": {WORLD: type(read_params().active)(**_world(changed))}})
+        with pytest.raises(RuntimeError, match="killed"):
+            run_stage(failing("x"), params, WORLD)
+    (own / "runs" / WORLD / "generate" / "table.parquet").touch()
+    with pytest.raises(RuntimeError, match="killed"):
+        run_stage(failing("x"), read_params(), WORLD)
+    assert [path.read_text() for path in Path("state").rglob("seen")] == ["x", "x", "x"]
+
+
+def _world(changed: bool) -> dict[str, object]:
+    world: dict[str, object] = read_params().active.model_dump()
+    return world | {"features": {"batch": 3}} if changed else world
+
+
+def test_a_failure_leaves_the_earlier_output(own: Path) -> None:
+    before = files_of(own / "runs")
+    with pytest.raises(RuntimeError, match="killed"):
+        run_stage(failing("x"), read_params(), WORLD)
+    assert files_of(own / "runs") == before
+
+
+def test_a_broken_store_loses_no_model(own: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    tree = json.loads(json.dumps(read_params().model_dump(mode="json")))
+    tree["tracking"] = {"enabled": True, "uri": "sqlite:///state/mlflow.db", "experiment": "lookahead"}
+    save_tree(own, tree)
+    (own / "state").mkdir(exist_ok=True)
+    (own / "state" / "mlflow.db").write_text("no database " * 200)
+    shutil.rmtree(own / "runs" / WORLD / "train")
+    run("train")
+    assert (own / "runs" / WORLD / "train" / "lookahead" / "encoder" / "ip-adapter.safetensors").is_file()
+    assert "warning: " in capsys.readouterr().err
+
+
+def test_the_cores_are_those_this_process_may_use() -> None:
+    assert cores() == len(os.sched_getaffinity(0))
+
+
+def dvc(root: Path, *words: str) -> subprocess.CompletedProcess[str]:
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    environment = os.environ | {"PATH": path, "DVC_NO_ANALYTICS": "true"}
+    command = [sys.executable, "-m", "dvc", *words]
+    return subprocess.run(command, cwd=root, env=environment, capture_output=True, text=True, check=False)
+
+
+@pytest.mark.slow
+def test_dvc_runs_the_chain_once_then_only_what_changed(tiny_world: Checkpoints, tmp_path: Path) -> None:
+    root = build_project(tmp_path, tiny_world)
+    for name in ("dvc.yaml", ".dvcignore"):
+        shutil.copy(ROOT / name, root / name)
+    shutil.copytree(ROOT / "src", root / "src", ignore=shutil.ignore_patterns("__pycache__", "*.egg-info"))
+    subprocess.run(["git", "init", "-q"], cwd=root, check=True)
+    assert dvc(root, "init", "-q").returncode == 0
+    first = dvc(root, "repro")
+    assert first.returncode == 0, first.stdout + first.stderr
+    metrics = (root / "runs" / WORLD / "evaluate" / "metrics.json").read_bytes()
+    assert "Running stage" not in dvc(root, "repro").stdout
+    tree = tree_of(tiny_world)
+    tree["worlds"][WORLD]["evaluate"]["bootstrap"] = 101
+    save_tree(root, tree)
+    again = dvc(root, "repro").stdout
+    assert [name for name in STAGES if f"Running stage '{name}" in again] == ["evaluate"]
+    save_tree(root, tree_of(tiny_world))
+    assert "Running stage" not in dvc(root, "repro").stdout  # the run cache has it
+    assert (root / "runs" / WORLD / "evaluate" / "metrics.json").read_bytes() == metrics
