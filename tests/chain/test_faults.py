@@ -127,28 +127,27 @@ def test_a_folder_that_cannot_be_written(repository: Path, stage: str, folder: s
     assert results(repository) == before
 
 
-@pytest.mark.parametrize("stage", RUN_ORDER)
-def test_a_full_disk(repository: Path, stage: str) -> None:
+@pytest.mark.parametrize(
+    ("stage", "size"), [("generate", 30_000), ("features", 30_000), ("train", 300_000), ("evaluate", 50_000)]
+)
+def test_a_full_disk(repository: Path, stage: str, size: int) -> None:
     before = results(repository)
-    with largest_file(1000):
+    with largest_file(size):  # enough for pytest's and onnx2torch's temporary files, too little for the output
         error = run_script(stage)
-    assert error.startswith("error: ") and "free some disk space" in error
+    assert error.startswith("error: ") and "free some disk space" in error, error
     assert results(repository) == before
     assert run_script(stage) == ""  # with space again, it goes on
     assert results(repository) == before
 
 
-def test_a_damaged_resume_state_names_the_file(repository: Path, change: Change) -> None:
-    change("worlds.tiny.train.lookahead.weight", 1e30)  # the second variant fails: its loss is not finite any more
-    before = results(repository)
-    with largest_file(100_000):
-        run_script("train", "--variant", "noise_only")
-    states = sorted(Path("state").rglob("state.safetensors"))
-    for state in states:
-        cut(str(state))
-        error = run_script("train", "--variant", "noise_only")
-        assert str(state) in error and "truncated" in error
-    assert results(repository)["evaluate"] == before["evaluate"]
+def test_an_output_that_cannot_be_published_and_a_damaged_resume_state(repository: Path) -> None:
+    make_file("runs/tiny/train")
+    error = run_script("train", "--variant", "noise_only")
+    assert error.startswith("error: runs/tiny/train/noise_only cannot be written")
+    (state,) = Path("state").rglob("state.safetensors")  # nothing of the training is lost
+    cut(str(state))
+    error = run_script("train", "--variant", "noise_only")
+    assert str(state) in error and "truncated" in error and "remove it" in error
 
 
 def test_a_broken_tracking_store_loses_nothing(

@@ -80,13 +80,13 @@ def centres(side: int, stride: int) -> Tensor:
 def stride_loss(
     rows: Tensor, boxes: Tensor, landmarks: Tensor, stride: int, sizes: tuple[float, float], side: int
 ) -> Tensor:
-    """Score, box and landmark losses of one stride; cells near a face's middle that are not its own are left out."""
+    """Score, box and landmark losses of one stride; cells beside its faces' own are left out."""
     anchors = centres(side, stride)
     middle, size = (boxes[:, :2] + boxes[:, 2:]) / 2, (boxes[:, 2:] - boxes[:, :2]).amax(1)
     distance = (anchors[None] - middle[:, None]).abs().amax(2) / stride  # (B, cells)
     face = (size > 0) & (size >= sizes[0]) & (size < sizes[1])
     own = (distance <= 0.75) & face[:, None]
-    near = (distance < 1.5) & (size > 0)[:, None] & ~own
+    near = (distance < 1.5) & face[:, None] & ~own  # a face of another stride's size is none of this one's
     score = F.binary_cross_entropy_with_logits(rows[:, :, 0], own.float(), reduction="none")
     loss = (score * ~near).sum() / own.sum().clamp(min=1)
     sample, cell = own.nonzero(as_tuple=True)

@@ -120,7 +120,8 @@ def contrastive_loss(model: open_clip.CLIP, images: Tensor, tokens: Tensor, true
     weight = true.float()
     of_images = -(weight * logits.log_softmax(1)).sum(1) / weight.sum(1)
     of_texts = -(weight * logits.log_softmax(0)).sum(0) / weight.sum(0)
-    return (of_images.mean() + of_texts.mean()) / 2
+    loss: Tensor = (of_images.mean() + of_texts.mean()) / 2
+    return loss
 
 
 def every_prompt() -> list[str]:
@@ -167,7 +168,7 @@ def measure_scorer(folder: Path, people: int, seed: int) -> dict[str, float]:
     clean = render(who, style, scene, generator, "portrait").pixels
     figures = {}
     for suffix, pixels in {"": clean, "_degraded": augment(clean, generator)}.items():
-        images = torch.cat([model.encode_image(part, normalize=True) for part in pixels.split(200)])
+        images = torch.cat([model.encode_image(part, normalize=True) for part in torch.split(pixels, 200)])
         for name, embeddings, right in (("style", styles, style), ("scene", scenes, scene)):
             figures[f"{name}{suffix}"] = ((images @ embeddings.T).argmax(1) == right).float().mean().item()
     return figures
