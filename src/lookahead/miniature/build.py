@@ -127,7 +127,8 @@ def _adapter(shop: Workshop) -> None:
     out, work = shop.root / "adapter", shop.work / "adapter"
     encoder = shop.image_encoder()
     features, null = shop.features(pool, encoder), null_features(encoder)
-    build_adapter(pool, shop.latents(whole)[: len(pool)], features, null, shop.unet(), shop.base, part, out, work, shop.log)
+    latents = shop.latents(whole)[: len(pool)]
+    build_adapter(pool, latents, features, null, shop.unet(), shop.base, part, out, work, shop.log)
 
 
 def _lcm_lora(shop: Workshop) -> None:

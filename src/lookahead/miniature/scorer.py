@@ -1,4 +1,4 @@
-"""The miniature's text-image scorer: a small CLIP in open_clip's folder format, trained on captions alone."""
+"""The miniature's text-image scorer: a small CLIP in open_clip's folder format, from captions and class prompts."""
 
 from __future__ import annotations
 
