@@ -34,7 +34,7 @@ def origin(stage: str, key: str = "k") -> Origin:
 
 def output() -> Path:
     out = Path("runs/tiny/train")
-    write_json(out / "metrics.json", {"identity": {"mean": 0.25}, "note": "text"})
+    write_json(out / "metrics.json", {"identity": {"mean": 0.25}, "note": "text", "kept": {"the person's": 3}})
     (out / "samples").mkdir(exist_ok=True)
     Image.new("RGB", (4, 4)).save(out / "samples" / "step_0002.png")
     return out
@@ -62,6 +62,7 @@ def test_a_run_holds_parameters_curves_metrics_pictures_inputs_and_tags(params: 
     assert run.data.params["train.lookahead.weight"] == "0.5"
     assert [m.value for m in client.get_metric_history(run.info.run_id, "loss")] == [float(i) for i in range(250)]
     assert run.data.metrics["identity.mean"] == 0.25
+    assert run.data.metrics["kept.the persons"] == 3  # MLflow refuses the apostrophe
     assert run.data.tags["dvc.stage"] == "train@lookahead"
     assert [given.dataset.name for given in run.inputs.dataset_inputs] == ["input"]
     assert any(path.path.endswith(".png") for path in client.list_artifacts(run.info.run_id, "images"))

@@ -129,8 +129,7 @@ def load_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
 
 def digest(*contents: Any) -> str:
     """SHA-256, in hexadecimal, of the contents as canonical JSON."""
-    text = json.dumps(contents, sort_keys=True, separators=(",", ":"))
-    return hashlib.sha256(text.encode()).hexdigest()
+    return hashlib.sha256(json.dumps(contents, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
 
 
 def files_below(path: Path) -> list[Path]:
@@ -169,7 +168,7 @@ def workspace(stage: str, key: str) -> Path:
 
 
 def publish(work: Path, out: Path) -> None:
-    """Put `work` in the place of `out`: there is no moment at which a part of it can be seen there.
+    """Put `work` in the place of `out`, never a part of it.
 
     Raises:
         InputError: the disk is full or the folder cannot be written; an earlier `out` stays.
@@ -179,6 +178,8 @@ def publish(work: Path, out: Path) -> None:
         out.parent.mkdir(parents=True, exist_ok=True)
         for left in (old, new):  # by a run that was killed right here
             shutil.rmtree(left, ignore_errors=True)
+        for part in work.rglob(".*"):  # by a write that was killed
+            part.unlink()
         try:
             work.rename(new)
         except OSError as error:

@@ -51,7 +51,7 @@ def save_breakdown(by_style: dict[str, Metrics], by_scene: dict[str, Metrics], p
         axis.set_xticks(range(len(groups)), list(groups))
         _dress(axis, f"Identity {title}")
         axis.grid(axis="y", color=_LINE, linewidth=0.8)
-    axes[0].legend(frameon=False, fontsize=8.5)
+    axes[0].legend(edgecolor="none", framealpha=1, fontsize=8.5)
     _save(figure, path)
 
 
@@ -73,7 +73,7 @@ def _trade(axis: Axes, metrics: Metrics) -> None:
     axis.set_ylabel("identity (cosine)", fontsize=9)
     axis.grid(color=_LINE, linewidth=0.8)
     axis.margins(0.25)
-    axis.legend(frameon=False, fontsize=8.5)
+    axis.legend(edgecolor="none", framealpha=1, fontsize=8.5)
     _dress(axis, "Identity against prompt: up and right is better")
 
 
@@ -90,7 +90,7 @@ def _forest(axis: Axes, metrics: Metrics) -> None:
     axis.set_yticks(range(len(rows)), [_FOREST[metric] for metric in rows])
     axis.set_ylim(-0.5, len(rows) + 0.25)  # room for the legend above the first row
     axis.grid(axis="x", color=_LINE, linewidth=0.8)
-    axis.legend(frameon=False, fontsize=8.5, loc="upper right", ncols=2)
+    axis.legend(edgecolor="none", framealpha=1, fontsize=8.5, loc="upper right", ncols=2)
     _dress(axis, "Paired differences, 95 % intervals over people")
 
 

@@ -13,7 +13,9 @@ from torch import Generator
 class ScaledLayer(Protocol):
     """A layer with a LoRA whose strength can be set, such as peft's."""
 
-    scaling: MutableMapping[str, float]
+    @property
+    def scaling(self) -> MutableMapping[str, float]:
+        """The factor of each adapter's LoRA."""
 
     def set_scale(self, adapter: str, scale: float) -> None:
         """Set the strength of one adapter: 0 is the base's layer, 1 the full LoRA."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -108,7 +109,7 @@ def measure_drawing(pipe: Pipeline, judge: Judge, steps: int, guidance: float, p
 
 
 @torch.no_grad()
-def measure_autoencoder(pipe: Pipeline, preview_vae: torch.nn.Module, judge: Judge) -> dict[str, float]:
+def measure_autoencoder(pipe: Pipeline, preview_vae: Any, judge: Judge) -> dict[str, float]:
     """Signal-to-noise ratio and kept identity of reconstructions of people never seen."""
     generator = torch.Generator().manual_seed(SEED + 3)
     shown = photos(draw_identities(200, generator), SEED + 4, torch.randint(len(STYLES), (200,), generator=generator))
@@ -124,7 +125,7 @@ def measure_autoencoder(pipe: Pipeline, preview_vae: torch.nn.Module, judge: Jud
 
 
 @torch.no_grad()
-def measure_previews(pipe: Pipeline, preview_vae: torch.nn.Module, judge: Judge, base: Path) -> dict[str, float]:
+def measure_previews(pipe: Pipeline, preview_vae: Any, judge: Judge, base: Path) -> dict[str, float]:
     """Similarity of one-step previews to the person, by timestep and by strength of the fast child (0 is naive x0)."""
     names, identity = chosen_names()
     names, identity = names[:PEOPLE], identity[:PEOPLE]
@@ -161,26 +162,22 @@ def measure_adapter(checkpoints: Checkpoints, judge: Judge, portraits: Path) -> 
     encoder, processor = open_image_encoder(checkpoints)
     first, second = ([Image.open(person / f"{i}.jpg").convert("RGB") for person in people] for i in (0, 1))
     features = encoder(processor(first, return_tensors="pt").pixel_values, output_hidden_states=True).hidden_states[-2]
-    nobody = null_features(encoder).expand_as(features)
-    shown = torch.cat([nobody, features]).unsqueeze(1)
-    captions = [caption("photo", tuple(SCENES)[i % len(SCENES)], NOBODY) for i in range(len(people))]
-    generators = [torch.Generator().manual_seed(SEED + i) for i in range(len(people))]
-    made = (
-        pipe(
-            prompt=captions,
+    nobody = null_features(encoder)
+    made = []
+    for i, seen in enumerate(features):  # diffusers takes one reference a call
+        drawn = pipe(
+            prompt=caption("photo", tuple(SCENES)[i % len(SCENES)], NOBODY),
             num_inference_steps=20,
             guidance_scale=GUIDANCE,
-            ip_adapter_image_embeds=[shown],
-            generator=generators,
+            ip_adapter_image_embeds=[torch.stack([nobody[0], seen]).unsqueeze(1)],
+            generator=torch.Generator().manual_seed(SEED + i),
             height=64,
             width=64,
             output_type="pt",
-        ).images.float()
-        * 2
-        - 1
-    )
+        )
+        made.append(drawn.images.float() * 2 - 1)
     photo, other = (judge.found(pixels_of_images(images))[0] for images in (first, second))
-    queries = judge.found(made)[0]
+    queries = judge.found(torch.cat(made))[0]
     return {
         "adapter_similarity": float((queries * photo).sum(1).mean()),
         "adapter_stranger": float((queries * photo.roll(1, 0)).sum(1).mean()),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import torch
 from tokenizers import Tokenizer, models, pre_tokenizers, trainers
@@ -31,7 +32,7 @@ def build_tokenizer(out: Path) -> CLIPTokenizer:
     """
     start, end = "<|startoftext|>", "<|endoftext|>"
     learner = Tokenizer(models.BPE(end_of_word_suffix="</w>", unk_token=end))
-    learner.pre_tokenizer = pre_tokenizers.Whitespace()  # type: ignore[assignment]
+    learner.pre_tokenizer = pre_tokenizers.Whitespace()
     learner.train_from_iterator(
         words(),
         trainers.BpeTrainer(
@@ -39,9 +40,8 @@ def build_tokenizer(out: Path) -> CLIPTokenizer:
         ),
     )
     model = json.loads(learner.to_str())["model"]
-    tokenizer = CLIPTokenizer(
-        vocab=model["vocab"], merges=[tuple(merge) for merge in model["merges"]], model_max_length=LENGTH
-    )
+    merges: Any = [tuple(merge) for merge in model["merges"]]  # annotated as strings, wanted as pairs
+    tokenizer = CLIPTokenizer(vocab=model["vocab"], merges=merges, model_max_length=LENGTH)
     assert all(len(tokenizer(word).input_ids) == 3 for word in words())
     tokenizer.save_pretrained(out)
     return tokenizer
@@ -86,7 +86,7 @@ class CaptionReader(nn.Module):
         one = self.first(ids, output_hidden_states=True)
         two = self.second(ids, output_hidden_states=True)
         tokens = torch.cat([one.hidden_states[-2], two.hidden_states[-2]], 2)
-        end = (ids == self.first.config.eos_token_id).int().argmax(1)
+        end = ids.eq(int(self.first.config.eos_token_id or 0)).int().argmax(1)
         return self.from_pooled(two.text_embeds), self.from_tokens(tokens[torch.arange(len(ids)), end])
 
 

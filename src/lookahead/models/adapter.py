@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import torch
 from diffusers import UNet2DConditionModel
@@ -30,7 +31,7 @@ def image_projection(unet: UNet2DConditionModel) -> IPAdapterPlusImageProjection
     Raises:
         InputError: the U-Net carries no adapter, several, or one of another kind than IP-Adapter-plus.
     """
-    layers = getattr(getattr(unet, "encoder_hid_proj", None), "image_projection_layers", ())
+    layers: Any = getattr(getattr(unet, "encoder_hid_proj", None), "image_projection_layers", ())
     if len(layers) != 1 or not isinstance(layers[0], IPAdapterPlusImageProjection):
         kinds = [type(layer).__name__ for layer in layers]
         raise InputError(f"the adapter must be one IP-Adapter-plus, not {kinds}: check `checkpoints.adapter`")

@@ -18,7 +18,9 @@ def lora_layers(unet: nn.Module, adapter: str) -> list[LoraLayer]:
     Raises:
         InputError: no layer carries it.
     """
-    found = [module for module in unet.modules() if isinstance(module, LoraLayer) and adapter in module.scaling]
+    found: list[LoraLayer] = [
+        module for module in unet.modules() if isinstance(module, LoraLayer) and adapter in module.scaling
+    ]
     if not found:
         raise InputError(f"no layer of the U-Net carries the LoRA {adapter!r}: check `checkpoints.fast_child`")
     return found

@@ -14,6 +14,7 @@ import yaml
 from lookahead.artifacts import digest, digest_paths, read_json
 from lookahead.config import Params
 
+_ODD = re.compile(r"[^\w .:/-]", re.ASCII)  # what MLflow takes in no metric's name
 _STEP = re.compile(r"[_-]?(\d+)$")
 
 
@@ -80,7 +81,7 @@ def numbers_of(out: Path) -> dict[str, float]:
     """The numbers of an output's `metrics.json` by dotted name."""
     path = out / "metrics.json"
     leaves = flatten(read_json(path) if path.is_file() else {}).items()
-    return {name: float(value) for name, value in leaves if isinstance(value, int | float)}
+    return {_ODD.sub("", name): float(value) for name, value in leaves if isinstance(value, int | float)}
 
 
 def pictures_of(out: Path) -> Iterator[tuple[Path, str, int]]:

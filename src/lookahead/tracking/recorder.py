@@ -61,7 +61,7 @@ def open_recorder(params: Params, origin: Origin) -> Recorder:
 
 
 class MlflowRecorder:
-    """One MLflow run below that of its reproduction; after the first failure it warns and keeps quiet."""
+    """One MLflow run below that of its reproduction; after the first failure it warns, and then only tries to close."""
 
     def __init__(self, client: MlflowClient, experiment: str, family: str, origin: Origin) -> None:
         """Start the run, and before it that of the reproduction if this is its first stage."""
@@ -100,18 +100,18 @@ class MlflowRecorder:
         self._client.log_inputs(self._run, [DatasetInput(dataset, []) for dataset in datasets])
 
     def _attempt(self, what: str, action: Callable[[], None]) -> None:
-        if self._broken:
-            return
         try:
             action()
         except Exception as error:  # whatever the store raises: the stage matters more
+            if not self._broken:
+                _warn(what, error)
             self._broken = True
-            _warn(what, error)
 
     def log(self, metrics: Mapping[str, float], step: int) -> None:
         """Take one row of the curves; rows are sent together."""
         self._rows.append((dict(metrics), step, int(time.time() * 1000)))
-        if len(self._rows) >= FLUSH_ROWS or time.time() - self._flushed > FLUSH_SECONDS:
+        late = len(self._rows) >= FLUSH_ROWS or time.time() - self._flushed > FLUSH_SECONDS
+        if late and not self._broken:
             self._attempt("logging curves", self._flush)
 
     def _flush(self) -> None:
@@ -130,8 +130,10 @@ class MlflowRecorder:
         for run, prefix in ((self._run, ""), (self._parent, f"{self._origin.stage}.")):
             self._client.log_batch(run, metrics=[Metric(f"{prefix}{n}", v, now, 0) for n, v in numbers.items()])
 
-    def _log_output(self, out: Path) -> None:
+    def _log_output(self, out: Path | None) -> None:
         self._flush()
+        if out is None:
+            return
         self._log_numbers(out)
         for path, key, step in pictures_of(out):
             with Image.open(path) as picture:
@@ -145,9 +147,7 @@ class MlflowRecorder:
 
     def finish(self, out: Path | None) -> dict[str, Any]:
         """Send what is left, close the run, and return its lineage."""
-        if out is None:
-            self._attempt("logging curves", self._flush)
-        else:
+        if not self._broken:
             self._attempt("logging the output", lambda: self._log_output(out))
         self._attempt("closing the run", lambda: self._close("FAILED" if out is None else "FINISHED"))
         return {

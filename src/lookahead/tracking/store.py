@@ -58,7 +58,8 @@ def server_command(tracking: Tracking, port: int) -> tuple[list[str], dict[str, 
 def connect(tracking: Tracking) -> tuple[MlflowClient, str]:
     """Open the store, made first where it is new, and return the client and the experiment's id."""
     os.environ.update(environment())
-    logging.getLogger("alembic").setLevel(logging.WARNING)  # forty lines for a new store
+    for name in ("alembic", "mlflow.store.db.utils"):
+        logging.getLogger(name).setLevel(logging.WARNING)  # forty lines for a new store
     from mlflow import MlflowClient  # here: it reads its settings when it is imported
 
     uri, artifacts = store_uri(tracking), None
