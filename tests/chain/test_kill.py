@@ -16,7 +16,7 @@ FIRST = {
     "evaluate": "*/pictures/**/*.parquet",
 }  # what a stage writes when the first part of its work is done
 KEPT = ("generate", "features")  # their parts are published as they are
-PATIENCE = 300.0  # seconds
+PATIENCE = 600.0  # seconds
 
 
 def whole(folder: Path, pattern: str) -> list[Path]:
