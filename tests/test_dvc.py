@@ -29,7 +29,7 @@ def sources(stage: PipelineStage) -> set[Path]:
     """The files of the package that a stage's dependencies cover; a folder covers all in it."""
     named = [Path(dep.fs_path) for dep in stage.deps if not isinstance(dep, ParamsDependency)]
     covered = {file for path in named if path.is_dir() for file in path.rglob("*.py")} | set(named)
-    return {path for path in covered if PACKAGE in path.parents and not exempt(path)}
+    return {path for path in covered if path.suffix == ".py" and PACKAGE in path.parents and not exempt(path)}
 
 
 def imports(path: Path) -> set[Path]:
