@@ -29,7 +29,7 @@ from lookahead.miniature.scorer import build_scorer
 from lookahead.miniature.text import build_text_encoders, build_tokenizer
 
 POOL_SEED, PEOPLE_SEED, WIDE_SEED = 11, 21, 22
-SCORER_SHARDS, ADAPTER_SHARDS = 12, 20
+ADAPTER_SHARDS = 20  # of the pool
 SCORER_SHARDS = 12  # of the pool; styles and scenes need no more
 
 
