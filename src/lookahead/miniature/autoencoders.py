@@ -6,7 +6,7 @@ from pathlib import Path
 
 import torch
 from diffusers import AutoencoderKL, AutoencoderTiny
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 
 from lookahead.artifacts import Log
@@ -106,14 +106,6 @@ def standardise(vae: AutoencoderKL, pixels: Tensor) -> None:
     out_of.weight *= deviation[None, :, None, None]
 
 
-class _Encoded(nn.Module):
-    """Holds the tiny autoencoder for `fit`."""
-
-    def __init__(self, tiny: AutoencoderTiny) -> None:
-        super().__init__()
-        self.tiny = tiny
-
-
 def build_preview_vae(pool: Pool, vae: AutoencoderKL, part: Part, out: Path, work: Path, log: Log) -> None:
     """Train the tiny autoencoder: its encoder copies the base's latents, its decoder draws the picture."""
     torch.manual_seed(part.seed)
@@ -126,15 +118,5 @@ def build_preview_vae(pool: Pool, vae: AutoencoderKL, part: Part, out: Path, wor
         decoded = tiny.decode(latents.contiguous(memory_format=torch.channels_last)).sample
         return reconstruction_loss(decoded, pixels) + F.l1_loss(tiny.encode(pixels).latents, latents)
 
-    fit(_Encoded(tiny), loss, part, work, log)
+    fit(tiny, loss, part, work, log)
     tiny.eval().half().save_pretrained(out)
-
-
-@torch.no_grad()
-def measure_vae(vae: AutoencoderKL | AutoencoderTiny, pixels: Tensor) -> tuple[Tensor, float]:
-    """Reconstructions of (B, 3, 64, 64) pictures and their mean peak signal-to-noise ratio in dB."""
-    latents = [vae.encode(chunk) for chunk in pixels.split(50)]
-    codes = [code.latent_dist.mean if isinstance(vae, AutoencoderKL) else code.latents for code in latents]
-    made = torch.cat([vae.decode(code).sample for code in codes]).clamp(-1, 1)
-    error = (made - pixels).square().mean((1, 2, 3)).clamp(min=1e-8)
-    return made, float((10 * torch.log10(4 / error)).mean())
