@@ -9,7 +9,7 @@ TUNED = {"noise_only": "train/noise_only", "tuned": "train/lookahead"}
 
 def build(job: Job) -> None:
     """Draw and judge everybody by every method."""
-    encoders = {method: job.runs / stage / "encoder" / "ip-adapter.safetensors" for method, stage in TUNED.items()}
+    encoders = {method: job.runs / stage / "encoder" for method, stage in TUNED.items()}
     evaluate(job.world.checkpoints, job.world.evaluate, {"adapter": None, **encoders}, job.work, job.log)
 
 

@@ -3,16 +3,23 @@
 from collections.abc import Callable
 from typing import get_args
 
-from lookahead.config import Variant
+from lookahead.config import Train, Variant
 from lookahead.stage import Job, Stage, main
 from lookahead.training.fit import train
+
+
+def settings_of(variant: Variant, settings: Train) -> Train:
+    """The numbers of a variant: without the lookahead loss, it counts 0 and its pass is not run."""
+    if variant == "lookahead":
+        return settings
+    return settings.model_copy(update={"lookahead": settings.lookahead.model_copy(update={"weight": 0.0})})
 
 
 def build(variant: Variant) -> Callable[[Job], None]:
     """The function that tunes one variant; both see the same numbers, seeds and batches."""
 
     def tune(job: Job) -> None:
-        train(job.world.checkpoints, job.world.train, variant, job.runs / "features", job.work, job.log)
+        train(job.world.checkpoints, settings_of(variant, job.world.train), job.runs / "features", job.work, job.log)
 
     return tune
 

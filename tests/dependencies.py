@@ -12,7 +12,8 @@ CHAIN = ("generate", "features", "train", "evaluate")
 
 def exempt(path: Path) -> bool:
     """Parameters are tracked as parameters, tracking changes no output, and packages only hand names on."""
-    return path == PACKAGE / "config.py" or PACKAGE / "tracking" in path.parents or path.name == "__init__.py"
+    folders = (PACKAGE / "config", PACKAGE / "tracking")
+    return any(folder in path.parents for folder in folders) or path.name == "__init__.py"
 
 
 def modules_behind(script: Path) -> list[str]:

@@ -16,9 +16,10 @@ ALLOWED = {
     "models": {"method", *BASE},
     "data": {"method.diffusion", "world", "config", *BASE},
     "miniature": {"method.diffusion", "models.adapter", "models.alignment", "world", "config", *BASE},
-    "training": {"method", "models", "data", "world", "config", *BASE},
-    "evaluation": {"method", "models", "data", "world", "config", *BASE},
-    "search": {"method", "models", "data", "world", "training", "evaluation", "config", *BASE},
+    "sampling": {"method", "models", "world", "config", *BASE},
+    "training": {"method", "models", "data", "sampling", "world", "config", *BASE},
+    "evaluation": {"method", "models", "data", "sampling", "world", "config", *BASE},
+    "search": {"method", "models", "data", "sampling", "world", "training", "evaluation", "config", *BASE},
     "tracking": {"config", *BASE},
 }
 COMPOSERS = {"stage", "cli", "doctor"}  # like the scripts in stages/, they may import everything

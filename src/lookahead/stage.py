@@ -75,7 +75,7 @@ def inputs_of(stage: Stage, settings: Mapping[str, object], runs: Path) -> list[
 def code_files() -> list[Path]:
     """The package's loaded modules, those that change no output aside."""
     loaded = {name: module for name, module in sys.modules.items() if name.split(".")[0] == "lookahead"}
-    return sorted(Path(m.__file__) for name, m in loaded.items() if m.__file__ and name not in EXEMPT)
+    return sorted(Path(m.__file__) for name, m in loaded.items() if m.__file__ and not name.startswith(EXEMPT))
 
 
 def fingerprint(paths: list[Path]) -> str:

@@ -21,7 +21,15 @@ SMALLER = {
     "generate": {"people": 3, "photos": 3, "stylised": 2, "batch": 4, "shard": 6, "keep_images": 2},
     "features": {"batch": 4},
     "train": {"steps": 4, "batch": 2, "warmup": 1, "checkpoint_every": 2, "sample_every": 2, "samples": 1},
-    "evaluate": {"people": 2, "photo_prompts": 1, "steps": 2, "batch": 8, "bootstrap": 100, "grid_people": 2},
+    "evaluate": {
+        "people": 2,
+        "photo_prompts": 1,
+        "steps": 2,
+        "batch": 8,
+        "bootstrap": 100,
+        "grid_people": 2,
+        "previews": {"people": 2, "timesteps": [100, 900], "scales": [0.0, 1.0]},
+    },
 }
 Params = dict[str, Any]
 

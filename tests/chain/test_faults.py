@@ -54,7 +54,7 @@ def results(root: Path) -> dict[str, str]:
 PARAMETERS = [
     ("train", "worlds.tiny.train.stepz", 3, ["stepz", "Extra inputs"]),
     ("train", "worlds.tiny.train.image_drop", 2.0, ["image_drop", "2.0", "less than or equal to 1"]),
-    ("train", "worlds.tiny.train.lookahead.preview", "lcmm", ["preview", "'lcmm'", "'lcm' or 'naive'"]),
+    ("train", "worlds.tiny.train.lookahead.preview.model", "lcmm", ["preview", "'lcmm'", "'lcm' or 'naive'"]),
     ("train", "worlds.tiny.train.steps", "many", ["train.steps", "'many'"]),
     ("train", "worlds.tiny.checkpoints.precision", "float16", ["float16", "bfloat16 or float32"]),
     ("generate", "world", "minature", ["minature", "tiny"]),
@@ -144,7 +144,7 @@ def test_an_output_that_cannot_be_published_and_a_damaged_resume_state(repositor
     make_file("runs/tiny/train")
     error = run_script("train", "--variant", "noise_only")
     assert error.startswith("error: runs/tiny/train/noise_only cannot be written")
-    (state,) = Path("state").rglob("state.safetensors")  # nothing of the training is lost
+    (state,) = Path("state").rglob("step_*.safetensors")  # nothing of the training is lost
     cut(str(state))
     error = run_script("train", "--variant", "noise_only")
     assert str(state) in error and "truncated" in error and "remove it" in error

@@ -12,7 +12,7 @@ from lookahead.artifacts import STATE, digest_paths
 FIRST = {
     "generate": "*/shards/*.parquet",
     "features": "*/images/*.safetensors",
-    "train": "*/state.safetensors",
+    "train": "*.resume/step_*.safetensors",
     "evaluate": "*/pictures/**/*.parquet",
 }  # what a stage writes when the first part of its work is done
 KEPT = ("generate", "features")  # their parts are published as they are

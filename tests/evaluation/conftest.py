@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from lookahead.config import Checkpoints, Evaluate, read_params
+from lookahead.config import Checkpoints, Evaluate, PreviewCurves, read_params
 from tests.tiny import build_portraits, build_tiny_world
 
 PEOPLE = 4
@@ -35,5 +35,6 @@ def quick(portraits: Path) -> Evaluate:
         "batch": 10,
         "bootstrap": 200,
         "grid_people": 2,
+        "previews": PreviewCurves(people=2, timesteps=[100, 900], scales=[0.0, 1.0]),
     }
     return read_params().worlds["miniature"].evaluate.model_copy(update=changes)

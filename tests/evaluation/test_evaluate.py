@@ -18,6 +18,7 @@ from lookahead.errors import InputError
 from lookahead.evaluation.evaluate import evaluate
 from lookahead.evaluation.metrics import METHODS, METRICS
 from lookahead.evaluation.report import number
+from lookahead.models.adapter import ADAPTER_FILE
 
 Variants = Mapping[str, Path | None]
 
@@ -30,13 +31,15 @@ def _silent(numbers: Mapping[str, float], step: int) -> None:
 def variants(tiny: Checkpoints, tmp_path_factory: pytest.TempPathFactory) -> Variants:
     """The untuned adapter, the same file under another name, and one whose attention weights were moved."""
     folder = tmp_path_factory.mktemp("variants")
-    same = Path(shutil.copy(Path(tiny.adapter.source) / tiny.adapter.weight, folder / "same.safetensors"))
+    for name in ("same", "moved"):
+        (folder / name).mkdir()
+    same = Path(shutil.copy(Path(tiny.adapter.source) / tiny.adapter.weight, folder / "same" / ADAPTER_FILE))
     generator = torch.Generator().manual_seed(3)
     tensors = {
         k: v + 0.3 * torch.randn(v.shape, generator=generator) * ("_ip" in k) for k, v in load_file(same).items()
     }
-    save_file(tensors, folder / "moved.safetensors")
-    return {"adapter": None, "noise_only": same, "tuned": folder / "moved.safetensors"}
+    save_file(tensors, folder / "moved" / ADAPTER_FILE)
+    return {"adapter": None, "noise_only": folder / "same", "tuned": folder / "moved"}
 
 
 @pytest.fixture(scope="module")
@@ -94,7 +97,7 @@ def test_report_is_whole_and_stands_alone(work: Path, quick: Evaluate) -> None:
         for name, value in values.items():
             assert all(number(x) in page for x in value.values()), f"{group}.{name}"
     assert json.loads((work / "protocol.json").read_text())["hash"] in page
-    pictures = quick.grid_people * (1 + 3 * (quick.photo_prompts + 5)) + 2
+    pictures = quick.grid_people * (1 + 3 * (quick.photo_prompts + 5)) + 3
     assert page.count("<img ") == page.count('src="data:image/') == pictures
     assert "http" not in page and "None" not in page and "nan" not in page.split("base64")[0]
 
@@ -165,8 +168,8 @@ def test_bad_settings_are_refused(
 
 
 def test_missing_adapter_is_refused(tiny: Checkpoints, quick: Evaluate, variants: Variants, tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"nobody\.safetensors"):
-        evaluate(tiny, quick, {**variants, "tuned": tmp_path / "nobody.safetensors"}, tmp_path, _silent)
+    with pytest.raises(InputError, match="nobody"):
+        evaluate(tiny, quick, {**variants, "tuned": tmp_path / "nobody"}, tmp_path, _silent)
 
 
 def test_unknown_method_is_refused(tiny: Checkpoints, quick: Evaluate, tmp_path: Path) -> None:

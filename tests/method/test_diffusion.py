@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from lookahead.method.diffusion import NoiseSchedule, add_noise, clean_latents, noise_loss, noise_target
-from lookahead.method.guidance import classifier_free
+from lookahead.method.guidance import guided
 from lookahead.method.preview import lcm_preview
 
 TYPES = ("epsilon", "v_prediction")
@@ -82,9 +82,11 @@ def test_a_timestep_for_each_sample_is_asked_for(draw):
 
 def test_guidance_of_one_is_the_conditional_prediction(draw):
     unconditional, conditional, _ = draw
-    torch.testing.assert_close(classifier_free(unconditional, conditional, 1.0), conditional)
-    torch.testing.assert_close(classifier_free(unconditional, conditional, 0.0), unconditional)
-    torch.testing.assert_close(classifier_free(unconditional, conditional, 3.0), 3 * conditional - 2 * unconditional)
+    torch.testing.assert_close(guided(unconditional, [conditional], [1.0]), conditional)
+    torch.testing.assert_close(guided(unconditional, [], []), unconditional)
+    torch.testing.assert_close(guided(unconditional, [conditional], [3.0]), 3 * conditional - 2 * unconditional)
+    official = guided(unconditional, [conditional, 2 * conditional, -conditional], [3.0, 2.0, 2.0])
+    torch.testing.assert_close(official, (3 + 4 - 2) * conditional + (1 - 7) * unconditional)
 
 
 def test_schedule_and_formulas_agree_with_diffusers(draw):

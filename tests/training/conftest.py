@@ -1,5 +1,6 @@
 """Features of a dataset that nobody drew: the right files and shapes, random contents, for the tiny world."""
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import pyarrow as pa
@@ -8,7 +9,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from lookahead.config import Density, Lookahead, LoraScale, Train
+from lookahead.config import KV, Density, Lookahead, LoraScale, Preview, Train
 from lookahead.models.alignment import TEMPLATE
 from tests.tiny_faces import EMBEDDING
 
@@ -61,6 +62,18 @@ def features(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+def cosine(strength: float) -> Density:
+    """The official density: fixed over the training, over all timesteps."""
+    return Density(
+        kind="cosine",
+        annealing="constant",
+        strength=strength,
+        final_strength=strength,
+        timestep_min=0,
+        timestep_max=999,
+    )
+
+
 @pytest.fixture(scope="session")
 def settings() -> Train:
     """Six steps of two pairs."""
@@ -69,25 +82,53 @@ def settings() -> Train:
         batch=2,
         accumulate=2,
         learning_rate=1e-3,
+        schedule="constant",
         warmup=2,
         weight_decay=0.01,
         clip=1.0,
+        ema=0.0,
         image_drop=0.3,
-        noise_density=Density(strength=0.5),
+        text_drop=0.2,
+        noise_density=cosine(0.5),
         lookahead=Lookahead(
             weight=1.0,
-            preview="lcm",
+            preview=Preview(model="lcm", start="target", steps=1, gradient_steps=1, boundary=False),
+            landmarks="target",
+            against="reference",
             times_scale=True,
             lora_scale=LoraScale(low=0.1, high=1.0, probability_of_one=0.5, redraw_every=3),
-            density=Density(strength=0.2),
-            timestep_min=0,
-            timestep_max=999,
+            density=cosine(0.2),
         ),
+        share_timesteps=False,
+        kv=KV(enabled=False, rank=2, shared_rank=3, token_drop=0.25, learning_rate=5e-4),
         gradient_checkpointing=False,
         checkpoint_every=2,
+        checkpoints_kept=2,
         sample_every=3,
         samples=2,
         sample_steps=2,
         sample_guidance=2.0,
         seed=0,
     )
+
+
+@pytest.fixture(scope="session")
+def with_kv(settings: Train) -> Train:
+    """The same with the KV-encoder."""
+    return changed(settings, {"kv": {"enabled": True}})
+
+
+def changed(settings: Train, changes: Mapping[str, object]) -> Train:
+    """The settings with some values changed, nested as they are, and checked again."""
+    tree = settings.model_dump()
+
+    def merge(into: dict[str, object], new: Mapping[str, object]) -> None:
+        for name, value in new.items():
+            inner = into[name]
+            if isinstance(value, Mapping) and isinstance(inner, dict):
+                merge(inner, value)
+            else:
+                into[name] = value
+
+    merge(tree, changes)
+    return Train.model_validate(tree)

@@ -2,15 +2,9 @@
 
 import torch
 
-from lookahead.config import Density, LoraScale
-from lookahead.training.draws import (
-    draw_kept,
-    draw_noise,
-    generator_for,
-    lookahead_density,
-    noise_pass_density,
-    scale_at,
-)
+from lookahead.config import LoraScale
+from lookahead.training.draws import density_at, draw_both, draw_kept, generator_for, scale_at
+from tests.training.conftest import changed
 
 
 def test_generators_differ_by_purpose_seed_and_index():
@@ -31,25 +25,45 @@ def test_scale_depends_on_the_index_alone():
     assert forwards != [scale_at(settings, 1, index) for index in range(40)]
 
 
-def test_no_draw_touches_the_global_generator():
+def test_no_draw_touches_the_global_generator(settings):
     torch.manual_seed(0)
     before = torch.random.get_rng_state()
-    density = noise_pass_density(Density(strength=0.5), 1000)
-    draw_noise(torch.zeros(2, 4, 8, 8), density, generator_for("noise_pass", 0, 0))
+    draw_both(torch.zeros(2, 4, 8, 8), settings, 1000, 0.5, 0)
     draw_kept(4, 0.5, generator_for("noise_pass", 0, 1))
     assert torch.equal(torch.random.get_rng_state(), before)
 
 
 def test_noise_is_standard_and_timesteps_are_those_of_the_density(settings):
-    bounded = settings.lookahead.model_copy(update={"timestep_min": 500, "timestep_max": 600})
-    draw = draw_noise(torch.zeros(500, 4, 4, 4), lookahead_density(bounded, 1000), generator_for("x", 0, 0))
-    assert draw.t.min() >= 500 and draw.t.max() <= 600
-    assert abs(draw.noise.mean().item()) < 0.02 and abs(draw.noise.std().item() - 1) < 0.02
+    bounded = changed(settings, {"lookahead": {"density": {"timestep_min": 500, "timestep_max": 600}}})
+    draws = draw_both(torch.zeros(500, 4, 4, 4), bounded, 1000, 0.0, 0)
+    assert draws.lookahead.t.min() >= 500 and draws.lookahead.t.max() <= 600
+    assert draws.noise.t.min() < 100 and draws.noise.t.max() > 900
+    for draw in (draws.noise, draws.lookahead):
+        assert abs(draw.noise.mean().item()) < 0.02 and abs(draw.noise.std().item() - 1) < 0.02
+        assert torch.equal(draw.weight, torch.ones(500))
+    assert not torch.equal(draws.noise.noise, draws.lookahead.noise)
+
+
+def test_the_focus_is_annealed_over_the_training(settings):
+    density = settings.noise_density.model_copy(update={"annealing": "linear", "strength": 1.0, "final_strength": 0.0})
+    first, middle, last = (density_at(density, 1000, progress) for progress in (0.0, 0.5, 1.0))
+    torch.testing.assert_close(last, torch.full((1000,), 1e-3, dtype=torch.float64))
+    assert first[0] < middle[0] < last[0] and first[-1] > middle[-1] > last[-1]
+
+
+def test_shared_timesteps_differ_in_their_weights_alone(settings):
+    focused = {"lookahead": {"density": {"timestep_min": 500}}, "share_timesteps": True}
+    draws = draw_both(torch.zeros(4000, 1, 2, 2), changed(settings, focused), 1000, 0.0, 0)
+    assert torch.equal(draws.noise.t, draws.lookahead.t) and torch.equal(draws.noise.noise, draws.lookahead.noise)
+    early = draws.noise.t < 500
+    assert (draws.lookahead.weight[early] == 0).all() and (draws.noise.weight[early] == 2).all()
+    for draw in (draws.noise, draws.lookahead):
+        assert draw.weight.max() <= 2 and abs(draw.weight.mean().item() - 1) < 0.05
 
 
 def test_drop_is_a_share_of_the_samples():
     kept = draw_kept(5000, 0.1, generator_for("x", 0, 0))
-    assert kept.shape == (5000, 1, 1) and kept.dtype == torch.bool
+    assert kept.shape == (5000,) and kept.dtype == torch.bool
     assert abs(kept.float().mean().item() - 0.9) < 0.02
     assert draw_kept(100, 0.0, generator_for("x", 0, 0)).all()
     assert not draw_kept(100, 1.0, generator_for("x", 0, 0)).any()

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import math
 import os
 import shutil
 import signal
@@ -17,7 +18,8 @@ from lookahead import world
 from lookahead.config import Checkpoints, Train
 from lookahead.errors import InputError
 from lookahead.training.fit import train
-from lookahead.training.update import learning_rate
+from lookahead.training.rates import rate_factor
+from tests.training.conftest import changed
 
 WEIGHTS = Path("encoder/ip-adapter.safetensors")
 
@@ -26,18 +28,16 @@ class Killed(Exception):
     """Stands for a kill at a moment that the test chooses."""
 
 
-def run(
-    checkpoints: Checkpoints, settings: Train, features: Path, work: Path, variant="lookahead", stop=None
-) -> list[int]:
+def run(checkpoints: Checkpoints, settings: Train, features: Path, work: Path, stop=None) -> list[int]:
     steps = []
 
     def log(row, step):
         steps.append(step)
-        assert all(isinstance(value, float) for value in row.values())
+        assert all(isinstance(value, float) and math.isfinite(value) for value in row.values())
         if step == stop:
             raise Killed
 
-    train(checkpoints, settings, variant, features, work, log)
+    train(checkpoints, settings, features, work, log)
     return steps
 
 
@@ -68,7 +68,7 @@ def test_output_is_the_contract(whole, settings):
     assert names <= rows[0].keys()
     metrics = json.loads((whole / "metrics.json").read_text())
     assert metrics["steps"] == settings.steps and {"loss_noise", "distance", "parameters"} <= metrics.keys()
-    assert Image.open(whole / "samples" / "step_0006.png").size == (3 * 64, settings.samples * 64)
+    assert Image.open(whole / "samples" / "step_0006.png").size == (5 * 64, settings.samples * 64)
 
 
 def test_weights_open_with_diffusers(whole, tiny_world):
@@ -104,8 +104,8 @@ def test_a_run_killed_by_the_system_ends_the_same(whole, tiny_world, features, s
         "def log(row, step):\n"
         "    if step == 5:\n"
         "        os.kill(os.getpid(), signal.SIGKILL)\n"
-        "train(Checkpoints.model_validate_json(world), Train.model_validate_json(settings), 'lookahead',\n"
-        "      Path(features), Path(work), log)\n"
+        "train(Checkpoints.model_validate_json(world), Train.model_validate_json(settings), Path(features),\n"
+        "      Path(work), log)\n"
     )
     work = tmp_path / "work"
     command = [sys.executable, "-c", script, tiny_world.model_dump_json(), settings.model_dump_json(), features, work]
@@ -116,7 +116,7 @@ def test_a_run_killed_by_the_system_ends_the_same(whole, tiny_world, features, s
 
 
 def test_noise_only_writes_no_lookahead_figures(tiny_world, features, settings, tmp_path, whole):
-    run(tiny_world, settings, features, tmp_path / "work", variant="noise_only")
+    run(tiny_world, changed(settings, {"lookahead": {"weight": 0.0}}), features, tmp_path / "work")
     alone = list(csv.DictReader((tmp_path / "work" / "curves.csv").open()))
     both = list(csv.DictReader((whole / "curves.csv").open()))
     assert "distance" not in alone[0]
@@ -129,7 +129,7 @@ def test_state_of_another_run_is_refused(tiny_world, features, settings, tmp_pat
     work = tmp_path / "work"
     with pytest.raises(Killed):
         run(tiny_world, settings, features, work, stop=4)
-    with pytest.raises(InputError, match=r"state\.safetensors holds the state of another training"):
+    with pytest.raises(InputError, match=r"step_000002\.safetensors holds the state of another training"):
         run(tiny_world, settings.model_copy(update={"learning_rate": 2e-3}), features, work)
 
 
@@ -137,9 +137,9 @@ def test_truncated_state_is_named(tiny_world, features, settings, tmp_path):
     work = tmp_path / "work"
     with pytest.raises(Killed):
         run(tiny_world, settings, features, work, stop=4)
-    state = tmp_path / "work.resume" / "state.safetensors"
+    state = tmp_path / "work.resume" / "step_000002.safetensors"
     state.write_bytes(state.read_bytes()[:-100])
-    with pytest.raises(InputError, match=r"state\.safetensors"):
+    with pytest.raises(InputError, match=r"step_000002\.safetensors"):
         run(tiny_world, settings, features, work)
 
 
@@ -157,7 +157,49 @@ def test_a_breakdown_writes_no_weights(tiny_world, features, settings, tmp_path)
     assert not (tmp_path / "work" / WEIGHTS).exists()
 
 
-def test_learning_rate_warms_up_and_stays(settings):
-    rates = [learning_rate(settings, step) for step in range(4)]
-    assert rates == [settings.learning_rate / 2, settings.learning_rate, settings.learning_rate, settings.learning_rate]
-    assert learning_rate(settings.model_copy(update={"warmup": 0}), 0) == settings.learning_rate
+def test_learning_rates(settings):
+    factors = [rate_factor(settings, step) for step in range(6)]
+    assert factors == [0.5, 1, 1, 1, 1, 1]
+    assert rate_factor(changed(settings, {"warmup": 0}), 0) == 1
+    linear = changed(settings, {"schedule": "linear", "steps": 12, "warmup": 2})
+    assert [rate_factor(linear, step) for step in (0, 1, 2, 7)] == pytest.approx([0.5, 1, 1, 0.5])
+    cosine = changed(linear, {"schedule": "cosine"})
+    assert [rate_factor(cosine, step) for step in (2, 7, 11)] == pytest.approx(
+        [1, 0.5, (1 + math.cos(0.9 * math.pi)) / 2]
+    )
+
+
+FULL = {
+    "kv": {"enabled": True},
+    "ema": 0.9,
+    "schedule": "cosine",
+    "share_timesteps": True,
+    "noise_density": {"annealing": "linear", "final_strength": -0.5},
+}
+
+
+def test_with_everything_on_a_resumed_run_ends_the_same_bit_for_bit(tiny_world, features, settings, tmp_path):
+    """KV-encoder, running mean, schedules, annealing, shared timesteps."""
+    full = changed(settings, FULL)
+    run(tiny_world, full, features, tmp_path / "whole")
+    with pytest.raises(Killed):
+        run(tiny_world, full, features, tmp_path / "work", stop=5)
+    run(tiny_world, full, features, tmp_path / "work")
+    assert contents(tmp_path / "work") == contents(tmp_path / "whole")
+    written = load_file(tmp_path / "work" / "encoder" / "kv.safetensors")
+    assert any(t.any() for name, t in written.items() if "lora_B" in name or name.endswith("up.weight"))
+
+
+def test_the_running_mean_is_what_is_published(tiny_world, features, settings, tmp_path, whole):
+    """The same steps, and weights between those of the start and those of the end."""
+    run(tiny_world, changed(settings, {"ema": 0.9}), features, tmp_path / "work")
+    untuned = load_file(Path(tiny_world.adapter.source) / tiny_world.adapter.weight)
+    mean, last = load_file(tmp_path / "work" / WEIGHTS), load_file(whole / WEIGHTS)
+    for name, start in untuned.items():
+        assert 0 < (mean[name] - start).norm() < (last[name] - start).norm(), name
+
+
+def test_the_last_checkpoints_are_kept(tiny_world, features, settings, tmp_path):
+    run(tiny_world, settings, features, tmp_path / "work")
+    kept = sorted(path.name for path in (tmp_path / "work.resume").iterdir())
+    assert kept == ["step_000004.safetensors", "step_000006.safetensors"]

@@ -11,7 +11,6 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
-from diffusers.pipelines.stable_diffusion_xl.pipeline_stable_diffusion_xl_img2img import retrieve_latents
 from insightface.utils.face_align import norm_crop
 from numpy.typing import NDArray
 from PIL import Image
@@ -23,7 +22,15 @@ from lookahead.config import Checkpoints, Features
 from lookahead.data.shards import Pixels, keep_only, list_shards, read_pictures
 from lookahead.data.store import IMAGES, PROMPTS, TABLE, FeatureStore, open_features
 from lookahead.errors import InputError
-from lookahead.world import Pipeline, device, open_faces, open_image_encoder, open_pipeline, quiet_alignment
+from lookahead.world import (
+    Pipeline,
+    device,
+    encode_latents,
+    open_faces,
+    open_image_encoder,
+    open_pipeline,
+    quiet_alignment,
+)
 from lookahead.world.sources import check_weights
 
 __all__ = ["Encoders", "FeatureStore", "encode", "open_encoders", "open_features"]
@@ -49,18 +56,6 @@ def open_encoders(checkpoints: Checkpoints) -> Encoders:
     faces = open_faces(checkpoints.faces.loss, checkpoints.faces.detection_size)
     image_encoder, processor = open_image_encoder(checkpoints)
     return Encoders(open_pipeline(checkpoints), image_encoder, processor, faces.models["recognition"])
-
-
-@torch.no_grad()
-def encode_latents(vae: Any, pixels: Tensor) -> Tensor:
-    """Scaled latents (B, C, h, w) of pixels (B, 3, H, W) in [-1, 1]: the mean of the VAE's posterior."""
-    latents: Tensor = retrieve_latents(vae.encode(pixels.to(vae.device, vae.dtype)), sample_mode="argmax")
-    mean, deviation = getattr(vae.config, "latents_mean", None), getattr(vae.config, "latents_std", None)
-    if mean is not None and deviation is not None:
-        mean, deviation = (latents.new_tensor(part).view(1, -1, 1, 1) for part in (mean, deviation))
-        latents = (latents - mean) / deviation
-    scaled: Tensor = latents * vae.config.scaling_factor
-    return scaled
 
 
 @torch.no_grad()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -81,6 +82,19 @@ class FeatureStore:
     def embeddings(self, rows: Tensor) -> Tensor:
         """Unit face embeddings (B, E) by the recogniser of the lookahead loss."""
         return self.read("embeddings", rows)
+
+    def centroids(self, rows: Tensor) -> Tensor:
+        """The mean face (B, E), unit length, of all photos of each row's person."""
+        return self._centroids[self.table.identity[rows]]
+
+    @functools.cached_property
+    def _centroids(self) -> Tensor:
+        people = int(self.table.identity.max()) + 1
+        sums = torch.zeros(people, self._images[0]["embeddings"].shape[1])
+        for start, end, part in zip(self._starts.tolist(), self._ends.tolist(), self._images, strict=True):
+            photo = self.table.photo[start:end]
+            sums.index_add_(0, self.table.identity[start:end][photo], part["embeddings"][photo].float())
+        return torch.nn.functional.normalize(sums, dim=1)
 
     def landmarks(self, rows: Tensor) -> Tensor:
         """Five landmarks (B, 5, 2) in pixels of the picture."""

@@ -19,10 +19,14 @@ from lookahead.evaluation.metrics import METHODS, Metrics, flatten, rows_of, sca
 from lookahead.evaluation.pictures import Conditions, draw_pictures, read_pictures
 from lookahead.evaluation.plan import Plan, make_plan
 from lookahead.evaluation.portraits import Person, read_people, read_photo
+from lookahead.evaluation.previews import measure_previews, save_previews
 from lookahead.evaluation.report import Findings, write_report
-from lookahead.evaluation.sampling import encode_photos, encode_prompts, prepare
 from lookahead.evaluation.scoring import embed_texts
-from lookahead.world import Pipeline, attach_adapter, open_image_encoder, open_pipeline, open_scorer
+from lookahead.models.adapter import ADAPTER_FILE
+from lookahead.models.kv_encoder import KV_FILE, open_kv_encoder
+from lookahead.sampling.conditions import Condition, embed_prompts, encode_photos, reference_latents
+from lookahead.sampling.loop import Sampler, image_guidance, prepare
+from lookahead.world import Pipeline, attach_adapter, detach_adapter, open_image_encoder, open_pipeline, open_scorer
 
 PICTURES = "pictures"
 
@@ -32,13 +36,13 @@ def evaluate(
 ) -> None:
     """Compare the untuned adapter, the noise-only and the lookahead-tuned one on people never seen (design, section 5).
 
-    Writes `metrics.json`, `protocol.json`, `per_image.parquet`, `report.html`, `grids/` and `pictures/` into `work`;
-    pictures that `work` holds already are kept, so a killed evaluation goes on.
+    Writes `metrics.json`, `protocol.json`, `per_image.parquet`, `previews.csv`, `report.html`, `grids/` and `pictures/`
+    into `work`; pictures that `work` holds already are kept, so a killed evaluation goes on.
 
     Args:
         checkpoints: the world.
         settings: the protocol.
-        variants: adapter file by method (METHODS); None is the world's untuned adapter.
+        variants: encoder folder by method (METHODS); None is the world's untuned adapter.
         work: the folder to write to.
         log: receives every number of `metrics.json` by its dotted name.
 
@@ -49,13 +53,15 @@ def evaluate(
     people = read_people(Path(settings.portraits), settings.people)
     plan = make_plan(read_prompts(settings.prompts), settings)
     judges = _judges(checkpoints, people, plan)
-    _draw(checkpoints, settings, variants, people, plan, work / PICTURES)
+    conditions = _draw(checkpoints, settings, variants, people, plan, work / PICTURES)
+    previews = measure_previews(checkpoints, settings, people, conditions, judges.faces)
+    save_previews(previews, work / "previews.csv")
     table = _judge(plan, judges, settings.batch, work)
     metrics = _metrics(table, judges, settings)
     write_json(work / "metrics.json", rows_of(metrics))
     protocol = _protocol(settings, people, plan)
     write_json(work / "protocol.json", protocol)
-    write_report(Findings(people, plan, table, metrics, protocol, settings), work / PICTURES, work)
+    write_report(Findings(people, plan, table, previews, metrics, protocol, settings), work / PICTURES, work)
     log(flatten(metrics), 0)
 
 
@@ -63,8 +69,8 @@ def _check(variants: Mapping[str, Path | None]) -> None:
     if set(variants) != set(METHODS):
         raise InputError(f"the evaluation compares {', '.join(METHODS)}; it was given {', '.join(sorted(variants))}")
     for method, path in variants.items():
-        if path is not None and not path.is_file():
-            raise InputError(f"{path}, the adapter of {method}, does not exist: train it first (`lookahead train`)")
+        if path is not None and not (path / ADAPTER_FILE).is_file():
+            raise InputError(f"{path}, the encoder of {method}, does not exist: train it first (`lookahead train`)")
 
 
 def _judges(checkpoints: Checkpoints, people: list[Person], plan: Plan) -> Judges:
@@ -80,20 +86,38 @@ def _draw(
     people: list[Person],
     plan: Plan,
     folder: Path,
-) -> None:
+) -> Conditions:
     pipe = open_pipeline(checkpoints)
-    conditions = _conditions(checkpoints, pipe, people, plan)
+    conditions = encode_conditions(checkpoints, pipe, people, plan)
     for method in METHODS:
-        attach_adapter(pipe, variants[method] or checkpoints)
-        prepare(pipe, settings)
-        draw_pictures(pipe, plan, conditions, settings, folder / method)
+        sampler = open_sampler(checkpoints, pipe, settings, variants[method])
+        draw_pictures(sampler, plan, conditions, settings.batch, folder / method)
+    return conditions
 
 
-def _conditions(checkpoints: Checkpoints, pipe: Pipeline, people: list[Person], plan: Plan) -> Conditions:
-    text, pooled, free_text, free_pooled = encode_prompts(pipe, [prompt for row in plan.prompts for prompt in row])
+def open_sampler(checkpoints: Checkpoints, pipe: Pipeline, settings: Evaluate, encoder: Path | None) -> Sampler:
+    """The pipeline with a trained encoder, the folder that training wrote, or with the untuned adapter.
+
+    Raises:
+        InputError: a file of the encoder is damaged or does not fit.
+    """
+    trained_kv = None if encoder is None else encoder / KV_FILE
+    detach_adapter(pipe)
+    kv = open_kv_encoder(trained_kv, pipe.unet) if trained_kv is not None and trained_kv.is_file() else None
+    attach_adapter(pipe, checkpoints if encoder is None else encoder / ADAPTER_FILE)
+    guidance = image_guidance(settings.guidance) if kv is None else settings.kv_guidance
+    return prepare(pipe, settings.sampler, settings.steps, settings.adapter_scale, guidance, kv)
+
+
+def encode_conditions(checkpoints: Checkpoints, pipe: Pipeline, people: list[Person], plan: Plan) -> Conditions:
+    """Everything that the U-Net and the KV-encoder are told of every person and prompt.
+
+    A portrait's scene is not known: the KV-encoder is told the first one, in the plain style.
+    """
+    prompts, free = embed_prompts(pipe, [prompt for row in plan.prompts for prompt in row])
     photos = [Image.fromarray(read_photo(person.reference)) for person in people]
     image, free_image = encode_photos(*open_image_encoder(checkpoints), photos)
-    return Conditions(text, pooled, image, free_text, free_pooled, free_image)
+    return Conditions(prompts, image, Condition(free, free_image), reference_latents(pipe, photos))
 
 
 def _judge(plan: Plan, judges: Judges, batch: int, work: Path) -> pd.DataFrame:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+import pandas as pd
+from matplotlib import colormaps
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
@@ -52,6 +54,27 @@ def save_breakdown(by_style: dict[str, Metrics], by_scene: dict[str, Metrics], p
         _dress(axis, f"Identity {title}")
         axis.grid(axis="y", color=_LINE, linewidth=0.8)
     axes[0].legend(edgecolor="none", framealpha=1, fontsize=8.5)
+    _save(figure, path)
+
+
+def save_preview_curves(table: pd.DataFrame, path: Path) -> None:
+    """Recognisability and error of one-step previews over the timestep, one curve a strength of the fast child."""
+    figure = Figure(figsize=(10.4, 3.6), layout="constrained")
+    left, right = figure.subplots(1, 2)
+    scales = sorted(table["scale"].unique())
+    for number, scale in enumerate(scales):
+        rows = table[table["scale"] == scale].sort_values("t")
+        colour = colormaps["viridis"](0.9 * (1 - number / max(1, len(scales) - 1)))
+        label = "base: naive x0" if scale == 0 else f"LCM child at α = {scale:g}"
+        left.plot(rows["t"], rows["identity"], "o-", color=colour, markersize=4, label=label)
+        if scale in (scales[0], scales[-1]):
+            left.fill_between(rows["t"], rows["identity_low"], rows["identity_high"], color=colour, alpha=0.15, lw=0)
+        right.plot(rows["t"], rows["error"], "o-", color=colour, markersize=4, label=label)
+    for axis, title in ((left, "Recognised as the reference (cosine)"), (right, "Squared error to the noised photo")):
+        axis.set_xlabel("timestep t (999: pure noise)", fontsize=9)
+        axis.grid(color=_LINE, linewidth=0.8)
+        _dress(axis, title)
+    right.legend(edgecolor="none", framealpha=1, fontsize=8.5)
     _save(figure, path)
 
 

@@ -15,58 +15,68 @@ from torch import Tensor
 from tqdm import tqdm
 
 from lookahead.artifacts import write_parquet
-from lookahead.config import Evaluate
 from lookahead.errors import InputError
 from lookahead.evaluation.plan import Plan, Shot
-from lookahead.evaluation.sampling import Condition, draw
-from lookahead.world import Pipeline
+from lookahead.sampling.conditions import Condition, Prompt, Reference
+from lookahead.sampling.loop import Sampler, draw
 
 
 @dataclass(frozen=True)
 class Conditions:
-    """The conditions of every prompt and person, computed once; `free_*` are the unconditional ones, (1, ...) each.
+    """The conditions of every prompt and person, computed once.
 
-    `text` (S·C, L, D) and `pooled` (S·C, P) are in the order of the plan's prompts; `image` is (P, T, D).
+    `prompts` (S·C, ...) are in the order of the plan's; `image` (P, S, D) and `latents` (P, C, h, w) are of the
+    reference photos; `free` (1, ...) is the unconditional one.
     """
 
-    text: Tensor
-    pooled: Tensor
+    prompts: Prompt
     image: Tensor
-    free_text: Tensor
-    free_pooled: Tensor
-    free_image: Tensor
+    free: Condition
+    latents: Tensor
 
     def given(self, plan: Plan, shots: list[Shot]) -> Condition:
         """The conditions of some shots."""
         prompt = torch.tensor([plan.prompt_number(shot) for shot in shots])
-        person = torch.tensor([shot.person for shot in shots])
-        return Condition(self.text[prompt], self.pooled[prompt], self.image[person])
+        return Condition(self.prompts.map(lambda every: every[prompt]), self.image[self._people(shots)])
 
-    def free(self, count: int) -> Condition:
-        """The unconditional ones, `count` times."""
-        parts = (self.free_text, self.free_pooled, self.free_image)
-        return Condition(*(part.expand(count, *part.shape[1:]) for part in parts))
+    def reference(self, shots: list[Shot]) -> Reference:
+        """What the KV-encoder sees in some shots: the photo, and the prompt of a photo in the first scene."""
+        plain = self.prompts.map(lambda every: every[:1].expand(len(shots), *every.shape[1:]))
+        return Reference(self.latents[self._people(shots)], plain)
+
+    def alone(self, people: list[int]) -> Condition:
+        """The reference of some people, with the prompt of a photo in the first scene."""
+        plain = self.prompts.map(lambda every: every[:1].expand(len(people), *every.shape[1:]))
+        return Condition(plain, self.image[torch.tensor(people)])
+
+    def nothing(self, count: int) -> Condition:
+        """The unconditional one, `count` times."""
+        return self.free.map(lambda one: one.expand(count, *one.shape[1:]))
+
+    def _people(self, shots: list[Shot]) -> Tensor:
+        return torch.tensor([shot.person for shot in shots])
 
 
-def draw_pictures(pipe: Pipeline, plan: Plan, conditions: Conditions, settings: Evaluate, folder: Path) -> None:
+def draw_pictures(sampler: Sampler, plan: Plan, conditions: Conditions, batch: int, folder: Path) -> None:
     """Draw every shot of the plan into shards `<folder>/00000.parquet`, one a batch; shards that exist are kept.
 
     Args:
-        pipe: a prepared pipeline with the method's adapter.
+        sampler: ready to draw, with the method's adapter.
         plan: the shots.
         conditions: of the plan's prompts and people.
-        settings: batch, steps, guidance.
+        batch: shots drawn at once.
         folder: the method's own; its name is shown on the progress bar.
     """
     for stray in folder.glob(".*"):  # what a killed run had half written
         stray.unlink()
     with tqdm(total=len(plan.shots), desc=f"drawing, {folder.name}", unit="picture") as bar:
-        for number, start in enumerate(range(0, len(plan.shots), settings.batch)):
-            shots = plan.shots[start : start + settings.batch]
+        for number, start in enumerate(range(0, len(plan.shots), batch)):
+            shots = plan.shots[start : start + batch]
             path = folder / f"{number:05d}.parquet"
             if not path.exists():
                 seeds = [shot.seed for shot in shots]
-                pixels = draw(pipe, conditions.given(plan, shots), conditions.free(len(shots)), seeds, settings)
+                given, free = conditions.given(plan, shots), conditions.nothing(len(shots))
+                pixels = draw(sampler, given, free, seeds, conditions.reference(shots))
                 write_parquet(path, _shard(range(start, start + len(shots)), pixels))
             bar.update(len(shots))
 

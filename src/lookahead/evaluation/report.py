@@ -15,7 +15,7 @@ from PIL import Image
 
 from lookahead.artifacts import atomic
 from lookahead.config import Evaluate
-from lookahead.evaluation.figures import COMPARED, NAMES, save_breakdown, save_overview
+from lookahead.evaluation.figures import COMPARED, NAMES, save_breakdown, save_overview, save_preview_curves
 from lookahead.evaluation.glossary import MEANINGS, SCALE
 from lookahead.evaluation.grids import people_lines, save_grid, thumbnail
 from lookahead.evaluation.metrics import METHODS, METRICS, Metrics, breakdown
@@ -35,6 +35,7 @@ class Findings:
     people: list[Person]
     plan: Plan
     table: pd.DataFrame
+    previews: pd.DataFrame
     metrics: Metrics
     protocol: Mapping[str, object]
     settings: Evaluate
@@ -55,12 +56,14 @@ def write_report(findings: Findings, pictures: Path, work: Path) -> None:
     save_grid(people_lines(shown, findings.plan, drawn, settings.photo_prompts), grids / "people.png")
     save_overview(findings.metrics, grids / "overview.png")
     save_breakdown(groups["style"], groups["scene"], grids / "styles_and_scenes.png")
+    save_preview_curves(findings.previews, grids / "previews.png")
     page = _template().render(
         findings=findings,
         verdict=verdict(findings.metrics["gain"]),
         albums=[_album(number, person, findings, drawn) for number, person in enumerate(shown)],
         groups=groups,
         overview=_inline((grids / "overview.png").read_bytes(), "png"),
+        preview_curves=_inline((grids / "previews.png").read_bytes(), "png"),
         by_group=_inline((grids / "styles_and_scenes.png").read_bytes(), "png"),
     )
     with atomic(work / "report.html") as path:

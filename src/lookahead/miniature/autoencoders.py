@@ -17,6 +17,7 @@ from lookahead.miniature.pool import Pool
 LATENT_CHANNELS = 8  # four blur the eyes: 24.7 dB after as many steps
 KL_WEIGHT = 1e-3
 GRADIENT_WEIGHT = 1.0  # keeps eyes and outlines sharp
+SCALE_WEIGHT = 0.5  # of decoding halved latents to the halved picture
 CROP = 32  # pixels: three steps in four see crops, which cost a quarter; the fourth keeps whole pictures' statistics
 
 
@@ -61,7 +62,11 @@ def reconstruction_loss(made: Tensor, pixels: Tensor) -> Tensor:
 
 
 def build_vae(pool: Pool, part: Part, out: Path, work: Path, log: Log) -> None:
-    """Train the base model's autoencoder and save it with latents of zero mean and unit variance in every channel."""
+    """Train the base model's autoencoder and save it with latents of zero mean and unit variance in every channel.
+
+    Halved latents have to decode to the halved picture, which keeps the latents smooth, and so easy for a small U-Net
+    to denoise (scale equivariance, arXiv 2502.14831).
+    """
     torch.manual_seed(part.seed)
     vae = new_vae().to(memory_format=torch.channels_last)
 
@@ -69,9 +74,11 @@ def build_vae(pool: Pool, part: Part, out: Path, work: Path, log: Log) -> None:
         pixels = _pictures_or_crops(pool, part.batch, step, generator)
         with torch.autocast("cpu", torch.bfloat16):
             posterior = vae.encode(pixels.contiguous(memory_format=torch.channels_last)).latent_dist
-            made = vae.decode(posterior.sample(generator)).sample
+            latents = posterior.sample(generator)
+            made, small = vae.decode(latents).sample, vae.decode(F.avg_pool2d(latents, 2)).sample
         return (
             reconstruction_loss(made.float(), pixels)
+            + SCALE_WEIGHT * reconstruction_loss(small.float(), F.avg_pool2d(pixels, 2))
             + KL_WEIGHT * posterior.kl().float().mean() / posterior.mean[0].numel()
         )
 

@@ -55,12 +55,12 @@ def new_scheduler() -> EulerDiscreteScheduler:
 
 
 def new_unet() -> UNet2DConditionModel:
-    """An untrained U-Net of 4.2 M parameters with SDXL's conditioning."""
+    """An untrained U-Net of 4.8 M parameters with SDXL's conditioning."""
     return UNet2DConditionModel(
         sample_size=16,
         in_channels=LATENT_CHANNELS,
         out_channels=LATENT_CHANNELS,
-        block_out_channels=(32, 64, 128),
+        block_out_channels=(64, 64, 128),
         layers_per_block=1,
         down_block_types=("DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),
         up_block_types=("CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"),

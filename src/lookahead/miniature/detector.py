@@ -19,6 +19,7 @@ STRIDES = (8, 16, 32)
 ANCHORS = 2  # a cell; insightface expects two
 SIZES = ((0.0, 34.0), (26.0, 46.0), (38.0, 1e9))  # pixels: faces that each stride answers for, overlapping
 OUTPUTS = 1 + 4 + 10  # score, box, landmarks
+LANDMARK_WEIGHT = 12.0  # alignment, and so every embedding, hangs on them
 
 
 def _conv(before: int, after: int, stride: int) -> nn.Sequential:
@@ -88,12 +89,15 @@ def stride_loss(
     own = (distance <= 0.75) & face[:, None]
     near = (distance < 1.5) & face[:, None] & ~own  # a face of another stride's size is none of this one's
     score = F.binary_cross_entropy_with_logits(rows[:, :, 0], own.float(), reduction="none")
-    loss = (score * ~near).sum() / own.sum().clamp(min=1)
+    count = own.sum().clamp(min=1)  # a batch may hold no face of this stride's size
+    loss = (score * ~near).sum() / count
     sample, cell = own.nonzero(as_tuple=True)
     place, found = anchors[cell], rows[sample, cell]
     box = torch.cat([place - boxes[sample, :2], boxes[sample, 2:] - place], 1) / stride
     points = ((landmarks[sample] - place[:, None]) / stride).flatten(1)
-    return loss + F.smooth_l1_loss(found[:, 1:5], box, beta=0.2) + 3 * F.smooth_l1_loss(found[:, 5:], points, beta=0.1)
+    box_loss = F.smooth_l1_loss(found[:, 1:5], box, beta=0.2, reduction="sum") / (4 * count)
+    landmark_loss = F.smooth_l1_loss(found[:, 5:], points, beta=0.1, reduction="sum") / (10 * count)
+    return loss + box_loss + LANDMARK_WEIGHT * landmark_loss
 
 
 def build_detector(faces: Faces, part: Part, outs: Sequence[Path], work: Path, log: Log) -> None:

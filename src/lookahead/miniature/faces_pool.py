@@ -16,7 +16,7 @@ from lookahead.miniature.words import SCENES, STYLES
 PEOPLE = 2400
 PHOTOS = 3
 PICTURES = 6  # a person: the first PHOTOS are photos, the others drawings and paintings
-WIDE = 7000  # pictures for the detector, every one of another person
+WIDE = 21_000  # pictures for the detector, every one of another person; of 7,000 it learnt the landmarks by heart
 EMPTY = 1500  # pictures without a face
 _PEOPLE_A_SHARD = 200
 

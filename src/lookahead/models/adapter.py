@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from lookahead.artifacts import save_tensors
 from lookahead.errors import InputError
 
+ADAPTER_FILE = "ip-adapter.safetensors"
 # diffusers' names inside one layer of the resampler, and the numbers that IP-Adapter's nn.Sequential gives them
 _LAYER_NAMES = {
     "ln0": "0.norm1",

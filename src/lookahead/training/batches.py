@@ -2,52 +2,85 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import torch
 from torch import Generator, Tensor
 
+from lookahead.config import Train
 from lookahead.data.pairs import draw_pairs
 from lookahead.data.store import FeatureStore
-from lookahead.training.step import Batch
+from lookahead.sampling.conditions import Condition, Prompt, Reference
+from lookahead.training.draws import draw_kept
 from lookahead.world import device
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Pairs of a target and a reference, B of them: everything that the losses need, encoded in advance."""
+
+    rows: Tensor  # (B,) of the targets in the features
+    latents: Tensor  # (B, C, h, w), target
+    landmarks: Tensor  # (B, 5, 2) pixels, target
+    condition: Condition  # the target's prompt, without the name, and the reference's image features
+    reference: Reference  # what the KV-encoder sees
+    embeddings: Tensor  # (B, E) unit: whom the preview should show
 
 
 def _float(tensor: Tensor) -> Tensor:
     return tensor.to(device(), torch.float32)
 
 
-def load_pairs(store: FeatureStore, targets: Tensor, references: Tensor) -> Batch:
-    """The features of targets and references, rows (B,) each, in float32 on the device."""
-    prompt_embeds, pooled = store.prompt_embeds(targets)
+def _prompt(store: FeatureStore, rows: Tensor) -> Prompt:
+    return Prompt(*store.prompt_embeds(rows)).map(_float)
+
+
+def load_pairs(store: FeatureStore, targets: Tensor, references: Tensor, against: str = "reference") -> Batch:
+    """The features of targets and references, rows (B,) each, in float32 on the device.
+
+    `against` says whom previews are compared with: the face of the "reference", or the "centroid" of all photos of the
+    person.
+    """
+    wanted = store.centroids(references) if against == "centroid" else store.embeddings(references)
     return Batch(
+        rows=targets,
         latents=_float(store.latents(targets)),
         landmarks=_float(store.landmarks(targets)),
-        prompt_embeds=_float(prompt_embeds),
-        pooled=_float(pooled),
-        image_features=_float(store.image_features(references)),
-        embeddings=_float(store.embeddings(references)),
+        condition=Condition(_prompt(store, targets), _float(store.image_features(references))),
+        reference=Reference(_float(store.latents(references)), _prompt(store, references)),
+        embeddings=_float(wanted),
     )
 
 
-def draw_batch(store: FeatureStore, count: int, generator: Generator) -> Batch:
+def draw_batch(store: FeatureStore, count: int, generator: Generator, against: str = "reference") -> Batch:
     """`count` pairs: the target any picture, the reference another photo of its person (official release).
 
     Raises:
         InputError: nobody has two photos.
     """
-    return load_pairs(store, *draw_pairs(store.table, count, generator))
+    return load_pairs(store, *draw_pairs(store.table, count, generator), against)
 
 
-def no_image(store: FeatureStore) -> Tensor:
-    """What the image adapter reads where there is no reference, (1, S, D): features of a picture of zeros."""
-    return _float(store.prompts.null_image_features)
+def nothing(store: FeatureStore, count: int) -> Condition:
+    """No prompt and no image, `count` times: what the base sees where a condition is dropped, and when guiding."""
+    prompts = store.prompts
+    empty = Condition(Prompt(prompts.empty_prompt_embeds, prompts.empty_pooled), prompts.null_image_features)
+    return empty.map(lambda one: _float(one).expand(count, *one.shape[1:]))
 
 
-def no_prompt(store: FeatureStore, count: int) -> tuple[Tensor, Tensor]:
-    """Tokens (count, L, C) and pooled embedding (count, P) of no prompt."""
-    tokens, pooled = _float(store.prompts.empty_prompt_embeds), _float(store.prompts.empty_pooled)
-    return tokens.expand(count, -1, -1), pooled.expand(count, -1)
+def where_kept(given: Tensor, empty: Tensor, kept: Tensor) -> Tensor:
+    """`given` (B, ...) where `kept` (B,) is true, else `empty`."""
+    return torch.where(kept.to(given.device).view(-1, *[1] * (given.ndim - 1)), given, empty)
 
 
-def without_some(features: Tensor, null: Tensor, kept: Tensor) -> Tensor:
-    """Image features (B, S, D), those of no image where `kept` (B, 1, 1) is false."""
-    return torch.where(kept.to(features.device), features, null)
+def with_drops(store: FeatureStore, condition: Condition, settings: Train, generator: Generator) -> Condition:
+    """The condition with some samples' image tokens dropped, and some samples' prompts (as IP-Adapter)."""
+    count = len(condition.image)
+    empty = nothing(store, count)
+    image_kept = draw_kept(count, settings.image_drop, generator)
+    text_kept = draw_kept(count, settings.text_drop, generator)
+    prompt = Prompt(
+        where_kept(condition.prompt.tokens, empty.prompt.tokens, text_kept),
+        where_kept(condition.prompt.pooled, empty.prompt.pooled, text_kept),
+    )
+    return Condition(prompt, where_kept(condition.image, empty.image, image_kept))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -16,46 +17,63 @@ Curves = list[dict[str, float]]  # one row a step, the same columns in each
 _MOMENTS = ("exp_avg", "exp_avg_sq")
 
 
-def save_checkpoint(
-    path: Path, run: str, weights: Mapping[str, nn.Parameter], optimiser: torch.optim.AdamW, curves: Curves
-) -> None:
-    """Write the state after `len(curves)` steps, at least one, of the run that `run` identifies; atomic.
+@dataclass(frozen=True)
+class State:
+    """What a checkpoint holds besides the curves; `average` is empty without EMA."""
+
+    weights: Mapping[str, nn.Parameter]
+    average: Mapping[str, Tensor]
+    optimiser: torch.optim.AdamW
+
+
+def checkpoints(folder: Path) -> list[Path]:
+    """The checkpoints of a training, the oldest first."""
+    return sorted(folder.glob("step_[0-9]*.safetensors"))
+
+
+def save_checkpoint(folder: Path, run: str, state: State, curves: Curves, kept: int) -> None:
+    """Write the state after `len(curves)` steps, at least one, of the run that `run` identifies, and keep the last few.
 
     Raises:
-        InputError: the disk is full; the previous checkpoint stays.
+        InputError: the disk is full; the previous checkpoints stay.
     """
-    tensors = {f"weight/{name}": weight.detach() for name, weight in weights.items()}
-    for name, weight in weights.items():
-        tensors |= {f"{moment}/{name}": optimiser.state[weight][moment] for moment in _MOMENTS}
+    tensors = {f"weight/{name}": weight.detach() for name, weight in state.weights.items()}
+    tensors |= {f"average/{name}": average for name, average in state.average.items()}
+    for name, weight in state.weights.items():
+        tensors |= {f"{moment}/{name}": state.optimiser.state[weight][moment] for moment in _MOMENTS}
     tensors["curves"] = torch.tensor([list(row.values()) for row in curves], dtype=torch.float64)
     metadata = {"run": run, "columns": json.dumps(list(curves[0]))}
+    path = folder / f"step_{len(curves):06d}.safetensors"
     save_tensors(path, {name: tensor.cpu().contiguous() for name, tensor in tensors.items()}, metadata)
+    for old in checkpoints(folder)[:-kept]:
+        old.unlink()
 
 
-def _restore_optimiser(optimiser: torch.optim.AdamW, names: list[str], tensors: dict[str, Tensor], step: int) -> None:
-    state = {
-        number: {"step": torch.tensor(float(step))} | {moment: tensors[f"{moment}/{name}"] for moment in _MOMENTS}
-        for number, name in enumerate(names)
-    }
-    optimiser.load_state_dict({"state": state, "param_groups": optimiser.state_dict()["param_groups"]})
+def _restore_optimiser(state: State, tensors: dict[str, Tensor], step: int) -> None:
+    for name, weight in state.weights.items():
+        moments = {moment: tensors[f"{moment}/{name}"].to(weight.device) for moment in _MOMENTS}
+        state.optimiser.state[weight] = {"step": torch.tensor(float(step))} | moments
 
 
-def load_checkpoint(path: Path, run: str, weights: Mapping[str, nn.Parameter], optimiser: torch.optim.AdamW) -> Curves:
-    """Restore the state in place and return the curves so far; without a file nothing happens, and they are empty.
-
-    The optimiser must have been made from `weights.values()`, in this order.
+def load_checkpoint(folder: Path, run: str, state: State) -> Curves:
+    """Restore the newest state in place and return the curves so far; without a checkpoint they are empty.
 
     Raises:
         InputError: the file is damaged, or belongs to a run with other parameters.
     """
-    if not path.exists():
+    found = checkpoints(folder)
+    if not found:
         return []
-    tensors, metadata = load_tensors(path)
-    if metadata.get("run") != run or any(f"weight/{name}" not in tensors for name in weights):
-        raise InputError(f"{path} holds the state of another training: remove it to start from the beginning")
+    tensors, metadata = load_tensors(found[-1])
+    if metadata.get("run") != run or any(f"weight/{name}" not in tensors for name in state.weights):
+        raise InputError(
+            f"{found[-1]} holds the state of another training: remove {folder} to start from the beginning"
+        )
     with torch.no_grad():
-        for name, weight in weights.items():
+        for name, weight in state.weights.items():
             weight.copy_(tensors[f"weight/{name}"])
+        for name, average in state.average.items():
+            average.copy_(tensors[f"average/{name}"])
     rows = tensors["curves"].tolist()
-    _restore_optimiser(optimiser, list(weights), tensors, len(rows))
+    _restore_optimiser(state, tensors, len(rows))
     return [dict(zip(json.loads(metadata["columns"]), row, strict=True)) for row in rows]

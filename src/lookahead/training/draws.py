@@ -8,17 +8,26 @@ from dataclasses import dataclass
 import torch
 from torch import Generator, Tensor
 
-from lookahead.config import Density, Lookahead, LoraScale
-from lookahead.method.annealing import cosine_density, draw_timesteps
+from lookahead.config import Density, LoraScale, Train
+from lookahead.method.annealing import annealed, draw_timesteps, importance, mixture, timestep_density
 from lookahead.method.lora_scale import draw_scale
 
 
 @dataclass(frozen=True)
 class NoiseDraw:
-    """Timesteps (B,), int64, and the noise (B, C, h, w) of one pass."""
+    """Timesteps (B,), int64, the noise (B, C, h, w) of one pass, and what each sample's loss counts, (B,)."""
 
     t: Tensor
     noise: Tensor
+    weight: Tensor
+
+
+@dataclass(frozen=True)
+class Draws:
+    """The draws of both losses of a micro-batch; with shared timesteps they differ in their weights alone."""
+
+    noise: NoiseDraw
+    lookahead: NoiseDraw
 
 
 def generator_for(purpose: str, seed: int, index: int) -> Generator:
@@ -27,21 +36,36 @@ def generator_for(purpose: str, seed: int, index: int) -> Generator:
     return torch.Generator().manual_seed(int.from_bytes(digest[:8], "big"))
 
 
+def density_at(density: Density, timesteps: int, progress: float) -> Tensor:
+    """The density (timesteps,) after a share of the training, its strength annealed (§4.3)."""
+    strength = annealed(density.annealing, density.strength, density.final_strength, progress)
+    return timestep_density(density.kind, strength, timesteps, density.timestep_min, density.timestep_max)
+
+
 def draw_noise(latents: Tensor, density: Tensor, generator: Generator) -> NoiseDraw:
     """Timesteps by a density (T,), and Gaussian noise like the latents (§3)."""
     t = draw_timesteps(density, len(latents), generator)
     noise = torch.randn(latents.shape, generator=generator)
-    return NoiseDraw(t.to(latents.device), noise.to(latents.device))
+    return NoiseDraw(t.to(latents.device), noise.to(latents.device), torch.ones(len(t), device=latents.device))
 
 
-def noise_pass_density(density: Density, timesteps: int) -> Tensor:
-    """The noise pass sees every timestep (§3)."""
-    return cosine_density(density.strength, timesteps, 0, timesteps - 1)
+def draw_both(latents: Tensor, settings: Train, timesteps: int, progress: float, index: int) -> Draws:
+    """The draws of micro-batch `index`.
 
-
-def lookahead_density(lookahead: Lookahead, timesteps: int) -> Tensor:
-    """The lookahead pass sees the timesteps between its bounds (§4.3)."""
-    return cosine_density(lookahead.density.strength, timesteps, lookahead.timestep_min, lookahead.timestep_max)
+    With `share_timesteps` both losses see the same t, from the mixture of their densities, and the same noise; the
+    weights keep each loss's mean what it would be with draws of its own (tested to be unbiased).
+    """
+    of_noise = density_at(settings.noise_density, timesteps, progress)
+    of_lookahead = density_at(settings.lookahead.density, timesteps, progress)
+    if not settings.share_timesteps:
+        return Draws(
+            draw_noise(latents, of_noise, generator_for("noise_pass", settings.seed, index)),
+            draw_noise(latents, of_lookahead, generator_for("lookahead_pass", settings.seed, index)),
+        )
+    both = mixture(of_noise, of_lookahead)
+    draw = draw_noise(latents, both, generator_for("shared_pass", settings.seed, index))
+    weights = (importance(density, both, draw.t.cpu()).to(latents.device) for density in (of_noise, of_lookahead))
+    return Draws(*(NoiseDraw(draw.t, draw.noise, weight) for weight in weights))
 
 
 def scale_at(settings: LoraScale, seed: int, index: int) -> float:
@@ -51,5 +75,5 @@ def scale_at(settings: LoraScale, seed: int, index: int) -> float:
 
 
 def draw_kept(count: int, drop: float, generator: Generator) -> Tensor:
-    """Which samples keep their image tokens, bool (count, 1, 1); the rest learn to do without (as IP-Adapter)."""
-    return torch.rand(count, 1, 1, generator=generator) >= drop
+    """Which samples keep a condition, bool (count,); the rest learn to do without (as IP-Adapter)."""
+    return torch.rand(count, generator=generator) >= drop

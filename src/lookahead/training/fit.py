@@ -3,81 +3,106 @@
 from __future__ import annotations
 
 import csv
+import math
+import time
 from pathlib import Path
 
+import torch
 from tqdm import tqdm
 
 from lookahead.artifacts import Log, atomic, digest, write_json
-from lookahead.config import Checkpoints, Train, Variant
-from lookahead.models.adapter import save_adapter
-from lookahead.training.checkpoint import Curves, load_checkpoint, save_checkpoint
+from lookahead.config import Checkpoints, Train
+from lookahead.models.adapter import ADAPTER_FILE, save_adapter
+from lookahead.models.kv_encoder import KV_FILE, save_kv_encoder
+from lookahead.training.checkpoint import Curves, State, load_checkpoint, save_checkpoint
+from lookahead.training.losses import Row, mean_row
 from lookahead.training.samples import draw_samples
-from lookahead.training.update import Row, Training, open_training, train_step
+from lookahead.training.setup import Training, open_training
+from lookahead.training.update import train_step
 
 
-def fit(training: Training, run: str, work: Path, state: Path, log: Log) -> Curves:
-    """Train to the last step from wherever `state` left off; samples go to `work`.
+def fit(training: Training, run: str, work: Path, folder: Path, log: Log) -> Curves:
+    """Train to the last step from wherever the checkpoints in `folder` left off; samples go to `work`.
 
     Raises:
         InputError: as `train_step` and `load_checkpoint`, or a file cannot be written.
     """
     settings = training.settings
-    curves = load_checkpoint(state, run, training.weights, training.optimiser)
-    bar = tqdm(total=settings.steps, initial=len(curves), desc=f"training {training.variant}")
+    state = State(training.weights, training.average, training.optimiser)
+    curves = load_checkpoint(folder, run, state)
+    bar = tqdm(total=settings.steps, initial=len(curves), desc=work.name, unit="step")
     while True:
         done = len(curves)
         # The sample comes first: killed between the two, a resumed run draws it again.
         if done % settings.sample_every == 0 or done == settings.steps:
-            path = work / "samples" / f"step_{done:04d}.png"
-            draw_samples(training.pipe, training.networks, training.store, settings, path)
+            draw_samples(training, work / "samples" / f"step_{done:04d}.png")
         if done and (done % settings.checkpoint_every == 0 or done == settings.steps):
-            save_checkpoint(state, run, training.weights, training.optimiser, curves)
+            save_checkpoint(folder, run, state, curves, settings.checkpoints_kept)
         if done == settings.steps:
             break
+        started = time.monotonic()
         curves.append(train_step(training, done))
-        log(curves[-1], done + 1)
+        speed = settings.batch * settings.accumulate / (time.monotonic() - started)
+        log(finite(curves[-1]) | {"images_per_second": speed}, done + 1)
         bar.update()
         bar.set_postfix({name: f"{curves[-1][name]:.3f}" for name in ("loss_noise", "distance") if name in curves[-1]})
     bar.close()
     return curves
 
 
+def finite(row: Row) -> Row:
+    """The figures that are there: a range of timesteps may have had no sample."""
+    return {name: value for name, value in row.items() if math.isfinite(value)}
+
+
 def _write_curves(path: Path, curves: Curves) -> None:
     with atomic(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, ["step", *curves[0]], lineterminator="\n")
         writer.writeheader()
-        writer.writerows({"step": step, **row} for step, row in enumerate(curves, start=1))
+        writer.writerows({"step": step, **finite(row)} for step, row in enumerate(curves, start=1))
 
 
 def summary(training: Training, curves: Curves) -> Row:
     """The curves' means over the last tenth of the steps, and the sizes of the training."""
     last = curves[-max(1, len(curves) // 10) :]
-    row = {name: sum(r[name] for r in last) / len(last) for name in last[0] if name not in ("learning_rate", "scale")}
-    return row | {"steps": len(curves), "parameters": sum(weight.numel() for weight in training.weights.values())}
+    row = {name: value for name, value in mean_row(last).items() if name not in ("learning_rate", "scale")}
+    return finite(row) | {
+        "steps": len(curves),
+        "parameters": sum(weight.numel() for weight in training.weights.values()),
+    }
 
 
-def train(checkpoints: Checkpoints, settings: Train, variant: Variant, features: Path, work: Path, log: Log) -> None:
-    """Tune the untuned adapter and write `encoder/ip-adapter.safetensors`, `curves.csv`, `metrics.json`, `samples/`.
+def train(checkpoints: Checkpoints, settings: Train, features: Path, work: Path, log: Log) -> None:
+    """Tune the untuned adapter and write `encoder/`, `curves.csv`, `metrics.json` and `samples/`.
 
-    Killed at any moment, it continues from the last checkpoint, which lies beside `work` and is never published, and
-    ends with the same weights.
+    `encoder/` holds `ip-adapter.safetensors` in IP-Adapter's layout and, with `kv.enabled`, `kv.safetensors`. Killed at
+    any moment, it continues from the last checkpoint, which lies beside `work` and is never published, and ends with
+    the same weights.
 
     Args:
         checkpoints: the world's pretrained parts.
-        settings: the numbers of this training; both variants share them.
-        variant: `noise_only` runs the same noise passes without the lookahead pass.
+        settings: the numbers of this training; without weight for the lookahead loss, its pass is not run.
         features: the output of the stage `features`.
         work: the folder to build in.
-        log: receives every row of the curves.
+        log: receives every row of the curves, and the speed.
 
     Raises:
         InputError: an input is missing or damaged, a loss is not finite, or the disk is full.
     """
-    training = open_training(checkpoints, settings, variant, features)
-    state = work.with_name(f"{work.name}.resume") / "state.safetensors"
+    training = open_training(checkpoints, settings, features)
+    folder = work.with_name(f"{work.name}.resume")
     work.mkdir(parents=True, exist_ok=True)
-    state.parent.mkdir(parents=True, exist_ok=True)
-    curves = fit(training, digest(settings.model_dump(mode="json"), variant), work, state, log)
-    save_adapter(work / "encoder" / "ip-adapter.safetensors", training.networks.unet)
+    folder.mkdir(parents=True, exist_ok=True)
+    curves = fit(training, digest(settings.model_dump(mode="json")), work, folder, log)
+    _publish_average(training)
+    save_adapter(work / "encoder" / ADAPTER_FILE, training.networks.unet)
+    if training.networks.kv is not None:
+        save_kv_encoder(work / "encoder" / KV_FILE, training.networks.kv)
     _write_curves(work / "curves.csv", curves)
     write_json(work / "metrics.json", summary(training, curves))
+
+
+def _publish_average(training: Training) -> None:
+    with torch.no_grad():
+        for name, average in training.average.items():
+            training.weights[name].copy_(average)

@@ -9,13 +9,19 @@ from PIL import Image
 from torch import Tensor
 
 from lookahead.artifacts import atomic
-from lookahead.config import Train
 from lookahead.data.pairs import draw_pairs
-from lookahead.data.store import FeatureStore
-from lookahead.training.batches import load_pairs, no_image, no_prompt
-from lookahead.training.draws import generator_for
-from lookahead.training.step import Networks, autocast, decode
-from lookahead.world import Pipeline
+from lookahead.method.attention import appended
+from lookahead.method.diffusion import add_noise
+from lookahead.method.preview import lcm_preview
+from lookahead.models.fast_child import child_at
+from lookahead.sampling.loop import Sampler, draw_latents, image_guidance, kv_guidance
+from lookahead.training.batches import Batch, load_pairs, nothing
+from lookahead.training.draws import NoiseDraw, generator_for
+from lookahead.training.setup import Training
+from lookahead.training.step import autocast, decode, predict, reference_pass
+from lookahead.world import FAST_CHILD
+
+PREVIEWED = (0.5, 0.8)  # shares of the schedule at which previews are shown
 
 
 def _grid(columns: list[Tensor]) -> Image.Image:
@@ -25,34 +31,49 @@ def _grid(columns: list[Tensor]) -> Image.Image:
     return Image.fromarray(((picture + 1) * 127.5).round().byte().numpy())
 
 
+def _sampled(training: Training, batch: Batch, noise: Tensor) -> Tensor:
+    """Latents (K, C, h, w) of what the encoder now draws for the targets' prompts."""
+    settings, networks = training.settings, training.networks
+    weigh = image_guidance if networks.kv is None else kv_guidance
+    guidance = weigh(settings.sample_guidance)
+    sampler = Sampler(training.pipe, settings.sample_steps, guidance, networks.kv, networks.bank)
+    free = nothing(training.store, len(noise))
+    with autocast(networks):
+        return draw_latents(sampler, batch.condition, free, noise, batch.reference, [])
+
+
+def _previews(training: Training, batch: Batch, noise: Tensor) -> list[Tensor]:
+    """Latents (K, C, h, w) of one-step previews of the noised targets, at each of PREVIEWED."""
+    networks, made = training.networks, []
+    for share in PREVIEWED:
+        t = torch.full((len(noise),), int(share * training.timesteps), device=noise.device)
+        draw = NoiseDraw(t, noise, torch.ones(len(noise)))
+        noisy = add_noise(networks.schedule, batch.latents, noise, t)
+        with (
+            child_at(networks.child, FAST_CHILD, 1.0),
+            reference_pass(networks, batch, draw) as shared,
+            appended(networks.bank, shared),
+        ):
+            prediction = predict(networks, noisy, t, batch.condition)
+        made.append(lcm_preview(networks.schedule, noisy, prediction, t))
+    return made
+
+
 @torch.no_grad()
-def draw_samples(pipe: Pipeline, networks: Networks, store: FeatureStore, settings: Train, path: Path) -> None:
-    """Write a PNG, one row a person: the reference, the target, and what the encoder now draws for the target's prompt.
+def draw_samples(training: Training, path: Path) -> None:
+    """Write a PNG, one row a person: reference, target, its previews, and what the encoder now draws for its prompt.
 
     Raises:
         InputError: the file cannot be written.
     """
+    settings = training.settings
     generator = generator_for("samples", settings.seed, 0)
-    targets, references = draw_pairs(store.table, settings.samples, generator)
-    batch = load_pairs(store, targets, references)
-    null = no_image(store).expand_as(batch.image_features)
-    tokens, pooled = no_prompt(store, settings.samples)
-    # diffusers runs the unconditional half only where guidance is above 1
-    seen = torch.cat([null, batch.image_features]) if settings.sample_guidance > 1 else batch.image_features
-    with autocast(networks):
-        latents = pipe(
-            prompt_embeds=batch.prompt_embeds,
-            pooled_prompt_embeds=batch.pooled,
-            negative_prompt_embeds=tokens,
-            negative_pooled_prompt_embeds=pooled,
-            ip_adapter_image_embeds=[seen[:, None]],
-            latents=torch.randn(batch.latents.shape, generator=generator).to(batch.latents.device),
-            num_inference_steps=settings.sample_steps,
-            guidance_scale=settings.sample_guidance,
-            output_type="latent",
-        ).images
-    reference = store.latents(references).to(latents.device)
-    grid = _grid([decode(networks.preview_vae, column) for column in (reference, batch.latents, latents)])
+    targets, references = draw_pairs(training.store.table, settings.samples, generator)
+    batch = load_pairs(training.store, targets, references)
+    noise = torch.randn(batch.latents.shape, generator=generator).to(batch.latents.device)
+    columns = [batch.reference.latents, batch.latents, *_previews(training, batch, noise)]
+    columns.append(_sampled(training, batch, noise))
+    grid = _grid([decode(training.networks.preview_vae, column) for column in columns])
     path.parent.mkdir(parents=True, exist_ok=True)
     with atomic(path) as temporary:
         grid.save(temporary, format="PNG")

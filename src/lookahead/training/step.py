@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
@@ -9,35 +11,32 @@ from diffusers import AutoencoderTiny, UNet2DConditionModel
 from peft.tuners.lora import LoraLayer
 from torch import Tensor
 
+from lookahead.config import Preview
+from lookahead.method.attention import KeysValues, as_leaves, backward_through
 from lookahead.method.diffusion import NoiseSchedule, add_noise, noise_loss, noise_target
 from lookahead.method.lookahead import identity_distance
-from lookahead.method.preview import lcm_preview
+from lookahead.method.preview import preview
 from lookahead.models.alignment import align
+from lookahead.models.kv_encoder import KVEncoder
 from lookahead.models.recogniser import Recogniser
+from lookahead.sampling.conditions import Condition
+from lookahead.training.batches import Batch
 from lookahead.training.draws import NoiseDraw
-
-
-@dataclass(frozen=True)
-class Batch:
-    """Pairs of a target and a reference, B of them: everything that the losses need, encoded in advance."""
-
-    latents: Tensor  # (B, C, h, w), target
-    landmarks: Tensor  # (B, 5, 2) pixels, target
-    prompt_embeds: Tensor  # (B, L, C), target, without the name
-    pooled: Tensor  # (B, P), target
-    image_features: Tensor  # (B, S, D), reference
-    embeddings: Tensor  # (B, E) unit, reference
+from lookahead.world import LandmarkDetector
 
 
 @dataclass(frozen=True)
 class Networks:
-    """The networks of one training, opened once; only the image adapter inside the U-Net is trained."""
+    """The networks of one training, opened once; only the image adapter and the KV-encoder's LoRAs are trained."""
 
     unet: UNet2DConditionModel
     child: list[LoraLayer]
+    kv: KVEncoder | None
+    bank: KeysValues  # what the denoiser's self-attention appends
     schedule: NoiseSchedule
     preview_vae: AutoencoderTiny
     recogniser: Recogniser
+    detector: LandmarkDetector | None
     time_ids: Tensor  # (1, 6): original size, crop, target size, as SDXL is told them
     precision: torch.dtype
 
@@ -48,16 +47,16 @@ def autocast(networks: Networks) -> torch.autocast:
     return torch.autocast(networks.time_ids.device.type, networks.precision, enabled=mixed)
 
 
-def predict(networks: Networks, noisy: Tensor, t: Tensor, batch: Batch, image_features: Tensor) -> Tensor:
-    """The U-Net's prediction (B, C, h, w) for noisy latents, prompt and image features (B, S, D)."""
+def predict(networks: Networks, noisy: Tensor, t: Tensor, condition: Condition) -> Tensor:
+    """The U-Net's prediction (B, C, h, w) for noisy latents, prompt and image features."""
     conditions = {
-        "text_embeds": batch.pooled,
+        "text_embeds": condition.prompt.pooled,
         "time_ids": networks.time_ids.expand(len(t), -1),
-        "image_embeds": [image_features[:, None]],  # one image a sample, one adapter
+        "image_embeds": [condition.image[:, None]],  # one image a sample, one adapter
     }
     with autocast(networks):
         prediction: Tensor = networks.unet(
-            noisy, t, encoder_hidden_states=batch.prompt_embeds, added_cond_kwargs=conditions, return_dict=False
+            noisy, t, encoder_hidden_states=condition.prompt.tokens, added_cond_kwargs=conditions, return_dict=False
         )[0]
     return prediction.float()
 
@@ -68,20 +67,65 @@ def decode(preview_vae: AutoencoderTiny, latents: Tensor) -> Tensor:
     return pixels
 
 
-def noise_pass(networks: Networks, batch: Batch, draw: NoiseDraw, image_features: Tensor) -> Tensor:
-    """The noise loss of each pair, (B,), with image features (B, S, D) of which some were dropped (§3)."""
+@contextmanager
+def reference_pass(networks: Networks, batch: Batch, draw: NoiseDraw) -> Iterator[KeysValues]:
+    """The reference's keys and values at the target's t and with its noise, as leaves; none without a KV-encoder.
+
+    When the losses inside have gathered their gradients, one pass carries these back through the KV-encoder (§4.1).
+    """
+    if networks.kv is None:
+        yield {}
+        return
+    noisy = add_noise(networks.schedule, batch.reference.latents, draw.noise, draw.t)
+    prompt = batch.reference.prompt
+    conditions = {"text_embeds": prompt.pooled, "time_ids": networks.time_ids.expand(len(draw.t), -1)}
+    with autocast(networks):
+        shared = networks.kv.encode(noisy, draw.t, prompt.tokens, conditions)
+    leaves = as_leaves(shared)
+    yield leaves
+    backward_through(shared, leaves)
+
+
+def noise_pass(networks: Networks, batch: Batch, draw: NoiseDraw, condition: Condition) -> Tensor:
+    """The noise loss of each pair, (B,), under a condition of which parts were dropped (§3)."""
     noisy = add_noise(networks.schedule, batch.latents, draw.noise, draw.t)
-    prediction = predict(networks, noisy, draw.t, batch, image_features)
+    prediction = predict(networks, noisy, draw.t, condition)
     return noise_loss(prediction, noise_target(networks.schedule, batch.latents, draw.noise, draw.t))
 
 
-def lookahead_pass(networks: Networks, batch: Batch, draw: NoiseDraw) -> Tensor:
-    """The identity distance of each pair's preview to its reference, (B,); the caller sets alpha_LoRA (Eq. 3, Eq. 4).
+def preview_pass(
+    networks: Networks, batch: Batch, draw: NoiseDraw, settings: Preview, generator: torch.Generator
+) -> Tensor:
+    """Pixels (B, 3, H, W) of each pair's preview; the caller makes the U-Net the fast child, or leaves it (Eq. 3).
 
-    The target's landmarks align the preview at every t, so no detector runs and no sample is skipped.
+    From pure noise, t is the last timestep, whatever was drawn.
     """
-    noisy = add_noise(networks.schedule, batch.latents, draw.noise, draw.t)
-    prediction = predict(networks, noisy, draw.t, batch, batch.image_features)
-    latents = lcm_preview(networks.schedule, noisy, prediction, draw.t)
-    crops = align(decode(networks.preview_vae, latents), batch.landmarks)
-    return identity_distance(networks.recogniser(crops), batch.embeddings)
+    shape, place = batch.latents.shape, batch.latents.device
+    noises = [torch.randn(shape, generator=generator).to(place) for _ in range(settings.steps - 1)]
+    last = len(networks.schedule.alphas_cumprod) - 1
+    t = torch.full_like(draw.t, last) if settings.start == "noise" else draw.t
+    start = draw.noise if settings.start == "noise" else add_noise(networks.schedule, batch.latents, draw.noise, t)
+    latents = preview(
+        networks.schedule,
+        lambda noisy, now: predict(networks, noisy, now, batch.condition),
+        start,
+        t,
+        noises,
+        settings.gradient_steps,
+        settings.boundary,
+    )
+    return decode(networks.preview_vae, latents)
+
+
+def lookahead_pass(networks: Networks, batch: Batch, pixels: Tensor) -> tuple[Tensor, Tensor]:
+    """The identity distance (B,) of previews (B, 3, H, W), and whether each one counts, bool (B,) (Eq. 4).
+
+    Without a detector the target's landmarks align the preview at every t. With one, the preview's own do where a face
+    is found, and the target's elsewhere; the second result says where one was found.
+    """
+    landmarks, found = batch.landmarks, torch.ones(len(pixels), dtype=torch.bool, device=pixels.device)
+    if networks.detector is not None:
+        seen, found = (part.to(pixels.device) for part in networks.detector(pixels.detach()))
+        landmarks = torch.where(found[:, None, None], seen, landmarks)
+    crops = align(pixels, landmarks)
+    return identity_distance(networks.recogniser(crops), batch.embeddings), found

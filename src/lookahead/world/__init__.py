@@ -6,22 +6,27 @@ from lookahead.world.diffusion import (
     Pipeline,
     attach_adapter,
     attach_fast_child,
+    detach_adapter,
+    encode_latents,
     open_generator,
     open_pipeline,
     open_preview_vae,
     scheduler_class,
 )
-from lookahead.world.faces import open_faces, pack_folder, quiet_alignment, recogniser_onnx
+from lookahead.world.faces import LandmarkDetector, open_faces, pack_folder, quiet_alignment, recogniser_onnx
 from lookahead.world.images import Scorer, open_image_encoder, open_scorer
 
 __all__ = [
     "FAST_CHILD",
+    "LandmarkDetector",
     "Pipeline",
     "Scorer",
     "attach_adapter",
     "attach_fast_child",
+    "detach_adapter",
     "device",
     "dtype",
+    "encode_latents",
     "open_faces",
     "open_generator",
     "open_image_encoder",

@@ -11,7 +11,10 @@ from typing import Any
 import diffusers
 import torch
 from diffusers import AutoencoderKL, AutoencoderTiny, StableDiffusionXLPipeline
+from diffusers.models.attention_processor import AttnProcessor2_0
+from diffusers.pipelines.stable_diffusion_xl.pipeline_stable_diffusion_xl_img2img import retrieve_latents
 from peft.tuners.lora import LoraLayer
+from torch import Tensor
 
 from lookahead.config import Checkpoints
 from lookahead.errors import InputError
@@ -137,6 +140,16 @@ def attach_adapter(pipe: Pipeline, source: str | Path | Checkpoints) -> None:
     frozen(pipe.unet)
 
 
+def detach_adapter(pipe: Pipeline) -> None:
+    """Make the U-Net the plain base again, without image adapter and with its own attention processors.
+
+    diffusers' `unload_ip_adapter` would try to copy processors that it does not know.
+    """
+    pipe.unet.encoder_hid_proj = None
+    pipe.unet.config.encoder_hid_dim_type = None
+    pipe.unet.set_attn_processor(AttnProcessor2_0())
+
+
 def open_preview_vae(checkpoints: Checkpoints) -> Any:
     """Open the preview decoder, in float32 because Eq. 3 is computed in it.
 
@@ -146,3 +159,15 @@ def open_preview_vae(checkpoints: Checkpoints) -> Any:
     check_folder(checkpoints.preview_vae)
     with opening("preview decoder", checkpoints.preview_vae):
         return frozen(_TINY.from_pretrained(checkpoints.preview_vae, dtype=torch.float32, use_safetensors=True))
+
+
+@torch.no_grad()
+def encode_latents(vae: Any, pixels: Tensor) -> Tensor:
+    """Scaled latents (B, C, h, w) of pixels (B, 3, H, W) in [-1, 1]: the mean of the VAE's posterior."""
+    latents: Tensor = retrieve_latents(vae.encode(pixels.to(vae.device, vae.dtype)), sample_mode="argmax")
+    mean, deviation = getattr(vae.config, "latents_mean", None), getattr(vae.config, "latents_std", None)
+    if mean is not None and deviation is not None:
+        mean, deviation = (latents.new_tensor(part).view(1, -1, 1, 1) for part in (mean, deviation))
+        latents = (latents - mean) / deviation
+    scaled: Tensor = latents * vae.config.scaling_factor
+    return scaled

@@ -7,10 +7,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import numpy as np
 import onnx
 import onnxruntime
+import torch
 from insightface.app import FaceAnalysis
 from insightface.utils import ensure_available
+from torch import Tensor
 
 from lookahead.errors import InputError
 from lookahead.world.devices import device
@@ -77,3 +80,25 @@ def quiet_alignment() -> Iterator[None]:
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "`estimate` is deprecated", FutureWarning)
         yield
+
+
+class LandmarkDetector:
+    """A pack's detector on batches of pictures: where the largest face's landmarks lie."""
+
+    def __init__(self, pack: str, detection_size: int) -> None:
+        """Open the pack."""
+        self._detector = open_faces(pack, detection_size).models["detection"]
+
+    def __call__(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
+        """Landmarks (B, 5, 2) in pixels, zeros where there is no face, and whether there is one, bool (B,).
+
+        Pixels are (B, 3, H, W) in [-1, 1], any device; the results are on the CPU.
+        """
+        grey = ((pixels.clamp(-1, 1) + 1) * 127.5).round().byte().permute(0, 2, 3, 1).cpu().numpy()
+        landmarks, found = torch.zeros(len(pixels), 5, 2), torch.zeros(len(pixels), dtype=torch.bool)
+        for number, picture in enumerate(grey):
+            blue_first = np.ascontiguousarray(picture[:, :, ::-1])
+            boxes, points = self._detector.detect(blue_first, max_num=1, metric="max")
+            if len(boxes):
+                landmarks[number], found[number] = torch.from_numpy(points[0]), True
+        return landmarks, found

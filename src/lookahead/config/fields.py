@@ -1,0 +1,21 @@
+"""What the sections of `params.yaml` are made of."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
+Positive = Annotated[float, Field(gt=0.0)]
+NotNegative = Annotated[float, Field(ge=0.0)]
+Count = Annotated[int, Field(ge=1)]
+Seed = Annotated[int, Field(ge=0, lt=2**32)]
+Timestep = Annotated[int, Field(ge=0, lt=1000)]
+Variant = Literal["noise_only", "lookahead"]
+
+
+class Section(BaseModel):
+    """A frozen section of the parameters; unknown keys are errors, and nothing has a default."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)

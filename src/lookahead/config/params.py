@@ -1,0 +1,107 @@
+"""The strict, typed mirror of `params.yaml`: every number lives there, none here."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import yaml
+from pydantic import ValidationError, model_validator
+
+from lookahead.config.checkpoints import Checkpoints
+from lookahead.config.fields import Count, Positive, Section, Seed
+from lookahead.config.stages import Evaluate, Features, Generate
+from lookahead.config.train import Train
+from lookahead.errors import InputError
+
+
+class World(Section):
+    """One world's checkpoints and its stages' numbers."""
+
+    checkpoints: Checkpoints
+    generate: Generate
+    features: Features
+    train: Train
+    evaluate: Evaluate
+
+
+class Tracking(Section):
+    """Where runs are logged; switching it off changes no output."""
+
+    enabled: bool
+    uri: str
+    experiment: str
+
+
+class Part(Section):
+    """How one part of the miniature is trained."""
+
+    steps: Count
+    batch: Count
+    learning_rate: Positive
+    seed: Seed
+
+
+class Miniature(Section):
+    """The training of the miniature's parts and the sizes of its portrait sets."""
+
+    pool_shards: Count
+    vae_shards: Count
+    trajectories: Count
+    parts: dict[str, Part]
+    search_people: Count
+    validation_people: Count
+    test_people: Count
+
+
+class Params(Section):
+    """The whole of `params.yaml`."""
+
+    world: str
+    tracking: Tracking
+    worlds: dict[str, World]
+    miniature: Miniature
+
+    @model_validator(mode="after")
+    def _known_world(self) -> Params:
+        if self.world not in self.worlds:
+            raise ValueError(f"world is {self.world!r}; params.yaml has {sorted(self.worlds)}")
+        return self
+
+    @property
+    def active(self) -> World:
+        """The world that `world` names."""
+        return self.worlds[self.world]
+
+
+def parse_params(tree: Mapping[str, object]) -> Params:
+    """Check a parameter tree.
+
+    Raises:
+        InputError: a key is unknown or missing, or a value is out of range; the message names each one.
+    """
+    try:
+        return Params.model_validate(tree)
+    except ValidationError as error:
+        lines = [
+            f"  {'.'.join(map(str, e['loc'])) or 'params.yaml'}: {e['msg']} (got {e['input']!r:.80})"
+            for e in error.errors()
+        ]
+        raise InputError("params.yaml is not valid:\n" + "\n".join(lines)) from None
+
+
+def read_params(path: Path = Path("params.yaml")) -> Params:
+    """Read and check `params.yaml`.
+
+    Raises:
+        InputError: the file is missing, is not YAML, or holds a bad parameter.
+    """
+    try:
+        tree = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise InputError(f"{path} does not exist: run from the repository's root") from None
+    except yaml.YAMLError as error:
+        raise InputError(f"{path} is not valid YAML: {error}") from None
+    if not isinstance(tree, dict):
+        raise InputError(f"{path} holds {type(tree).__name__}, not a mapping of parameters")
+    return parse_params(tree)

@@ -1,0 +1,66 @@
+"""The dataset and the evaluation: the sections that the stages around `train` read."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from pydantic import Field
+
+from lookahead.config.fields import Count, Fraction, NotNegative, Section, Seed, Timestep
+
+
+class Generate(Section):
+    """How many invented people and pictures of them are drawn, and how consistent they must be."""
+
+    people: Count
+    photos: Annotated[int, Field(ge=2)]
+    stylised: Count
+    batch: Count
+    shard: Count
+    seed: Seed
+    prompts: str
+    keep_photo: Annotated[float, Field(ge=-1.0, le=1.0)]
+    keep_stylised: Annotated[float, Field(ge=-1.0, le=1.0)]
+    keep_images: Count
+
+
+class Features(Section):
+    """How the dataset is encoded."""
+
+    batch: Count
+
+
+class KVGuidance(Section):
+    """Guidance weights with a KV-encoder: by image tokens, by them with keys and values, by keys and values alone."""
+
+    image: NotNegative
+    both: NotNegative
+    kv: NotNegative
+
+
+class PreviewCurves(Section):
+    """At which timesteps and strengths of the fast child one-step previews are measured, and of how many people."""
+
+    people: Count
+    timesteps: Annotated[list[Timestep], Field(min_length=1)]
+    scales: Annotated[list[Fraction], Field(min_length=1)]
+
+
+class Evaluate(Section):
+    """The evaluation protocol: people, prompts, sampler, statistics."""
+
+    portraits: str
+    people: Annotated[int, Field(ge=2)]
+    prompts: str
+    photo_prompts: Count
+    seeds: Count
+    sampler: str
+    steps: Count
+    guidance: NotNegative
+    kv_guidance: KVGuidance
+    adapter_scale: NotNegative
+    batch: Count
+    bootstrap: Count
+    grid_people: Count
+    previews: PreviewCurves
+    seed: Seed

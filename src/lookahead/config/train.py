@@ -1,0 +1,111 @@
+"""Tuning the encoder: the sections that the stage `train` reads."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field, model_validator
+
+from lookahead.config.fields import Count, Fraction, NotNegative, Positive, Section, Seed, Timestep
+
+
+class Density(Section):
+    """A density of timesteps between two bounds, whose strength is annealed from `strength` to `final_strength`."""
+
+    kind: Literal["uniform", "cosine", "power", "logit_normal"]
+    annealing: Literal["constant", "linear", "cosine"]
+    strength: float
+    final_strength: float
+    timestep_min: Timestep
+    timestep_max: Timestep
+
+    @model_validator(mode="after")
+    def _sound(self) -> Density:
+        if self.timestep_min > self.timestep_max:
+            raise ValueError(f"timestep_min ({self.timestep_min}) is above timestep_max ({self.timestep_max})")
+        low, high = {"cosine": (-1.0, 1.0), "power": (0.0, 10.0)}.get(self.kind, (-5.0, 5.0))
+        for strength in (self.strength, self.final_strength):
+            if not low <= strength <= high:
+                raise ValueError(f"the strength of a {self.kind} density is {strength}: choose {low} to {high}")
+        return self
+
+
+class LoraScale(Section):
+    """The range of alpha_LoRA, the probability of exactly 1, and how many micro-batches share a draw."""
+
+    low: Fraction
+    high: Fraction
+    probability_of_one: Fraction
+    redraw_every: Count
+
+    @model_validator(mode="after")
+    def _ordered(self) -> LoraScale:
+        if self.low > self.high:
+            raise ValueError(f"low ({self.low}) is above high ({self.high}): swap them")
+        return self
+
+
+class Preview(Section):
+    """The preview of Eq. 3: whose prediction, from where, in how many steps, and through how many the gradient goes."""
+
+    model: Literal["lcm", "naive"]
+    start: Literal["target", "noise"]
+    steps: Count
+    gradient_steps: Count
+    boundary: bool
+
+    @model_validator(mode="after")
+    def _possible(self) -> Preview:
+        if self.gradient_steps > self.steps:
+            raise ValueError(f"gradient_steps ({self.gradient_steps}) is above steps ({self.steps}): lower it")
+        return self
+
+
+class Lookahead(Section):
+    """The lookahead loss (Eq. 4): its weight (0 switches it off), its preview, its distance, its alpha_LoRA."""
+
+    weight: NotNegative
+    preview: Preview
+    landmarks: Literal["target", "detected", "detected_only"]
+    against: Literal["reference", "centroid"]
+    times_scale: bool
+    lora_scale: LoraScale
+    density: Density
+
+
+class KV(Section):
+    """The KV-encoder: LoRA ranks of its attention and of the shared keys and values, token drop, learning rate."""
+
+    enabled: bool
+    rank: Count
+    shared_rank: Count
+    token_drop: Annotated[float, Field(ge=0.0, lt=1.0)]
+    learning_rate: Positive
+
+
+class Train(Section):
+    """Tuning the encoder; all variants share every number here."""
+
+    steps: Count
+    batch: Count
+    accumulate: Count
+    learning_rate: Positive
+    schedule: Literal["constant", "linear", "cosine"]
+    warmup: Annotated[int, Field(ge=0)]
+    weight_decay: NotNegative
+    clip: Positive
+    ema: Annotated[float, Field(ge=0.0, lt=1.0)]
+    image_drop: Fraction
+    text_drop: Fraction
+    noise_density: Density
+    lookahead: Lookahead
+    share_timesteps: bool
+    kv: KV
+    gradient_checkpointing: bool
+    checkpoint_every: Count
+    checkpoints_kept: Count
+    sample_every: Count
+    samples: Count
+    sample_steps: Count
+    sample_guidance: NotNegative
+    seed: Seed

@@ -1,0 +1,165 @@
+"""The sampler's loop over batches that show many people at once, with image tokens, with the KV-encoder, with both."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from lookahead.config import KVGuidance
+from lookahead.method.attention import KeysValues, appended
+from lookahead.method.diffusion import NoiseSchedule, add_noise
+from lookahead.method.guidance import guided
+from lookahead.models.kv_encoder import KVEncoder, extend_self_attention
+from lookahead.sampling.conditions import Condition, Reference
+from lookahead.world import Pipeline, device, scheduler_class
+
+
+@dataclass(frozen=True)
+class Sampler:
+    """A pipeline made ready to draw: with its KV-encoder, if there is one, and the guidance weights of each condition.
+
+    Weights: `image` of prompt and image tokens, `both` of these with the reference's keys and values, `kv` of prompt
+    and keys and values without image tokens; their sum is plain guidance's weight. Weights of 0 cost nothing.
+    """
+
+    pipe: Pipeline
+    steps: int
+    guidance: KVGuidance
+    kv: KVEncoder | None
+    bank: KeysValues
+
+
+def prepare(
+    pipe: Pipeline, sampler: str, steps: int, adapter_scale: float, guidance: KVGuidance, kv: KVEncoder | None = None
+) -> Sampler:
+    """Make a pipeline with an image adapter ready; without a KV-encoder nothing of it is built or run.
+
+    Raises:
+        InputError: diffusers has no such sampler.
+    """
+    pipe.scheduler = scheduler_class(sampler).from_config(pipe.scheduler.config)
+    pipe.set_ip_adapter_scale(adapter_scale)
+    bank = extend_self_attention(pipe.unet) if kv is not None else {}
+    return Sampler(pipe, steps, guidance, kv, bank)
+
+
+def image_guidance(weight: float) -> KVGuidance:
+    """Plain classifier-free guidance by prompt and image tokens."""
+    return KVGuidance(image=weight, both=0.0, kv=0.0)
+
+
+def kv_guidance(weight: float) -> KVGuidance:
+    """Plain classifier-free guidance by prompt, image tokens and keys and values at once."""
+    return KVGuidance(image=0.0, both=weight, kv=0.0)
+
+
+@torch.no_grad()
+def draw(
+    sampler: Sampler, given: Condition, free: Condition, seeds: Sequence[int], reference: Reference | None = None
+) -> Tensor:
+    """Draw one picture a sample: pixels (B, 3, H, W) in [-1, 1].
+
+    diffusers' own call takes one reference a batch only; for that case both give the same picture (tested).
+
+    Args:
+        sampler: a prepared one.
+        given: the samples' conditions.
+        free: the unconditional ones, with the same batch size.
+        seeds: of each sample's noise, so that a picture does not depend on its batch.
+        reference: what the KV-encoder sees; needed where its weights are not 0.
+    """
+    generators = [torch.Generator().manual_seed(seed) for seed in seeds]
+    latents = draw_latents(sampler, given, free, start_noise(sampler.pipe, generators), reference, generators)
+    decoded: Tensor = sampler.pipe.vae.decode(latents / sampler.pipe.vae.config.scaling_factor).sample
+    return decoded.float().clamp(-1, 1)
+
+
+def start_noise(pipe: Pipeline, generators: Sequence[torch.Generator]) -> Tensor:
+    """One noise (B, C, h, w) a generator, drawn on the CPU."""
+    side = pipe.unet.config.sample_size
+    shape = (1, pipe.unet.config.in_channels, side, side)
+    return torch.cat([torch.randn(shape, generator=g, dtype=pipe.unet.dtype) for g in generators]).to(device())
+
+
+@torch.no_grad()
+def draw_latents(
+    sampler: Sampler,
+    given: Condition,
+    free: Condition,
+    noise: Tensor,
+    reference: Reference | None,
+    generators: Sequence[torch.Generator],
+) -> Tensor:
+    """The loop from noise (B, C, h, w) to scaled latents; `generators` serve samplers that draw noise of their own."""
+    pipe = sampler.pipe
+    pipe.scheduler.set_timesteps(sampler.steps, device=device())
+    latents = noise * pipe.scheduler.init_noise_sigma
+    random = pipe.prepare_extra_step_kwargs(list(generators), 0.0)
+    for t in pipe.scheduler.timesteps:
+        seen = pipe.scheduler.scale_model_input(latents, t)
+        prediction = _guided(sampler, seen, t, given, free, noise, reference)
+        latents = pipe.scheduler.step(prediction, t, latents, **random).prev_sample
+    return latents
+
+
+def _guided(
+    sampler: Sampler,
+    seen: Tensor,
+    t: Tensor,
+    given: Condition,
+    free: Condition,
+    noise: Tensor,
+    reference: Reference | None,
+) -> Tensor:
+    weights = sampler.guidance
+    plain = [(0.0, free)] + [(weights.image, given)] * (weights.image > 0)
+    extended = [(weights.both, given)] * (weights.both > 0)
+    extended += [(weights.kv, Condition(given.prompt, free.image))] * (weights.kv > 0)
+    predictions = predict(sampler.pipe, seen, t, [condition for _, condition in plain])
+    if extended:
+        assert sampler.kv is not None, "guidance by keys and values needs a KV-encoder"
+        assert reference is not None, "guidance by keys and values needs a reference"
+        shared = _encode(sampler, sampler.kv, reference, noise, t)
+        shared = {
+            name: (k.repeat(len(extended), 1, 1), v.repeat(len(extended), 1, 1)) for name, (k, v) in shared.items()
+        }
+        with appended(sampler.bank, shared):
+            predictions += predict(sampler.pipe, seen, t, [condition for _, condition in extended])
+    return guided(predictions[0], predictions[1:], [weight for weight, _ in plain[1:] + extended])
+
+
+def _encode(sampler: Sampler, kv: KVEncoder, reference: Reference, noise: Tensor, t: Tensor) -> KeysValues:
+    """Keys and values of the reference at the sample's own t and with its own first noise (§4.1)."""
+    schedule = NoiseSchedule(sampler.pipe.scheduler.alphas_cumprod, "epsilon")  # only to add noise
+    times = t.long().expand(len(noise))
+    noisy = add_noise(schedule, reference.latents.float(), noise.float(), times).to(noise.dtype)
+    prompt = reference.prompt
+    conditions = {"text_embeds": prompt.pooled, "time_ids": time_ids(sampler.pipe, len(noise))}
+    return kv.encode(noisy, times, prompt.tokens, conditions)
+
+
+def time_ids(pipe: Pipeline, count: int) -> Tensor:
+    """Original size, crop and target size, (count, 6), as SDXL is told them."""
+    pixels = pipe.unet.config.sample_size * pipe.vae_scale_factor
+    size = [pixels, pixels, 0, 0, pixels, pixels]
+    return torch.tensor(size, dtype=pipe.unet.dtype, device=device()).expand(count, -1)
+
+
+def predict(pipe: Pipeline, latents: Tensor, t: Tensor, conditions: Sequence[Condition]) -> list[Tensor]:
+    """One prediction (B, C, h, w) for each condition, in one pass over latents (B, C, h, w) at t, one or (B,)."""
+    tokens, pooled, image = (
+        torch.cat(parts)
+        for parts in zip(*((c.prompt.tokens, c.prompt.pooled, c.image) for c in conditions), strict=True)
+    )
+    added = {
+        "text_embeds": pooled,
+        "time_ids": time_ids(pipe, len(pooled)),
+        "image_embeds": [image.unsqueeze(1)],
+    }
+    many = latents.repeat(len(conditions), 1, 1, 1)
+    times = t.repeat(len(conditions)) if t.ndim else t
+    prediction: Tensor = pipe.unet(many, times, encoder_hidden_states=tokens, added_cond_kwargs=added).sample
+    return list(prediction.chunk(len(conditions)))

@@ -1,0 +1,104 @@
+"""The gradients of one micro-batch: both losses, and one pass of the KV-encoder for both where they share timesteps."""
+
+from __future__ import annotations
+
+import math
+from contextlib import AbstractContextManager, nullcontext
+
+from torch import Tensor
+
+from lookahead.method.attention import KeysValues, appended, drop_tokens
+from lookahead.method.lookahead import lookahead_loss
+from lookahead.models.fast_child import child_at
+from lookahead.training.batches import Batch, draw_batch, with_drops
+from lookahead.training.draws import Draws, NoiseDraw, draw_both, generator_for, scale_at
+from lookahead.training.setup import Training
+from lookahead.training.step import lookahead_pass, noise_pass, preview_pass, reference_pass
+from lookahead.world import FAST_CHILD
+
+Row = dict[str, float]
+BINS = 4  # of timesteps, in which the curves show the previews' distance
+
+
+def noise_step(training: Training, batch: Batch, draw: NoiseDraw, leaves: KeysValues, index: int) -> Row:
+    """Add the noise loss's gradient of micro-batch `index`."""
+    settings, generator = training.settings, generator_for("drops", training.settings.seed, index)
+    condition = with_drops(training.store, batch.condition, settings, generator)
+    with appended(training.networks.bank, drop_tokens(leaves, settings.kv.token_drop, generator)):
+        loss = (draw.weight * noise_pass(training.networks, batch, draw, condition)).mean()
+        (loss / settings.accumulate).backward()
+    return {"loss_noise": loss.item(), "t_noise": draw.t.float().mean().item()}
+
+
+def _preview_model(training: Training, scale: float) -> AbstractContextManager[None]:
+    if training.settings.lookahead.preview.model == "naive":
+        return nullcontext()  # the base itself; the loss still counts alpha times, so that both previews weigh the same
+    return child_at(training.networks.child, FAST_CHILD, scale)
+
+
+def lookahead_step(training: Training, batch: Batch, draw: NoiseDraw, leaves: KeysValues, index: int) -> Row:
+    """Add the lookahead loss's gradient of micro-batch `index` (Eq. 3, Eq. 4)."""
+    settings, lookahead, networks = training.settings, training.settings.lookahead, training.networks
+    generator = generator_for("preview", settings.seed, index)
+    scale = scale_at(lookahead.lora_scale, settings.seed, index)
+    with (
+        _preview_model(training, scale),
+        appended(networks.bank, drop_tokens(leaves, settings.kv.token_drop, generator)),
+    ):
+        pixels = preview_pass(networks, batch, draw, lookahead.preview, generator)
+        distance, found = lookahead_pass(networks, batch, pixels)
+        counts = draw.weight * found if lookahead.landmarks == "detected_only" else draw.weight
+        loss = lookahead_loss(counts * distance, scale, lookahead.times_scale)
+        (loss * lookahead.weight / settings.accumulate).backward()
+    t = draw.t.float().mean().item()
+    row = {"loss_lookahead": loss.item(), "distance": distance.mean().item(), "scale": scale, "t_lookahead": t}
+    by_timestep = distance_by_timestep(distance.detach(), draw.t, training.timesteps)
+    return row | {"found": found.float().mean().item()} | by_timestep
+
+
+def distance_by_timestep(distance: Tensor, t: Tensor, timesteps: int) -> Row:
+    """The mean distance of previews (B,) in each of BINS equal ranges of timesteps; nan where a range has none."""
+    bins = (t * BINS // timesteps).cpu()
+    means = [distance.cpu()[bins == number].mean().item() for number in range(BINS)]
+    return {f"distance_t{number}": mean for number, mean in enumerate(means)}
+
+
+def micro_step(training: Training, index: int, progress: float) -> Row:
+    """Add the gradients of micro-batch `index`, after a share of the training, and return its figures.
+
+    With shared timesteps the KV-encoder runs once for both losses, else once for each.
+    """
+    settings = training.settings
+    batch = draw_index(training, index)
+    draws = draw_both(batch.latents, settings, training.timesteps, progress, index)
+    if settings.lookahead.weight == 0:
+        return _noise_alone(training, batch, draws, index)
+    if settings.share_timesteps:
+        with reference_pass(training.networks, batch, draws.noise) as leaves:
+            row = noise_step(training, batch, draws.noise, leaves, index)
+            return row | lookahead_step(training, batch, draws.lookahead, leaves, index)
+    row = _noise_alone(training, batch, draws, index)
+    with reference_pass(training.networks, batch, draws.lookahead) as leaves:
+        return row | lookahead_step(training, batch, draws.lookahead, leaves, index)
+
+
+def _noise_alone(training: Training, batch: Batch, draws: Draws, index: int) -> Row:
+    with reference_pass(training.networks, batch, draws.noise) as leaves:
+        return noise_step(training, batch, draws.noise, leaves, index)
+
+
+def draw_index(training: Training, index: int) -> Batch:
+    """The pairs of micro-batch `index`."""
+    settings = training.settings
+    generator = generator_for("pairs", settings.seed, index)
+    return draw_batch(training.store, settings.batch, generator, settings.lookahead.against)
+
+
+def mean_row(rows: list[Row]) -> Row:
+    """The mean of each figure over micro-batches; a range of timesteps may have no sample in some of them."""
+    return {name: _mean([row[name] for row in rows], sparse=name.startswith("distance_t")) for name in rows[0]}
+
+
+def _mean(values: list[float], sparse: bool) -> float:
+    seen = [value for value in values if not (sparse and math.isnan(value))]
+    return sum(seen) / len(seen) if seen else math.nan

@@ -1,0 +1,64 @@
+"""What a training consists of: networks, features, trainable weights, optimiser."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from lookahead.config import Checkpoints, Train
+from lookahead.data.store import FeatureStore, open_features
+from lookahead.models.adapter import adapter_parameters
+from lookahead.training.networks import open_networks
+from lookahead.training.step import Networks
+from lookahead.world import Pipeline
+
+
+@dataclass(frozen=True)
+class Training:
+    """What stays the same from step to step; `average` is the running mean of the weights, empty without EMA."""
+
+    pipe: Pipeline
+    networks: Networks
+    store: FeatureStore
+    settings: Train
+    weights: dict[str, nn.Parameter]
+    optimiser: torch.optim.AdamW
+    average: dict[str, Tensor] = field(default_factory=dict)
+
+    @property
+    def timesteps(self) -> int:
+        """How many the noise schedule has."""
+        return len(self.networks.schedule.alphas_cumprod)
+
+
+def trained_weights(networks: Networks) -> dict[str, nn.Parameter]:
+    """The trainable parameters by name: the adapter's, then the KV-encoder's, if there is one (§4.1)."""
+    kv = {} if networks.kv is None else networks.kv.parameters()
+    return adapter_parameters(networks.unet) | {f"kv.{name}": weight for name, weight in kv.items()}
+
+
+def new_optimiser(weights: dict[str, nn.Parameter], settings: Train) -> torch.optim.AdamW:
+    """AdamW in which the adapter and the KV-encoder have learning rates of their own (official recipe)."""
+    rates = {False: settings.learning_rate, True: settings.kv.learning_rate}
+    groups = [
+        {"params": [w for name, w in weights.items() if name.startswith("kv.") == kv], "lr": rate, "peak": rate}
+        for kv, rate in rates.items()
+    ]
+    groups = [group for group in groups if group["params"]]
+    return torch.optim.AdamW(groups, weight_decay=settings.weight_decay, fused=True)
+
+
+def open_training(checkpoints: Checkpoints, settings: Train, features: Path) -> Training:
+    """Open the networks and the features, and make the optimiser.
+
+    Raises:
+        InputError: a checkpoint or a file of features is missing or damaged.
+    """
+    store = open_features(features)
+    pipe, networks = open_networks(checkpoints, settings)
+    weights = trained_weights(networks)
+    average = {name: w.detach().clone() for name, w in weights.items()} if settings.ema else {}
+    return Training(pipe, networks, store, settings, weights, new_optimiser(weights, settings), average)

@@ -1,0 +1,109 @@
+"""The KV-encoder on the tiny world: one copy of the frozen weights, its LoRAs, its file."""
+
+import pytest
+import torch
+
+from lookahead import world
+from lookahead.config import Checkpoints
+from lookahead.errors import InputError
+from lookahead.method.attention import appended
+from lookahead.models.kv_encoder import (
+    KV_FILE,
+    KVEncoder,
+    extend_self_attention,
+    new_kv_encoder,
+    open_kv_encoder,
+    save_kv_encoder,
+)
+
+
+@pytest.fixture
+def unet(tiny_world: Checkpoints):
+    return world.open_pipeline(tiny_world).unet
+
+
+def inputs(seed: int = 0):
+    generator = torch.Generator().manual_seed(seed)
+    noisy, tokens = torch.randn(2, 4, 16, 16, generator=generator), torch.randn(2, 16, 96, generator=generator)
+    conditions = {"text_embeds": torch.randn(2, 64, generator=generator), "time_ids": torch.full((2, 6), 64.0)}
+    return noisy, torch.tensor([100, 900]), tokens, conditions
+
+
+def predict(unet, noisy, t, tokens, conditions):
+    return unet(noisy, t, encoder_hidden_states=tokens, added_cond_kwargs=conditions).sample
+
+
+def moved(encoder: KVEncoder) -> KVEncoder:
+    generator = torch.Generator().manual_seed(0)
+    for weight in encoder.parameters().values():
+        weight.data = 0.2 * torch.randn(weight.shape, generator=generator)
+    return encoder
+
+
+def test_frozen_weights_are_in_memory_once(unet):
+    encoder = new_kv_encoder(unet, 2, 3, seed=0)
+    held = {p.untyped_storage().data_ptr() for p in unet.parameters()}
+    own = set(map(id, encoder.parameters().values()))
+    every = [*encoder.unet.parameters(), *encoder.shared.parameters()]
+    frozen = [p for p in every if id(p) not in own]
+    assert frozen and all(p.untyped_storage().data_ptr() in held for p in frozen)
+    assert all(p.untyped_storage().data_ptr() not in held for p in encoder.parameters().values())
+    assert all(p.requires_grad == (id(p) in own) for p in every)
+
+
+def test_making_it_leaves_the_base_alone(unet):
+    with torch.no_grad():
+        before = predict(unet, *inputs())
+        moved(new_kv_encoder(unet, 2, 3, seed=0))
+        assert torch.equal(predict(unet, *inputs()), before)
+
+
+def test_untuned_it_shares_the_bases_own_keys_and_values(unet):
+    """And then denoising the reference with its own keys and values twice is plain self-attention."""
+    encoder = new_kv_encoder(unet, 2, 3, seed=0)
+    bank = extend_self_attention(unet)
+    with torch.no_grad():
+        plain = predict(unet, *inputs())
+        shared = encoder.encode(*inputs())
+        with appended(bank, shared):
+            torch.testing.assert_close(predict(unet, *inputs()), plain, rtol=1e-4, atol=1e-5)
+        assert torch.equal(predict(unet, *inputs()), plain)
+    assert sorted(shared) == sorted(name for name, _ in unet.named_modules() if name.endswith("attn1"))
+
+
+def test_tuned_it_changes_what_the_denoiser_draws(unet):
+    encoder, bank = moved(new_kv_encoder(unet, 2, 3, seed=0)), extend_self_attention(unet)
+    with torch.no_grad():
+        plain = predict(unet, *inputs())
+        with appended(bank, encoder.encode(*inputs(1))):
+            assert (predict(unet, *inputs()) - plain).abs().max() > 1e-3
+
+
+def test_a_file_brings_it_back_with_its_ranks(unet, tmp_path):
+    encoder = moved(new_kv_encoder(unet, 2, 3, seed=0))
+    save_kv_encoder(tmp_path / KV_FILE, encoder)
+    again = open_kv_encoder(tmp_path / KV_FILE, unet)
+    for name, weight in encoder.parameters().items():
+        assert torch.equal(again.parameters()[name], weight), name
+    with torch.no_grad():
+        first, second = encoder.encode(*inputs()), again.encode(*inputs())
+    assert all(torch.equal(first[name][i], second[name][i]) for name in first for i in range(2))
+
+
+def test_another_file_is_refused(unet, tiny_world, tmp_path):
+    adapter = tmp_path / "adapter.safetensors"
+    adapter.write_bytes((world.sources.Path(tiny_world.adapter.source) / tiny_world.adapter.weight).read_bytes())
+    with pytest.raises(InputError, match="holds no KV-encoder"):
+        open_kv_encoder(adapter, unet)
+    save_kv_encoder(tmp_path / KV_FILE, new_kv_encoder(unet, 2, 3, seed=0))
+    (tmp_path / KV_FILE).write_bytes((tmp_path / KV_FILE).read_bytes()[:-40])
+    with pytest.raises(InputError, match=KV_FILE):
+        open_kv_encoder(tmp_path / KV_FILE, unet)
+
+
+def test_making_it_touches_no_global_generator(unet):
+    torch.manual_seed(0)
+    before = torch.random.get_rng_state()
+    first, second = (new_kv_encoder(unet, 2, 3, seed=5).parameters() for _ in range(2))
+    assert torch.equal(torch.random.get_rng_state(), before)
+    assert all(torch.equal(first[name], second[name]) for name in first)
