@@ -13,7 +13,7 @@ export MLFLOW_SKIP_PIP_REQUIREMENTS_CHECK := true
 export DVC_NO_ANALYTICS := true
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: help install repro test test-all check ui miniature clean
+.PHONY: help install repro test test-all check ui ablation miniature clean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*##/\t/' | expand -t 12
@@ -38,6 +38,10 @@ check: $(STAMP)  ## style, types, stripped notebooks
 	ruff format --check .
 	mypy
 	nbstripout --verify notebooks/*.ipynb
+
+ablation: $(STAMP)  ## what each part of the method does: about 2 hours on two cores; resumes
+	dvc repro studies/ablation/dvc.yaml:table
+	@cat results/*/ablation/table.md
 
 ui: $(STAMP)  ## MLflow's pages on http://127.0.0.1:5000
 	@lookahead ui --port $${PORT:-5000}

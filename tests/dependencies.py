@@ -1,4 +1,4 @@
-"""Mends `dvc.yaml`: each stage's dependencies on the package are the modules that its script imports.
+"""Mends every `dvc.yaml`: each stage's dependencies on the package are the modules that its script imports.
 
 .venv/bin/python -m tests.dependencies
 """
@@ -8,6 +8,8 @@ from pathlib import Path
 from tests.modules import PACKAGE, ROOT, closure
 
 CHAIN = ("generate", "features", "train", "evaluate")
+ABLATION = {"cell": "ablation", "borrowed": "ablation", "table": "ablation_table"}
+PIPELINES = {"dvc.yaml": {name: name for name in CHAIN}, "studies/ablation/dvc.yaml": ABLATION}  # stage: its script
 
 
 def exempt(path: Path) -> bool:
@@ -21,21 +23,22 @@ def modules_behind(script: Path) -> list[str]:
     return sorted(path.relative_to(ROOT).as_posix() for path in closure(script) if not exempt(path))
 
 
-def mend(text: str) -> str:
-    """`dvc.yaml` with the lines `- src/lookahead/...` of the chain's stages put right."""
+def mend(text: str, scripts: dict[str, str]) -> str:
+    """A `dvc.yaml` with the lines `- src/lookahead/...` of these stages put right."""
     mended: list[str] = []
     stage = ""
     for line in text.splitlines():
         if line.startswith("  ") and not line.startswith("   ") and line.endswith(":"):
             stage = line.strip(" :")
-        if stage in CHAIN and line.strip().startswith("- src/lookahead/"):
+        if stage in scripts and line.strip().startswith("- src/lookahead/"):
             continue
         mended.append(line)
-        if stage in CHAIN and line.strip() == "deps:":
-            mended += [f"      - {path}" for path in modules_behind(ROOT / "stages" / f"{stage}.py")]
+        if stage in scripts and line.strip() == "deps:":
+            mended += [f"      - {path}" for path in modules_behind(ROOT / "stages" / f"{scripts[stage]}.py")]
     return "\n".join(mended) + "\n"
 
 
 if __name__ == "__main__":
-    path = ROOT / "dvc.yaml"
-    path.write_text(mend(path.read_text(encoding="utf-8")), encoding="utf-8")
+    for name, scripts in PIPELINES.items():
+        path = ROOT / name
+        path.write_text(mend(path.read_text(encoding="utf-8"), scripts), encoding="utf-8")

@@ -25,7 +25,15 @@ _TRAIN = {
     "samples": 2,
     "sample_steps": 2,
 }
-_EVALUATE = {"people": 3, "photo_prompts": 1, "steps": 2, "batch": 9, "bootstrap": 100, "grid_people": 2}
+_EVALUATE = {
+    "people": 3,
+    "photo_prompts": 1,
+    "steps": 2,
+    "batch": 9,
+    "bootstrap": 100,
+    "grid_people": 2,
+    "previews": {"people": 2, "timesteps": [100, 900], "scales": [0.0, 1.0]},
+}
 
 
 def tree_of(checkpoints: Checkpoints) -> dict[str, Any]:

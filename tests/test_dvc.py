@@ -8,7 +8,8 @@ from dvc.dependency import ParamsDependency
 from dvc.repo import Repo
 from dvc.stage import PipelineStage
 
-from tests.dependencies import CHAIN, exempt
+from lookahead.config import read_params
+from tests.dependencies import ABLATION, CHAIN, exempt
 from tests.modules import PACKAGE, ROOT, closure
 
 Stages = dict[str, PipelineStage]
@@ -88,3 +89,37 @@ def test_a_stage_reads_its_own_parameters_only(stages: Stages, name: str) -> Non
         read = {key for dep in stage.deps if isinstance(dep, ParamsDependency) for key in dep.params}
         assert read and all(key.split(".")[0] == "worlds" for key in read), f"{name} reads {sorted(read)}"
         assert {key.split(".")[2] for key in read} <= {"checkpoints", name}
+
+
+@pytest.fixture(scope="module")
+def study() -> Stages:
+    """Every stage of the ablation's dvc.yaml."""
+    return {stage.name: stage for stage in Repo(str(ROOT)).stage.load_all("studies/ablation/dvc.yaml")}
+
+
+@pytest.mark.parametrize("name", ABLATION)
+def test_a_stage_of_the_study_depends_on_exactly_what_it_imports(study: Stages, name: str) -> None:
+    for stage in named(study, name):
+        assert sources(stage) == imports(script(stage)), "python -m tests.dependencies"
+        assert script(stage) in {Path(dep.fs_path) for dep in stage.deps if not isinstance(dep, ParamsDependency)}
+
+
+def test_the_study_has_a_cell_for_every_row_and_seed(study: Stages) -> None:
+    """And its table reads each of them."""
+    ablation = read_params().studies.ablation
+    cells = {f"{row}/{seed}" for row in ablation.rows for seed in ablation.seeds}
+    made = {
+        "/".join(Path(out.fs_path).parts[-2:])
+        for name in ("cell", "borrowed")
+        for s in named(study, name)
+        for out in s.outs
+    }
+    assert {place for place in made if not place.endswith(".json")} == cells
+    read = {"/".join(Path(dep.fs_path).parts[-2:]) for dep in study["table"].deps if "ablation/" in str(dep)}
+    assert cells <= read
+
+
+def test_editing_the_studys_page_trains_nothing_again(study: Stages) -> None:
+    page = PACKAGE / "ablation" / "report.py"
+    assert page in sources(study["table"])
+    assert not any(page in sources(stage) for name in ("cell", "borrowed") for stage in named(study, name))

@@ -19,6 +19,7 @@ ALLOWED = {
     "sampling": {"method", "models", "world", "config", *BASE},
     "training": {"method", "models", "data", "sampling", "world", "config", *BASE},
     "evaluation": {"method", "models", "data", "sampling", "world", "config", *BASE},
+    "ablation": {"method", "models", "data", "sampling", "training", "evaluation", "world", "config", *BASE},
     "search": {"method", "models", "data", "sampling", "world", "training", "evaluation", "config", *BASE},
     "tracking": {"config", *BASE},
 }

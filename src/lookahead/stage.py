@@ -7,7 +7,7 @@ import os
 import shutil
 import sys
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
@@ -33,13 +33,15 @@ class Job:
 
 @dataclass(frozen=True)
 class Stage:
-    """A stage: its output's path below `runs/<world>`, its own sections of the world, the outputs that it reads, and
-    the function that fills its workspace."""
+    """A stage: its output's path below `<root>/<world>`, its own sections of the world, the outputs that it reads, the
+    function that fills its workspace, and what else its output depends on."""
 
     name: str
     sections: tuple[str, ...]
     reads: tuple[str, ...]
     build: Callable[[Job], None]
+    told: Mapping[str, object] = field(default_factory=dict)
+    root: Path = RUNS
 
 
 def cores() -> int:
@@ -95,10 +97,10 @@ def run_stage(stage: Stage, params: Params, world_name: str) -> Path:
     if world_name not in params.worlds:
         raise InputError(f"there is no world {world_name!r}: params.yaml has {', '.join(sorted(params.worlds))}")
     world, runs = params.worlds[world_name], RUNS / world_name
-    settings = {name: world.model_dump(mode="json")[name] for name in stage.sections}
+    settings = {name: world.model_dump(mode="json")[name] for name in stage.sections} | dict(stage.told)
     inputs = inputs_of(stage, settings, runs)
     key = digest(settings, fingerprint(inputs + code_files()))[:16]
-    work, out = workspace(f"{world_name}/{stage.name}", key), runs / stage.name
+    work, out = workspace(f"{world_name}/{stage.name}", key), stage.root / world_name / stage.name
     recorder = open_recorder(params, Origin(stage.name, world_name, settings, tuple(inputs), key))
     try:
         stage.build(Job(world, runs, work, recorder.log))
@@ -106,7 +108,7 @@ def run_stage(stage: Stage, params: Params, world_name: str) -> Path:
     except BaseException:
         recorder.finish(None)
         raise
-    write_json(out.with_name(f"{out.name}.run.json"), recorder.finish(out))
+    write_json(runs / f"{stage.name}.run.json", recorder.finish(out))
     shutil.rmtree(STATE / "work" / world_name / stage.name, ignore_errors=True)  # resume state, also of older runs
     return out
 

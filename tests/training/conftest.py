@@ -89,6 +89,7 @@ def settings() -> Train:
         ema=0.0,
         image_drop=0.3,
         text_drop=0.2,
+        photos_only=False,
         noise_density=cosine(0.5),
         lookahead=Lookahead(
             weight=1.0,

@@ -2,12 +2,14 @@
 
 from lookahead.config.checkpoints import Adapter, Checkpoints, FacePacks, Generator, ImageEncoder, Scorer
 from lookahead.config.fields import Section, Variant
-from lookahead.config.params import Miniature, Params, Part, Tracking, World, parse_params, read_params
+from lookahead.config.params import Miniature, Params, Part, Tracking, World, changed, parse_params, read_params
 from lookahead.config.stages import Evaluate, Features, Generate, KVGuidance, PreviewCurves
+from lookahead.config.studies import Ablation, Row, Studies
 from lookahead.config.train import KV, Density, Lookahead, LoraScale, Preview, Train
 
 __all__ = [
     "KV",
+    "Ablation",
     "Adapter",
     "Checkpoints",
     "Density",
@@ -25,12 +27,15 @@ __all__ = [
     "Part",
     "Preview",
     "PreviewCurves",
+    "Row",
     "Scorer",
     "Section",
+    "Studies",
     "Tracking",
     "Train",
     "Variant",
     "World",
+    "changed",
     "parse_params",
     "read_params",
 ]

@@ -11,6 +11,7 @@ from pydantic import ValidationError, model_validator
 from lookahead.config.checkpoints import Checkpoints
 from lookahead.config.fields import Count, Positive, Section, Seed
 from lookahead.config.stages import Evaluate, Features, Generate
+from lookahead.config.studies import Studies
 from lookahead.config.train import Train
 from lookahead.errors import InputError
 
@@ -60,6 +61,7 @@ class Params(Section):
     world: str
     tracking: Tracking
     worlds: dict[str, World]
+    studies: Studies
     miniature: Miniature
 
     @model_validator(mode="after")
@@ -74,6 +76,35 @@ class Params(Section):
         return self.worlds[self.world]
 
 
+def changed(settings: Train, changes: Mapping[str, object]) -> Train:
+    """The settings with other values at dotted paths, such as "lookahead.weight", checked again.
+
+    Raises:
+        InputError: a path does not exist, or a value is out of range.
+    """
+    tree = settings.model_dump()
+    for path, value in changes.items():
+        *parents, name = path.split(".")
+        section: object = tree
+        for parent in parents:
+            section = section.get(parent) if isinstance(section, dict) else None
+        if not isinstance(section, dict) or name not in section:
+            raise InputError(f"train.{path} is no parameter: check the paths of the study's `changes`")
+        section[name] = value
+    try:
+        return Train.model_validate(tree)
+    except ValidationError as error:
+        raise InputError("a change of the study is not valid:\n" + told(error)) from None
+
+
+def told(error: ValidationError) -> str:
+    """One line a fault: where it is, what is wrong, and the value."""
+    return "\n".join(
+        f"  {'.'.join(map(str, e['loc'])) or 'params.yaml'}: {e['msg']} (got {e['input']!r:.80})"
+        for e in error.errors()
+    )
+
+
 def parse_params(tree: Mapping[str, object]) -> Params:
     """Check a parameter tree.
 
@@ -83,11 +114,7 @@ def parse_params(tree: Mapping[str, object]) -> Params:
     try:
         return Params.model_validate(tree)
     except ValidationError as error:
-        lines = [
-            f"  {'.'.join(map(str, e['loc'])) or 'params.yaml'}: {e['msg']} (got {e['input']!r:.80})"
-            for e in error.errors()
-        ]
-        raise InputError("params.yaml is not valid:\n" + "\n".join(lines)) from None
+        raise InputError("params.yaml is not valid:\n" + told(error)) from None
 
 
 def read_params(path: Path = Path("params.yaml")) -> Params:

@@ -84,7 +84,7 @@ class KV(Section):
 
 
 class Train(Section):
-    """Tuning the encoder; all variants share every number here."""
+    """Tuning the encoder; all variants share every number here. `photos_only` leaves stylised targets out."""
 
     steps: Count
     batch: Count
@@ -97,6 +97,7 @@ class Train(Section):
     ema: Annotated[float, Field(ge=0.0, lt=1.0)]
     image_drop: Fraction
     text_drop: Fraction
+    photos_only: bool
     noise_density: Density
     lookahead: Lookahead
     share_timesteps: bool

@@ -9,13 +9,16 @@ from lookahead.data.store import FeatureTable
 from lookahead.errors import InputError
 
 
-def draw_pairs(table: FeatureTable, count: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+def draw_pairs(
+    table: FeatureTable, count: int, generator: torch.Generator, photos_only: bool = False
+) -> tuple[Tensor, Tensor]:
     """Draw targets from all pictures and for each, as its reference, another photo of the person (official release).
 
     Args:
         table: who is on each picture, and which ones are photos.
         count: how many pairs.
         generator: seeded from seed and step, on which alone the pairs depend.
+        photos_only: leave stylised targets out.
 
     Returns:
         Rows (count,) of targets and of references.
@@ -29,7 +32,7 @@ def draw_pairs(table: FeatureTable, count: int, generator: torch.Generator) -> t
     first = torch.searchsorted(owners, table.identity)  # (N,) where each picture's person begins among the photos
     number = torch.searchsorted(owners, table.identity, right=True) - first
     others = number - table.photo.long()  # (N,) photos that may be the reference
-    eligible = torch.nonzero(others > 0).squeeze(1)
+    eligible = torch.nonzero((others > 0) & (table.photo | (not photos_only))).squeeze(1)
     if len(eligible) == 0:
         raise InputError("no person has two photos: generate more of them, or lower keep_photo")
     targets = eligible[torch.randint(len(eligible), (count,), generator=generator)]

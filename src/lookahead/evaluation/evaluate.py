@@ -52,7 +52,7 @@ def evaluate(
     _check(variants)
     people = read_people(Path(settings.portraits), settings.people)
     plan = make_plan(read_prompts(settings.prompts), settings)
-    judges = _judges(checkpoints, people, plan)
+    judges = open_judges(checkpoints, people, plan)
     conditions = _draw(checkpoints, settings, variants, people, plan, work / PICTURES)
     previews = measure_previews(checkpoints, settings, people, conditions, judges.faces)
     save_previews(previews, work / "previews.csv")
@@ -73,7 +73,12 @@ def _check(variants: Mapping[str, Path | None]) -> None:
             raise InputError(f"{path}, the encoder of {method}, does not exist: train it first (`lookahead train`)")
 
 
-def _judges(checkpoints: Checkpoints, people: list[Person], plan: Plan) -> Judges:
+def open_judges(checkpoints: Checkpoints, people: list[Person], plan: Plan) -> Judges:
+    """The recognisers and CLIP, with the faces and captions that pictures are compared to.
+
+    Raises:
+        InputError: a reference photo shows no face, or a checkpoint is missing.
+    """
     faces, scorer = FaceReader(checkpoints.faces), open_scorer(checkpoints)
     references = read_references(faces, people)
     return Judges(faces, references, read_others(faces, people), scorer, embed_texts(scorer, plan.prompts))

@@ -52,13 +52,14 @@ def load_pairs(store: FeatureStore, targets: Tensor, references: Tensor, against
     )
 
 
-def draw_batch(store: FeatureStore, count: int, generator: Generator, against: str = "reference") -> Batch:
-    """`count` pairs: the target any picture, the reference another photo of its person (official release).
+def draw_batch(store: FeatureStore, settings: Train, generator: Generator) -> Batch:
+    """Pairs: the target any picture, the reference another photo of its person (official release).
 
     Raises:
         InputError: nobody has two photos.
     """
-    return load_pairs(store, *draw_pairs(store.table, count, generator), against)
+    pairs = draw_pairs(store.table, settings.batch, generator, settings.photos_only)
+    return load_pairs(store, *pairs, settings.lookahead.against)
 
 
 def nothing(store: FeatureStore, count: int) -> Condition:

@@ -89,9 +89,7 @@ def _noise_alone(training: Training, batch: Batch, draws: Draws, index: int) -> 
 
 def draw_index(training: Training, index: int) -> Batch:
     """The pairs of micro-batch `index`."""
-    settings = training.settings
-    generator = generator_for("pairs", settings.seed, index)
-    return draw_batch(training.store, settings.batch, generator, settings.lookahead.against)
+    return draw_batch(training.store, training.settings, generator_for("pairs", training.settings.seed, index))
 
 
 def mean_row(rows: list[Row]) -> Row:

@@ -1,0 +1,145 @@
+"""One cell of the ablation: a row's training with one seed, and its evaluation by full and by few-step sampling."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pandas as pd
+import pyarrow as pa
+
+from lookahead.artifacts import Log, write_json, write_parquet
+from lookahead.config import Ablation, Checkpoints, Evaluate, Train, changed
+from lookahead.data.prompts import read_prompts
+from lookahead.evaluation.evaluate import encode_conditions, open_judges, open_sampler
+from lookahead.evaluation.measure import measure
+from lookahead.evaluation.pictures import draw_pictures, read_pictures
+from lookahead.evaluation.plan import make_plan
+from lookahead.evaluation.portraits import read_people
+from lookahead.models.fast_child import child_at, lora_layers
+from lookahead.models.kv_encoder import KV_FILE, new_kv_encoder, save_kv_encoder
+from lookahead.sampling.loop import Sampler, image_guidance, kv_guidance, prepare
+from lookahead.training.fit import train
+from lookahead.world import FAST_CHILD, Pipeline, attach_fast_child, open_pipeline
+
+FULL, FAST = "full", "fast"
+SAMPLERS = (FULL, FAST)
+ENCODER = "encoder"
+
+
+def settings_of(study: Ablation, row: str, seed: int, settings: Train) -> Train:
+    """The training of one cell: the world's numbers with the row's changes and the cell's seed.
+
+    Raises:
+        InputError: a change names no parameter, or its value is out of range.
+    """
+    return changed(settings, study.changes(row) | {"seed": seed})
+
+
+def protocol_of(study: Ablation, settings: Evaluate) -> Evaluate:
+    """The evaluation of every cell: the world's, of as many people and prompts as the study asks for."""
+    return settings.model_copy(update={"people": study.people, "photo_prompts": study.photo_prompts, "seeds": 1})
+
+
+def encoder_of(
+    checkpoints: Checkpoints,
+    study: Ablation,
+    row: str,
+    settings: Train,
+    features: Path,
+    borrowed: Path,
+    work: Path,
+    log: Log,
+) -> Path | None:
+    """Train the cell's encoder, borrow another cell's, or none for the untuned adapter; returns its folder.
+
+    Args:
+        checkpoints: the world.
+        study: the rows.
+        row: which one.
+        settings: of this cell's training.
+        features: the output of the stage `features`.
+        borrowed: the output of the cell whose encoder a row may borrow.
+        work: the folder to train in.
+        log: receives the curves.
+    """
+    tuned = study.rows[row].tuned
+    if tuned == "nothing":
+        return None
+    if tuned == "train":
+        if not (work / "training" / "metrics.json").exists():  # what a training writes last
+            train(checkpoints, settings, features, work / "training", log)
+            shutil.rmtree(work / "training.resume")
+        return work / "training" / ENCODER
+    folder = work / ENCODER
+    folder.mkdir(parents=True, exist_ok=True)
+    for path in (borrowed / "training" / ENCODER).iterdir():
+        (folder / path.name).write_bytes(path.read_bytes())
+    kv = settings.kv
+    untuned = new_kv_encoder(open_pipeline(checkpoints).unet, kv.rank, kv.shared_rank, settings.seed)
+    save_kv_encoder(folder / KV_FILE, untuned)  # its LoRAs change nothing yet: the base's own keys and values
+    return folder
+
+
+def judge_cell(
+    checkpoints: Checkpoints, study: Ablation, settings: Evaluate, encoder: Path | None, work: Path
+) -> pd.DataFrame:
+    """Draw and judge everybody by both samplers: one row a picture, the column `sampler` says by which.
+
+    Writes `per_image.parquet` and `pictures/` into `work`; pictures that are there already are kept.
+
+    Raises:
+        InputError: portraits, prompts or a checkpoint are missing or wrong.
+    """
+    protocol = protocol_of(study, settings)
+    people = read_people(Path(protocol.portraits), protocol.people)
+    plan = make_plan(read_prompts(protocol.prompts), protocol)
+    judges = open_judges(checkpoints, people, plan)
+    pipe = open_pipeline(checkpoints)
+    conditions = encode_conditions(checkpoints, pipe, people, plan)
+    tables = []
+    for name in SAMPLERS:
+        folder = work / "pictures" / name
+        if name == FULL:
+            sampler = open_sampler(checkpoints, pipe, protocol, encoder)
+            draw_pictures(sampler, plan, conditions, protocol.batch, folder)
+        else:
+            sampler = _few_step(checkpoints, pipe, study, sampler, protocol)
+            with child_at(lora_layers(pipe.unet, FAST_CHILD), FAST_CHILD, 1.0):
+                draw_pictures(sampler, plan, conditions, protocol.batch, folder)
+        rows = list(measure(name, plan, read_pictures(folder), judges, protocol.batch))
+        tables.append(pd.DataFrame(rows).rename(columns={"method": "sampler"}))
+    table = pd.concat(tables, ignore_index=True)
+    write_parquet(work / "per_image.parquet", pa.Table.from_pandas(table, preserve_index=False))
+    return table
+
+
+def _few_step(checkpoints: Checkpoints, pipe: Pipeline, study: Ablation, full: Sampler, settings: Evaluate) -> Sampler:
+    """The same encoder with the fast child: a few LCM steps without guidance, which the child has learnt (LCM)."""
+    attach_fast_child(pipe, checkpoints)
+    guidance = image_guidance(1.0) if full.kv is None else kv_guidance(1.0)
+    return prepare(pipe, "LCMScheduler", study.fast_steps, settings.adapter_scale, guidance, full.kv)
+
+
+def build_cell(
+    checkpoints: Checkpoints,
+    study: Ablation,
+    row: str,
+    settings: Train,
+    evaluate: Evaluate,
+    features: Path,
+    borrowed: Path,
+    work: Path,
+    log: Log,
+) -> None:
+    """Train and judge one cell into `work`: `training/`, `pictures/`, `per_image.parquet`, `metrics.json`.
+
+    Raises:
+        InputError: as `train` and `judge_cell`.
+    """
+    encoder = encoder_of(checkpoints, study, row, settings, features, borrowed, work, log)
+    table = judge_cell(checkpoints, study, evaluate, encoder, work)
+    means = table.groupby("sampler")[["identity", "prompt_right", "detected"]].mean()
+    metrics = {f"{sampler}.{name}": float(value) for sampler, line in means.iterrows() for name, value in line.items()}
+    write_json(work / "metrics.json", metrics)
+    log(metrics, settings.steps)

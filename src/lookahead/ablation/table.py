@@ -1,0 +1,146 @@
+"""The ablation's numbers: means over seeds and people, and paired differences between rows, with 95 % intervals."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from lookahead.ablation.cell import FAST, FULL, SAMPLERS
+from lookahead.config import Ablation
+from lookahead.errors import InputError
+from lookahead.evaluation.statistics import Array, Interval, by_person
+
+FIGURES = {
+    "identity": "identity",
+    "prompt": "prompt_right",
+    "detection_rate": "detected",
+    "identity_loss": "identity_loss",
+}
+Values = dict[str, Array]  # by "<sampler>.<figure>": (seeds, people)
+
+
+@dataclass(frozen=True)
+class Line:
+    """One row of the table; `against` names the row that the differences are to, None in the first."""
+
+    name: str
+    label: str
+    against: str | None
+    means: dict[str, Interval]
+    differences: dict[str, Interval]
+    by_seed: dict[str, list[float]]
+
+
+def two_level_interval(values: Array, resamples: int, seed: int) -> Interval:
+    """The mean of (S, P) numbers and its 95 % interval by a bootstrap over seeds and, within it, over people.
+
+    Seeds and people are resampled independently: the people are the same for every seed (crossed design).
+    """
+    generator = np.random.default_rng(seed)
+    seeds, people = values.shape
+    centred = values - values.mean()
+    means = np.empty(resamples)
+    for i in range(resamples):
+        chosen = centred[generator.integers(seeds, size=seeds)].mean(0)
+        means[i] = chosen[generator.integers(people, size=people)].mean()
+    low, high = np.percentile(means, (2.5, 97.5)) + values.mean()
+    return Interval(float(values.mean()), float(low), float(high))
+
+
+def read_cells(folder: Path, study: Ablation) -> dict[str, Values]:
+    """The person means of every row: (seeds, people) by "<sampler>.<figure>".
+
+    Raises:
+        InputError: a cell is missing, damaged or of another study.
+    """
+    return {
+        row: _stacked([_person_means(folder / row / str(seed), study) for seed in study.seeds]) for row in study.rows
+    }
+
+
+def _stacked(cells: list[Values]) -> Values:
+    return {name: np.stack([cell[name] for cell in cells]) for name in cells[0]}
+
+
+def _person_means(cell: Path, study: Ablation) -> Values:
+    path = cell / "per_image.parquet"
+    try:
+        table = pd.read_parquet(path)
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path} cannot be read ({error!s:.200}): run `make ablation` again") from None
+    if table["person"].nunique() != study.people or set(table["sampler"]) != set(SAMPLERS):
+        raise InputError(f"{path} is of another study than params.yaml describes: run `make ablation` again")
+    means: Values = {}
+    for sampler, rows in table.groupby("sampler"):
+        people = rows["person"].to_numpy(np.int64)
+        for figure, column in FIGURES.items():
+            means[f"{sampler}.{figure}"] = by_person(people, rows[column].to_numpy(np.float64))
+    return means
+
+
+def against(study: Ablation, name: str) -> str | None:
+    """The row that a row is compared with: the one that it comes after, else the one above it."""
+    names = list(study.rows)
+    above = names[names.index(name) - 1] if names.index(name) else None
+    return study.rows[name].after or above
+
+
+def make_lines(cells: Mapping[str, Values], study: Ablation, resamples: int, seed: int) -> list[Line]:
+    """Every row with its means and its paired differences, resampled alike."""
+    lines = []
+    for name, row in study.rows.items():
+        other = against(study, name)
+        values = cells[name]
+        changes = {} if other is None else {figure: values[figure] - cells[other][figure] for figure in values}
+        lines.append(
+            Line(
+                name,
+                row.label,
+                other,
+                {figure: two_level_interval(array, resamples, seed) for figure, array in values.items()},
+                {figure: two_level_interval(array, resamples, seed) for figure, array in changes.items()},
+                {figure: array.mean(1).tolist() for figure, array in changes.items()},
+            )
+        )
+    return lines
+
+
+def as_json(lines: list[Line]) -> dict[str, object]:
+    """The lines as `metrics.json` holds them."""
+    return {
+        line.name: {
+            "label": line.label,
+            "against": line.against,
+            "means": {name: value.row() for name, value in line.means.items()},
+            "differences": {name: value.row() for name, value in line.differences.items()},
+            "differences_by_seed": line.by_seed,
+        }
+        for line in lines
+    }
+
+
+def _told(value: Interval | None, signed: bool) -> str:
+    if value is None:
+        return ""
+    mean, low, high = value.measured()
+    sign = "+" if signed else ""
+    verdict = " (no difference)" if signed and low <= 0 <= high else ""
+    return f"{mean:{sign}.3f} [{low:{sign}.3f}, {high:{sign}.3f}]{verdict}"
+
+
+def as_markdown(lines: list[Line]) -> str:
+    """The table that people read: full sampling first, the fast child's identity and prompt alignment behind."""
+    heads = ["", "identity", "prompt", "identity against", "prompt against", "row compared with"]
+    heads += ["identity, 4 steps", "prompt, 4 steps"]
+    rows = ["| " + " | ".join(heads) + " |", "|" + "---|" * len(heads)]
+    for line in lines:
+        cells = [line.label, *(_told(line.means[f"{FULL}.{figure}"], False) for figure in ("identity", "prompt"))]
+        cells += [_told(line.differences.get(f"{FULL}.{figure}"), True) for figure in ("identity", "prompt")]
+        cells += [line.against or ""]
+        cells += [_told(line.means[f"{FAST}.{figure}"], False) for figure in ("identity", "prompt")]
+        rows.append("| " + " | ".join(cells) + " |")
+    return "\n".join(rows) + "\n"

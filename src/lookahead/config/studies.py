@@ -1,0 +1,57 @@
+"""Studies: pipelines of their own, which the main chain does not run."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal, Self
+
+from pydantic import Field, JsonValue, model_validator
+
+from lookahead.config.fields import Count, Section, Seed
+
+
+class Row(Section):
+    """One variant of an ablation.
+
+    `tuned` says where its encoder comes from: `nothing` is the untuned adapter, `train` a training of its own with the
+    world's numbers and `changes`, `borrow` the encoder of the row `after` with an untuned KV-encoder. `changes` are
+    those of the row `after`, if it names one, and then its own: parameter paths below `train` and their values.
+    """
+
+    label: str
+    after: str | None
+    tuned: Literal["nothing", "train", "borrow"]
+    changes: dict[str, JsonValue]
+
+
+class Ablation(Section):
+    """Rows in the order of the table, training seeds, and the size of each cell's evaluation."""
+
+    seeds: Annotated[list[Seed], Field(min_length=1)]
+    people: Annotated[int, Field(ge=2)]
+    photo_prompts: Count
+    fast_steps: Count
+    grid_people: Count
+    rows: Annotated[dict[str, Row], Field(min_length=2)]
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Self:
+        known: list[str] = []
+        for name, row in self.rows.items():
+            if row.after is not None and row.after not in known:
+                raise ValueError(f"row {name!r} comes after {row.after!r}, which is no earlier row: {known}")
+            if row.tuned == "borrow" and (row.after is None or self.rows[row.after].tuned != "train"):
+                raise ValueError(f"row {name!r} borrows an encoder: `after` has to name a row that is trained")
+            known.append(name)
+        return self
+
+    def changes(self, name: str) -> dict[str, JsonValue]:
+        """All changes of a row, those of the rows that it comes after first."""
+        row = self.rows[name]
+        earlier = {} if row.after is None else self.changes(row.after)
+        return earlier | row.changes
+
+
+class Studies(Section):
+    """Every study."""
+
+    ablation: Ablation

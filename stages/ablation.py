@@ -1,0 +1,31 @@
+"""The ablation's cells, a training and an evaluation each: `python stages/ablation.py --variant ROW-SEED`."""
+
+from lookahead.ablation.cell import build_cell, settings_of
+from lookahead.config import Ablation, read_params
+from lookahead.stage import Job, Stage, main
+
+
+def cell(study: Ablation, row: str, seed: int) -> Stage:
+    """The stage of one cell."""
+    after = study.rows[row].after or ""
+
+    def build(job: Job) -> None:
+        world, cells = job.world, job.runs / "ablation"
+        settings = settings_of(study, row, seed, world.train)
+        features, borrowed = job.runs / "features", cells / after / str(seed)
+        build_cell(world.checkpoints, study, row, settings, world.evaluate, features, borrowed, job.work, job.log)
+
+    borrows = (f"ablation/{after}/{seed}",) if study.rows[row].tuned == "borrow" else ()
+    told = {"row": row, "tuned": study.rows[row].tuned, "changes": study.changes(row), "seed": seed}
+    told |= study.model_dump(mode="json", include={"people", "photo_prompts", "fast_steps"})
+    return Stage(f"ablation/{row}/{seed}", ("checkpoints", "train", "evaluate"), ("features", *borrows), build, told)
+
+
+def stages() -> dict[str, Stage]:
+    """Every cell by row and seed."""
+    study = read_params().studies.ablation
+    return {f"{row}-{seed}": cell(study, row, seed) for row in study.rows for seed in study.seeds}
+
+
+if __name__ == "__main__":
+    main(stages())
