@@ -97,7 +97,7 @@ class Workshop:
 
 def _text(shop: Workshop) -> None:
     tokenizer = build_tokenizer(shop.base / "tokenizer")
-    build_tokenizer(shop.base / "tokenizer_2")
+    tokenizer.save_pretrained(shop.base / "tokenizer_2")  # learnt a second time, equal words would get other numbers
     build_text_encoders(tokenizer, shop.settings.parts["text"], shop.base, shop.work / "text", shop.log)
 
 
