@@ -5,14 +5,8 @@ import torch
 from diffusers.models.attention_processor import Attention, AttnProcessor2_0
 from torch import nn
 
-from lookahead.method.attention import (
-    AppendKeysValues,
-    CaptureKeysValues,
-    appended,
-    as_leaves,
-    backward_through,
-    drop_tokens,
-)
+from lookahead.method.attention import AppendKeysValues, CaptureKeysValues, appended
+from lookahead.method.shared_pass import as_leaves, backward_through, drop_tokens
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ from diffusers import AutoencoderKL, UNet2DConditionModel
 from torch import Tensor
 from transformers import CLIPImageProcessor, CLIPVisionModelWithProjection
 
-from lookahead.artifacts import Log, load_tensors, save_tensors
+from lookahead.artifacts import Log, digest, digest_paths, load_tensors, save_tensors
 from lookahead.config import Checkpoints, Miniature, Params
 from lookahead.errors import InputError
 from lookahead.miniature.adapter import build_adapter
@@ -75,8 +75,8 @@ class Workshop:
         )
 
     def latents(self, pool: Pool) -> Tensor:
-        """The pool's latents, encoded once."""
-        return encode_pool(pool, self.vae(), self.work / "latents.safetensors")
+        """The pool's latents, encoded once by each autoencoder."""
+        return encode_pool(pool, self.vae(), self._cache("latents", self.base / "vae", pool))
 
     def image_encoder(self) -> CLIPVisionModelWithProjection:
         """The trained vision encoder, frozen."""
@@ -85,14 +85,18 @@ class Workshop:
         return encoder.eval().requires_grad_(False)
 
     def features(self, pool: Pool, encoder: CLIPVisionModelWithProjection) -> Tensor:
-        """The pool's image features (N, S, D) float16, computed once."""
-        path = self.work / "features.safetensors"
+        """The pool's image features (N, S, D) float16, computed once by each encoder."""
+        path = self._cache("features", self.root / "image_encoder", pool)
         if not path.exists():
             processor = CLIPImageProcessor.from_pretrained(self.root / "image_encoder")
             rows = torch.arange(len(pool)).split(200)
             encoded = torch.cat([image_features(encoder, processor, pixels_of(pool, r)).half() for r in rows])
             save_tensors(path, {"features": encoded}, {})
         return load_tensors(path)[0]["features"]
+
+    def _cache(self, name: str, encoder: Path, pool: Pool) -> Path:
+        """Where an encoder's output for a pool is kept: a retrained encoder or another pool has another file."""
+        return self.work / f"{name}_{digest(digest_paths([encoder]), len(pool))[:12]}.safetensors"
 
 
 def _text(shop: Workshop) -> None:

@@ -7,8 +7,9 @@ from contextlib import AbstractContextManager, nullcontext
 
 from torch import Tensor
 
-from lookahead.method.attention import KeysValues, appended, drop_tokens
+from lookahead.method.attention import KeysValues, appended
 from lookahead.method.lookahead import lookahead_loss
+from lookahead.method.shared_pass import drop_tokens
 from lookahead.models.fast_child import child_at
 from lookahead.training.batches import Batch, draw_batch, with_drops
 from lookahead.training.draws import Draws, NoiseDraw, draw_both, generator_for, scale_at

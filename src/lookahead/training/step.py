@@ -12,10 +12,11 @@ from peft.tuners.lora import LoraLayer
 from torch import Tensor
 
 from lookahead.config import Preview
-from lookahead.method.attention import KeysValues, as_leaves, backward_through
+from lookahead.method.attention import KeysValues
 from lookahead.method.diffusion import NoiseSchedule, add_noise, noise_loss, noise_target
 from lookahead.method.lookahead import identity_distance
 from lookahead.method.preview import preview
+from lookahead.method.shared_pass import as_leaves, backward_through
 from lookahead.models.alignment import align
 from lookahead.models.kv_encoder import KVEncoder
 from lookahead.models.recogniser import Recogniser
