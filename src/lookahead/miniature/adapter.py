@@ -22,8 +22,8 @@ from lookahead.miniature.words import SCENES
 from lookahead.models.adapter import adapter_parameters, save_adapter
 
 TOKENS = 8
-HIDDEN = 64
-HEAD = 64  # diffusers opens every IP-Adapter-plus with heads of 64 channels and four layers
+HIDDEN = 128
+HEADS = 128  # channels of all heads: diffusers opens every IP-Adapter-plus with heads of 64 channels and four layers
 LAYERS = 4
 IMAGE_DROP = 0.1
 
@@ -47,10 +47,10 @@ def new_adapter(unet: UNet2DConditionModel, generator: torch.Generator) -> dict[
         for norm in (f"{attention}.norm1", f"{attention}.norm2", f"{forward}.0"):
             projection |= {f"{norm}.weight": torch.ones(HIDDEN), f"{norm}.bias": torch.zeros(HIDDEN)}
         projection |= {
-            f"{attention}.to_q.weight": draw(HEAD, HIDDEN),
-            f"{attention}.to_kv.weight": draw(2 * HEAD, HIDDEN),
+            f"{attention}.to_q.weight": draw(HEADS, HIDDEN),
+            f"{attention}.to_kv.weight": draw(2 * HEADS, HIDDEN),
         }
-        projection |= {f"{attention}.to_out.weight": draw(HIDDEN, HEAD) / LAYERS}
+        projection |= {f"{attention}.to_out.weight": draw(HIDDEN, HEADS) / LAYERS}
         projection |= {
             f"{forward}.1.weight": draw(4 * HIDDEN, HIDDEN),
             f"{forward}.3.weight": draw(HIDDEN, 4 * HIDDEN) / LAYERS,
@@ -95,8 +95,8 @@ def build_adapter(
     Args:
         pool: pictures; their captions are used without the names, so that identity must come from the image.
         latents: (N, 8, 16, 16) of the pool.
-        features: (N, 65, 96) image features of the pool.
-        null: (1, 65, 96) those of no picture, where the image is dropped.
+        features: (N, 65, 128) image features of the pool.
+        null: (1, 65, 128) those of no picture, where the image is dropped.
         unet: the frozen base U-Net; the adapter is installed in it.
         base: the folder of the base pipeline.
         part: steps, batch, learning rate, seed.

@@ -122,8 +122,9 @@ def _base(shop: Workshop) -> None:
 
 
 def _image_encoder(shop: Workshop) -> None:
-    part = shop.settings.parts["image_encoder"]
-    build_image_encoder(shop.pool(), part, shop.root / "image_encoder", shop.work / "image_encoder", shop.log)
+    teacher, part = (shop.settings.parts[name] for name in ("image_teacher", "image_encoder"))
+    out, work = shop.root / "image_encoder", shop.work / "image_encoder"
+    build_image_encoder(shop.pool(), teacher, part, out, work, shop.log)
 
 
 def _adapter(shop: Workshop) -> None:

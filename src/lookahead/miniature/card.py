@@ -36,7 +36,7 @@ from lookahead.world import (
 
 SEED = 88_000
 NAMES = 100  # trained names and as many new ones: together a gallery of 200
-GUIDANCE = 2.0
+GUIDANCE = 3.0
 STEPS = 25
 TIMESTEPS = (199, 399, 499, 599, 699, 799, 899, 959)
 PEOPLE = 48

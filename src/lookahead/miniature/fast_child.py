@@ -24,7 +24,7 @@ from lookahead.miniature.base import Prompts, embed_prompts, new_scheduler, pred
 from lookahead.miniature.fitting import fit
 from lookahead.miniature.pool import Pool
 
-GUIDANCE = 2.0
+GUIDANCE = 3.0
 SUBSTEPS = 12  # the teacher's steps from t = 999 to 0
 RANK = 16
 TARGETS = [
