@@ -135,11 +135,10 @@ def personalize(
 
     params = read_params()
     settings = params.of(world)
-    from lookahead.pipeline.personalize import GRID, Wish, check_out, find_encoder
-    from lookahead.pipeline.personalize import personalize as draw
+    from lookahead.pipeline import personalize as pictures
 
-    check_out(out)
-    found = find_encoder(world or params.world, encoder)
+    pictures.check_out(out)
+    found = pictures.find_encoder(world or params.world, encoder)
     print(f"encoder: {found or 'the untuned adapter (no tuned one in runs/; `lookahead train` makes one)'}", flush=True)
     changes = {
         "kv": kv,
@@ -150,15 +149,14 @@ def personalize(
         "steering.strength": steering,
         "combine": combine,
     }
-    draw(settings, found, Wish(tuple(portraits), tuple(prompt), negative, images, seed, fast, changes), out)
-    print(out / GRID)
+    wish = pictures.Wish(tuple(portraits), tuple(prompt), negative, images, seed, fast, changes)
+    pictures.personalize(settings, found, wish, out)
+    print(out / pictures.GRID)
 
 
 @app.command()
 def export(
-    out: Annotated[Path, typer.Argument(help="a folder; its files of these names are replaced")],
-    world: World = None,
-    encoder: Encoder = None,
+    out: Annotated[Path, typer.Argument(help="its files are replaced")], world: World = None, encoder: Encoder = None
 ) -> None:
     """Write the encoder for other programs: a standard IP-Adapter file, and a model card."""
     from lookahead.config import read_params
@@ -171,7 +169,7 @@ def export(
 
     found = find_encoder(world or params.world, encoder)
     print(f"encoder: {found or 'the untuned adapter'}", flush=True)
-    metrics = None if encoder else Path("runs") / (world or params.world) / "evaluate" / "metrics.json"
+    metrics = None if encoder else Path("runs", world or params.world, "evaluate", "metrics.json")
     write(LookaheadPipeline(settings.checkpoints, settings.personalize, found), out, metrics)
     print(out / "README.md")
 
