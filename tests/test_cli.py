@@ -1,5 +1,6 @@
 """The command: one command a stage, a readable headline, and one message for bad input."""
 
+import resource
 import subprocess
 import sys
 from pathlib import Path
@@ -40,19 +41,34 @@ def run_main(monkeypatch: pytest.MonkeyPatch, *words: str) -> str:
 
 def test_there_is_a_command_for_every_stage() -> None:
     shown = CliRunner().invoke(cli.app, ["--help"]).output
-    assert all(name in shown for name in ("generate", "features", "train", "evaluate", "doctor", "headline"))
+    assert all(
+        name in shown
+        for name in ("generate", "features", "train", "evaluate", "doctor", "headline", "personalize", "export")
+    )
 
 
-def test_help_needs_no_heavy_library() -> None:
+@pytest.mark.parametrize(("words", "shown"), [(["--help"], "personalize"), (["train", "--help"], "--variant")])
+def test_help_needs_no_heavy_library(words: list[str], shown: str) -> None:
     code = (
         "import sys; from lookahead.cli import app\n"
-        "try: app(['train', '--help'])\n"
+        f"try: app({words})\n"
         "except SystemExit: pass\n"
         "assert not {'torch', 'diffusers', 'mlflow', 'transformers'} & set(sys.modules)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    assert "--variant" in done.stdout
+    assert shown in done.stdout
+
+
+def test_help_is_there_at_once() -> None:
+    """Within half a second of this process's own time; the best of three, as other programs run here too."""
+    spent = []
+    for _ in range(3):
+        before = resource.getrusage(resource.RUSAGE_CHILDREN)
+        subprocess.run([sys.executable, "-m", "lookahead.cli", "--help"], capture_output=True, check=True)
+        after = resource.getrusage(resource.RUSAGE_CHILDREN)
+        spent.append(after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime)
+    assert min(spent) < 0.5, spent
 
 
 def test_the_headline_shows_every_method_with_intervals_and_where_to_look(here: Path) -> None:
@@ -89,6 +105,15 @@ def test_a_stage_gets_its_options(here: Path) -> None:
 def test_a_misspelt_parameter_is_one_message(here: Path, monkeypatch: pytest.MonkeyPatch, command: str) -> None:
     (here / "params.yaml").write_text((here / "params.yaml").read_text().replace("image_drop:", "imagedrop:"))
     assert "imagedrop" in run_main(monkeypatch, command)
+
+
+def test_personalize_refuses_before_it_opens_anything(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    words = ["personalize", "me.jpg", "--prompt", "a photo of a person", "--out"]
+    (here / "mine").mkdir()
+    (here / "mine" / "holiday.jpg").touch()
+    assert "not empty" in run_main(monkeypatch, *words, "mine")
+    assert "no world 'mars'" in run_main(monkeypatch, *words, "new", "--world", "mars")
+    assert "holds no encoder" in run_main(monkeypatch, *words, "new", "--encoder", "mine")
 
 
 def test_an_unknown_command_or_option_is_refused() -> None:

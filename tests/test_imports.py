@@ -21,6 +21,7 @@ ALLOWED = {
     "evaluation": {"method", "models", "data", "sampling", "world", "config", *BASE},
     "ablation": {"method", "models", "data", "sampling", "training", "evaluation", "world", "config", *BASE},
     "search": {"method", "models", "data", "sampling", "world", "training", "evaluation", "config", *BASE},
+    "pipeline": {"method", "models", "sampling", "world", "config", *BASE},
     "tracking": {"config", *BASE},
 }
 COMPOSERS = {"stage", "cli", "doctor"}  # like the scripts in stages/, they may import everything

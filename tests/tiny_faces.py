@@ -32,30 +32,33 @@ def _cells(stride: int) -> int:
     return (SIZE // stride) ** 2 * 2
 
 
-def _detector_rows(stride: int) -> tuple[Array, Array, Array]:
-    """Scores, boxes and landmarks of one stride: the cell at the centre of stride 16 sees the face, no other one."""
+def _detector_rows(stride: int, faces: int) -> tuple[Array, Array, Array]:
+    """Scores, boxes and landmarks of one stride: the cell at the centre of stride 16 sees the face, the first one a second."""
     count, side, middle = _cells(stride), SIZE // stride, np.array([32, 32], dtype=np.float32)
     scores = np.zeros((count, 1), dtype=np.float32)
     if stride == 16:
-        scores[2 * (2 * side + 2)] = 1
+        scores[[2 * (2 * side + 2), 0][:faces]] = 1
     box = np.concatenate([middle - BOX[:2], BOX[2:] - middle]) / stride
     points = ((LANDMARKS - middle) / stride).reshape(-1)
     return scores, np.tile(box, (count, 1)).astype(np.float32), np.tile(points, (count, 1)).astype(np.float32)
 
 
-def _detector_heads() -> tuple[list[onnx.NodeProto], list[onnx.TensorProto]]:
+def _detector_heads(faces: int) -> tuple[list[onnx.NodeProto], list[onnx.TensorProto]]:
     nodes, constants = [], []
     for stride in STRIDES:
-        for kind, rows in zip(("score", "box", "points"), _detector_rows(stride), strict=True):
+        for kind, rows in zip(("score", "box", "points"), _detector_rows(stride, faces), strict=True):
             constants.append(_constant(f"{kind}_{stride}_rows", rows))
             operation, other = ("Mul", "seen") if kind == "score" else ("Add", "shift")
             nodes.append(helper.make_node(operation, [f"{kind}_{stride}_rows", other], [f"{kind}_{stride}"]))
     return nodes, constants
 
 
-def save_detector(path: Path) -> None:
-    """A detector that sees one face near the centre, a little off by the picture's brightness, and none in the dark."""
-    heads, constants = _detector_heads()
+def save_detector(path: Path, faces: int = 1) -> None:
+    """A detector that sees one face near the centre, a little off by the picture's brightness, and none in the dark.
+
+    With two faces it sees another one around the picture's corner.
+    """
+    heads, constants = _detector_heads(faces)
     nodes = [
         helper.make_node("ReduceMean", ["pixels"], ["mean4"], axes=[0, 1, 2, 3], keepdims=1),
         helper.make_node("Reshape", ["mean4", "flat"], ["mean"]),

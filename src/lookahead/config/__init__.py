@@ -3,6 +3,7 @@
 from lookahead.config.checkpoints import Adapter, Checkpoints, FacePacks, Generator, ImageEncoder, Scorer
 from lookahead.config.fields import Section, Variant
 from lookahead.config.params import Miniature, Params, Part, Tracking, World, changed, parse_params, read_params
+from lookahead.config.personalize import Fast, Personalize, Steering
 from lookahead.config.stages import Evaluate, Features, Generate, KVGuidance, PreviewCurves
 from lookahead.config.studies import Ablation, Row, Studies
 from lookahead.config.train import KV, Density, Lookahead, LoraScale, Preview, Train
@@ -15,6 +16,7 @@ __all__ = [
     "Density",
     "Evaluate",
     "FacePacks",
+    "Fast",
     "Features",
     "Generate",
     "Generator",
@@ -25,11 +27,13 @@ __all__ = [
     "Miniature",
     "Params",
     "Part",
+    "Personalize",
     "Preview",
     "PreviewCurves",
     "Row",
     "Scorer",
     "Section",
+    "Steering",
     "Studies",
     "Tracking",
     "Train",

@@ -10,6 +10,7 @@ from pydantic import ValidationError, model_validator
 
 from lookahead.config.checkpoints import Checkpoints
 from lookahead.config.fields import Count, Positive, Section, Seed
+from lookahead.config.personalize import Personalize
 from lookahead.config.stages import Evaluate, Features, Generate
 from lookahead.config.studies import Studies
 from lookahead.config.train import Train
@@ -24,6 +25,7 @@ class World(Section):
     features: Features
     train: Train
     evaluate: Evaluate
+    personalize: Personalize
 
 
 class Tracking(Section):
@@ -74,6 +76,16 @@ class Params(Section):
     def active(self) -> World:
         """The world that `world` names."""
         return self.worlds[self.world]
+
+    def of(self, name: str | None) -> World:
+        """The world of this name; None is the active one.
+
+        Raises:
+            InputError: there is none.
+        """
+        if name is not None and name not in self.worlds:
+            raise InputError(f"there is no world {name!r}: params.yaml has {', '.join(sorted(self.worlds))}")
+        return self.active if name is None else self.worlds[name]
 
 
 def changed(settings: Train, changes: Mapping[str, object]) -> Train:

@@ -1,0 +1,123 @@
+"""Lookahead guidance: the fast child's preview is recognised at each step, and the gradient steers the picture."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from peft.tuners.lora import LoraLayer
+from torch import Tensor
+
+from lookahead.config import Checkpoints, Steering
+from lookahead.errors import InputError
+from lookahead.method.diffusion import NoiseSchedule
+from lookahead.method.lookahead import identity_distance
+from lookahead.method.preview import preview
+from lookahead.method.steering import steered
+from lookahead.models.alignment import align
+from lookahead.models.fast_child import child_at
+from lookahead.models.recogniser import Recogniser, open_recogniser
+from lookahead.sampling.conditions import Condition
+from lookahead.sampling.loop import predict
+from lookahead.sampling.watching import Change
+from lookahead.world import FAST_CHILD, LandmarkDetector, Pipeline, device, open_preview_vae, recogniser_onnx
+
+
+@dataclass(frozen=True)
+class Identifier:
+    """Tells how far pictures are from a face: the preview decoder, and detector and recogniser of pack `loss`."""
+
+    preview_vae: Pipeline
+    recogniser: Recogniser
+    detector: LandmarkDetector
+
+    def embed(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
+        """Unit embeddings (F, E) of the faces that are found, with gradient, and where they are found, bool (B,).
+
+        Pixels are (B, 3, H, W) in [-1, 1].
+        """
+        landmarks, found = self.detector(pixels.detach())
+        found, landmarks = found.to(pixels.device), landmarks.to(pixels.device)
+        if not found.any():
+            return pixels.new_zeros(0, 1), found
+        return self.recogniser(align(pixels[found], landmarks[found])), found
+
+    def face(self, pixels: Tensor) -> Tensor:
+        """The mean unit embedding (1, E) of a person's portraits (N, 3, H, W) in [-1, 1].
+
+        Raises:
+            InputError: none of them shows a face at this size.
+        """
+        embeddings, found = self.embed(pixels.to(device()))
+        if not found.any():
+            raise InputError("no face is found at the size that pictures are drawn in: crop the portrait to the face")
+        return torch.nn.functional.normalize(embeddings.mean(0, keepdim=True), dim=1)
+
+    def decode(self, latents: Tensor) -> Tensor:
+        """Pixels (B, 3, H, W) of scaled latents (B, C, h, w), by the preview decoder, in float32."""
+        pixels: Tensor = self.preview_vae.decode(latents.float() / self.preview_vae.config.scaling_factor).sample
+        return pixels
+
+
+def open_identifier(checkpoints: Checkpoints) -> Identifier:
+    """Open the preview decoder and the loss's face pack.
+
+    Raises:
+        InputError: one is missing or damaged.
+    """
+    pack = checkpoints.faces.loss
+    recogniser = open_recogniser(recogniser_onnx(pack)).to(device())
+    return Identifier(
+        open_preview_vae(checkpoints), recogniser, LandmarkDetector(pack, checkpoints.faces.detection_size)
+    )
+
+
+@dataclass(frozen=True)
+class Guide:
+    """What steers: the pipeline, its fast child's layers (none where the U-Net already is the child), and the aim."""
+
+    pipe: Pipeline
+    child: Sequence[LoraLayer]
+    identifier: Identifier
+    schedule: NoiseSchedule
+    settings: Steering
+    aim: Tensor  # (1, E), unit
+
+    def gradient(self, noisy: Tensor, t: Tensor, given: Condition) -> Tensor:
+        """Of D(preview, aim) by the noisy latents (B, C, h, w) at t (B,); 0 where the preview shows no face."""
+        with torch.enable_grad(), child_at(self.child, FAST_CHILD, 1.0):
+            noisy = noisy.detach().float().requires_grad_()
+            noises = self._noises(noisy, t)  # gradient through every step, as only the first one sees `noisy`
+            clean = preview(self.schedule, lambda z, at: self._predict(z, at, given), noisy, t, noises, len(noises) + 1)
+            embeddings, found = self.identifier.embed(self.identifier.decode(clean))
+            if not found.any():
+                return torch.zeros_like(noisy)
+            distance = identity_distance(embeddings, self.aim.expand(len(embeddings), -1))
+            (gradient,) = torch.autograd.grad(distance.sum(), noisy)
+        return gradient
+
+    def _predict(self, noisy: Tensor, t: Tensor, given: Condition) -> Tensor:
+        return predict(self.pipe, noisy.to(self.pipe.unet.dtype), t, [given])[0].float()
+
+    def _noises(self, like: Tensor, t: Tensor) -> list[Tensor]:
+        """Noise of the preview's later steps: by the timestep alone, so that no picture depends on its batch."""
+        generator = torch.Generator().manual_seed(int(t[0]))
+        count = self.settings.preview_steps - 1
+        return [torch.randn(like[:1].shape, generator=generator).to(like).expand_as(like) for _ in range(count)]
+
+
+def steering(guide: Guide, given: Condition) -> Change:
+    """What `watch` lets change the predictions of one batch, inside the range of timesteps.
+
+    The preview is told prompt and image tokens; keys and values take no part in it.
+    """
+
+    def change(prediction: Tensor, t: Tensor, seen: Tensor) -> Tensor:
+        if not guide.settings.timestep_min <= int(t) <= guide.settings.timestep_max:
+            return prediction
+        times = t.to(seen.device).long().expand(len(seen))
+        gradient = guide.gradient(seen, times, given)
+        return steered(guide.schedule, prediction, gradient, times, guide.settings.strength)
+
+    return change

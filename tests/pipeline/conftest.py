@@ -1,0 +1,62 @@
+"""A tiny pipeline with a KV-encoder that has an effect, and portraits for it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+
+from lookahead.config import Checkpoints, Personalize, World, read_params
+from lookahead.models.adapter import ADAPTER_FILE
+from lookahead.models.kv_encoder import KV_FILE, new_kv_encoder, save_kv_encoder
+from lookahead.pipeline import LookaheadPipeline
+from lookahead.world import open_pipeline
+from tests.modules import ROOT
+from tests.tiny import build_portraits, with_bright_previews
+
+
+@pytest.fixture(scope="package")
+def settings() -> Personalize:
+    """The miniature's, with few steps."""
+    return read_params(ROOT / "params.yaml").worlds["miniature"].personalize.having({"steps": 2, "fast.steps": 2})
+
+
+@pytest.fixture(scope="package")
+def world(tiny_world: Checkpoints, settings: Personalize) -> World:
+    committed = read_params(ROOT / "params.yaml").worlds["miniature"]
+    return committed.model_copy(update={"checkpoints": tiny_world, "personalize": settings})
+
+
+@pytest.fixture(scope="package")
+def portraits(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    """Of three people."""
+    folder = build_portraits(tmp_path_factory.mktemp("portraits"), 3)
+    return [folder / f"{i:03d}" / "0.jpg" for i in range(3)]
+
+
+@pytest.fixture(scope="package")
+def photos(portraits: list[Path]) -> list[Image.Image]:
+    return [Image.open(path).convert("RGB") for path in portraits]
+
+
+@pytest.fixture(scope="package")
+def encoder(tiny_world: Checkpoints, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder as training writes it: the adapter, and a KV-encoder whose LoRAs are not zero."""
+    folder = tmp_path_factory.mktemp("encoder")
+    (folder / ADAPTER_FILE).write_bytes(Path(tiny_world.adapter.source, tiny_world.adapter.weight).read_bytes())
+    kv = new_kv_encoder(open_pipeline(tiny_world).unet, 2, 2, seed=0)
+    generator = torch.Generator().manual_seed(0)
+    for weight in kv.parameters().values():
+        weight.data = 0.3 * torch.randn(weight.shape, generator=generator)
+    save_kv_encoder(folder / KV_FILE, kv)
+    return folder
+
+
+@pytest.fixture(scope="package")
+def pipe(
+    tiny_world: Checkpoints, settings: Personalize, encoder: Path, tmp_path_factory: pytest.TempPathFactory
+) -> LookaheadPipeline:
+    bright = with_bright_previews(tiny_world, tmp_path_factory.mktemp("bright"))
+    return LookaheadPipeline(bright, settings, encoder)

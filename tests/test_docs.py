@@ -1,0 +1,59 @@
+"""What the pages in docs/ name exists: paths, functions, commands, parameters and links."""
+
+import importlib
+import re
+from pathlib import Path
+
+import pytest
+import yaml
+from typer.main import get_command
+
+from lookahead.cli import app
+from tests.modules import ROOT
+
+PAGES = sorted((ROOT / "docs").glob("*.md"))
+MADE = ("runs/", "first-run/")  # what commands write
+
+
+def spans(page: Path) -> list[str]:
+    text = re.sub(r"```.*?```", "", page.read_text(encoding="utf-8"), flags=re.DOTALL)
+    return re.findall(r"`([^`\n]+)`", text)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_a_path_exists(page: Path) -> None:
+    paths = [span for span in spans(page) if re.fullmatch(r"[\w.-]+(/[\w.-]+)+/?|[\w-]+\.(md|yaml)", span)]
+    missing = [path for path in paths if not path.startswith(MADE) and not (ROOT / path).exists()]
+    assert not missing
+    links = re.findall(r"\]\(([^)#:]+)\)", page.read_text(encoding="utf-8"))
+    assert all((page.parent / link).exists() for link in links)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_a_function_exists(page: Path) -> None:
+    for span in spans(page):
+        if re.fullmatch(r"lookahead(\.\w+)+", span) and not span.endswith(".json"):
+            module, name = span.rsplit(".", 1)
+            assert hasattr(importlib.import_module(module), name), span
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_a_command_and_its_options_exist(page: Path) -> None:
+    commands = get_command(app).commands  # type: ignore[attr-defined]
+    text = page.read_text(encoding="utf-8").replace("\\\n", " ")
+    for name in re.findall(r"(?:`|bin/)lookahead (\w+)", text):
+        assert name in commands, name
+    known = {option for command in commands.values() for p in command.params for option in [*p.opts, *p.secondary_opts]}
+    assert set(re.findall(r"(?<![\w-])--[a-z][\w-]*", text)) <= known | {"--help"}
+
+
+def test_a_parameter_exists() -> None:
+    tree = yaml.safe_load((ROOT / "params.yaml").read_text(encoding="utf-8"))
+    world = tree["worlds"]["miniature"]
+    for page in PAGES:
+        for span in spans(page):
+            if re.fullmatch(r"(worlds|train|studies|checkpoints)(\.\w+)+", span):
+                place = tree if span.split(".")[0] in tree else world
+                for part in span.split("."):
+                    assert part in place, (page.name, span)
+                    place = place[part]
