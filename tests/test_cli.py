@@ -40,7 +40,7 @@ def run_main(monkeypatch: pytest.MonkeyPatch, *words: str) -> str:
 
 def test_there_is_a_command_for_every_stage() -> None:
     shown = CliRunner().invoke(cli.app, ["--help"]).output
-    assert all(name in shown for name in ("generate", "features", "train", "evaluate", "doctor", "headline"))
+    assert all(name in shown for name in ("generate", "features", "train", "evaluate", "doctor", "headline", "import"))
 
 
 def test_help_needs_no_heavy_library() -> None:

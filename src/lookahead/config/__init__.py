@@ -3,7 +3,7 @@
 from lookahead.config.checkpoints import Adapter, Checkpoints, FacePacks, Generator, ImageEncoder, Scorer
 from lookahead.config.fields import Section, Variant
 from lookahead.config.params import Miniature, Params, Part, Tracking, World, changed, parse_params, read_params
-from lookahead.config.stages import Evaluate, Features, Generate, KVGuidance, PreviewCurves
+from lookahead.config.stages import Evaluate, Features, Generate, KVGuidance, Photos, PreviewCurves
 from lookahead.config.studies import Ablation, Row, Studies
 from lookahead.config.train import KV, Density, Lookahead, LoraScale, Preview, Train
 
@@ -25,6 +25,7 @@ __all__ = [
     "Miniature",
     "Params",
     "Part",
+    "Photos",
     "Preview",
     "PreviewCurves",
     "Row",

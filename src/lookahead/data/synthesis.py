@@ -6,21 +6,19 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
-import pyarrow as pa
 import torch
 from tqdm import tqdm
 
 from lookahead.artifacts import Log, write_json, write_parquet
 from lookahead.config import Checkpoints, Generate
-from lookahead.data.consistency import Sight, Verdict, find_face, judge, summarise
+from lookahead.data.consistency import Verdict, find_face, judge, summarise
 from lookahead.data.gallery import save_gallery
 from lookahead.data.plan import Picture, plan_pictures
 from lookahead.data.prompts import read_prompts
 from lookahead.data.shards import Pixels, keep_only, read_rows, shard_is_done, shard_path, write_shard
+from lookahead.data.table import TABLE, judged_table, sights_of
 from lookahead.errors import InputError
 from lookahead.world import Pipeline, open_faces, open_generator, quiet_alignment
-
-TABLE = "table.parquet"
 
 
 def draw_pictures(pipe: Pipeline, pictures: Sequence[Picture], checkpoints: Checkpoints) -> list[Pixels]:
@@ -73,22 +71,6 @@ def draw_shards(
             log({"images": float(bar.n), "faces_found": 1 - found.count(None) / len(found)}, number)
 
 
-def _sights(rows: pa.Table) -> list[Sight]:
-    columns = (rows[name].to_pylist() for name in ("identity", "style", "embedding"))
-    return [
-        Sight(identity, style, None if embedding is None else np.asarray(embedding, dtype=np.float32))
-        for identity, style, embedding in zip(*columns, strict=True)
-    ]
-
-
-def _judged(rows: pa.Table, verdicts: Sequence[Verdict], plain: str) -> pa.Table:
-    rows = rows.drop_columns(["embedding"])
-    rows = rows.append_column("photo", pa.array([style == plain for style in rows["style"].to_pylist()], pa.bool_()))
-    rows = rows.append_column("similarity", pa.array([v.similarity for v in verdicts], pa.float32()))
-    rows = rows.append_column("kept", pa.array([v.kept for v in verdicts], pa.bool_()))
-    return rows.append_column("reason", pa.array([v.reason for v in verdicts], pa.string()))
-
-
 def _check_any_kept(verdicts: Sequence[Verdict], settings: Generate) -> None:
     if any(verdict.kept for verdict in verdicts):
         return
@@ -112,9 +94,9 @@ def synthesise(checkpoints: Checkpoints, settings: Generate, work: Path, log: Lo
     pictures = plan_pictures(prompts, settings)
     draw_shards(checkpoints, settings, pictures, work, log)
     rows = read_rows(work)
-    sights = _sights(rows)
+    sights = sights_of(rows)
     verdicts = judge(sights, settings, prompts.plain)
     _check_any_kept(verdicts, settings)
-    write_parquet(work / TABLE, _judged(rows, verdicts, prompts.plain))
+    write_parquet(work / TABLE, judged_table(rows, verdicts, prompts.plain))
     write_json(work / "metrics.json", summarise(sights, verdicts))
     save_gallery(work, verdicts, settings.photos + settings.stylised)
