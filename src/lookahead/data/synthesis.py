@@ -11,10 +11,12 @@ from tqdm import tqdm
 
 from lookahead.artifacts import Log, write_json, write_parquet
 from lookahead.config import Checkpoints, Generate
+from lookahead.data.card import save_histograms, write_card
 from lookahead.data.consistency import Verdict, find_face, judge, summarise
 from lookahead.data.gallery import save_gallery
 from lookahead.data.plan import Picture, plan_pictures
 from lookahead.data.prompts import read_prompts
+from lookahead.data.retrieval import rank_one
 from lookahead.data.shards import Pixels, keep_only, read_rows, shard_is_done, shard_path, write_shard
 from lookahead.data.table import TABLE, judged_table, sights_of
 from lookahead.errors import InputError
@@ -83,7 +85,7 @@ def _check_any_kept(verdicts: Sequence[Verdict], settings: Generate) -> None:
 
 
 def synthesise(checkpoints: Checkpoints, settings: Generate, work: Path, log: Log) -> None:
-    """Draw, check and describe the dataset: `shards/`, `table.parquet`, `metrics.json` and `samples.png` in `work`.
+    """Draw, check and describe the dataset in `work`: `shards/`, `table.parquet`, `metrics.json`, its card and pictures.
 
     A run that was cut off continues at its missing shards.
 
@@ -98,5 +100,8 @@ def synthesise(checkpoints: Checkpoints, settings: Generate, work: Path, log: Lo
     verdicts = judge(sights, settings, prompts.plain)
     _check_any_kept(verdicts, settings)
     write_parquet(work / TABLE, judged_table(rows, verdicts, prompts.plain))
-    write_json(work / "metrics.json", summarise(sights, verdicts))
+    metrics = {**summarise(sights, verdicts), "rank_1": rank_one(sights, verdicts, prompts.plain)}
+    write_json(work / "metrics.json", metrics)
+    save_histograms(work / "histograms.png", sights, verdicts, prompts.plain)
+    write_card(work / "README.md", metrics, settings.licences)
     save_gallery(work, verdicts, settings.photos + settings.stylised)
