@@ -70,15 +70,15 @@ def card_text(metrics: Mapping[str, Any], licences: Mapping[str, str]) -> str:
     """The card in Markdown."""
     rank, dropped = metrics["rank_1"], metrics["dropped"]
     lines = [
-        f"{metrics['images']} pictures of {metrics['people']} people who do not exist, each in photos and other styles, "
+        f"{metrics['images']} pictures of {metrics['people']} people who do not exist, each in photos and other styles "
         "drawn by a text-to-image model and kept where a face recogniser sees the same person.",
         "",
         "![A row a person; dimmed pictures were dropped](samples.png)",
         "",
         *_styles(metrics),
         "",
-        f"Kept: {metrics['kept']:.0%}. Dropped: {', '.join(f'{reason} {n}' for reason, n in dropped.items())}; each with "
-        "its reason in `table.parquet`.",
+        f"Kept: {metrics['kept']:.0%}. Dropped: {', '.join(f'{reason} {n}' for reason, n in dropped.items())}; each "
+        "with its reason in `table.parquet`.",
         "",
         *_lack(metrics),
         f"Similarity of kept pictures to their person's photos {metrics['same_person']:.2f}, to another's "

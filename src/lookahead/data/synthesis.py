@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -21,6 +23,9 @@ from lookahead.data.shards import Pixels, keep_only, read_rows, shard_is_done, s
 from lookahead.data.table import TABLE, judged_table, sights_of
 from lookahead.errors import InputError
 from lookahead.world import Pipeline, open_faces, open_generator, quiet_alignment
+from lookahead.world.processes import broadcast, launched
+
+PATIENCE = 1.0  # seconds between looks at what other processes draw
 
 
 def draw_pictures(pipe: Pipeline, pictures: Sequence[Picture], checkpoints: Checkpoints) -> list[Pixels]:
@@ -42,22 +47,25 @@ def _shards(pictures: Sequence[Picture], size: int) -> Iterator[tuple[int, Seque
         yield number, pictures[start : start + size]
 
 
-def _missing(pictures: Sequence[Picture], settings: Generate, work: Path) -> list[tuple[int, Sequence[Picture]]]:
-    shards = list(_shards(pictures, settings.shard))
+def _clean(pictures: Sequence[Picture], settings: Generate, work: Path) -> None:
     keep_only(work, [])
-    keep_only(work / "shards", [shard_path(work, number).name for number, _ in shards])
+    keep_only(work / "shards", [shard_path(work, number).name for number, _ in _shards(pictures, settings.shard)])
+
+
+def _missing(pictures: Sequence[Picture], settings: Generate, work: Path) -> list[tuple[int, Sequence[Picture]]]:
+    shards = _shards(pictures, settings.shard)
     return [(number, rows) for number, rows in shards if not shard_is_done(shard_path(work, number), rows)]
 
 
 def draw_shards(
     checkpoints: Checkpoints, settings: Generate, pictures: Sequence[Picture], work: Path, log: Log
 ) -> None:
-    """Draw the shards that are not there yet; batches never cross shards, so a resumed run draws the same bytes.
+    """Draw the missing shards that are this process's; batches never cross shards, so that the bytes stay the same.
 
     Raises:
         InputError: a checkpoint or an existing shard is damaged, or the disk is full.
     """
-    missing = _missing(pictures, settings, work)
+    missing = [(number, rows) for number, rows in _missing(pictures, settings, work) if launched().mine(number)]
     if not missing:
         return
     pipe, faces = open_generator(checkpoints), open_faces(checkpoints.faces.select, checkpoints.faces.detection_size)
@@ -73,6 +81,28 @@ def draw_shards(
             log({"images": float(bar.n), "faces_found": 1 - found.count(None) / len(found)}, number)
 
 
+def assist() -> None:
+    """Draw this process's shards of the dataset that the first process is making, as it tells.
+
+    Raises:
+        InputError: a checkpoint is damaged, or the disk is full.
+    """
+    told = json.loads(broadcast("", launched()))
+    checkpoints, settings = Checkpoints.model_validate(told["checkpoints"]), Generate.model_validate(told["settings"])
+    pictures = plan_pictures(read_prompts(settings.prompts), settings)
+    draw_shards(checkpoints, settings, pictures, Path(told["work"]), lambda _metrics, _step: None)
+
+
+def _draw_all(checkpoints: Checkpoints, settings: Generate, pictures: Sequence[Picture], work: Path, log: Log) -> None:
+    """Clean up before any process writes, tell the others where, draw, and wait until they are done."""
+    _clean(pictures, settings, work)
+    told = {"checkpoints": checkpoints.model_dump(), "settings": settings.model_dump(), "work": str(work.resolve())}
+    broadcast(json.dumps(told), launched())
+    draw_shards(checkpoints, settings, pictures, work, log)
+    while _missing(pictures, settings, work):  # if another process dies, the launcher ends this one
+        time.sleep(PATIENCE)
+
+
 def _check_any_kept(verdicts: Sequence[Verdict], settings: Generate) -> None:
     if any(verdict.kept for verdict in verdicts):
         return
@@ -85,7 +115,7 @@ def _check_any_kept(verdicts: Sequence[Verdict], settings: Generate) -> None:
 
 
 def synthesise(checkpoints: Checkpoints, settings: Generate, work: Path, log: Log) -> None:
-    """Draw, check and describe the dataset in `work`: `shards/`, `table.parquet`, `metrics.json`, its card and pictures.
+    """Draw, check and describe the dataset in `work`: shards, `table.parquet`, `metrics.json`, its card and pictures.
 
     A run that was cut off continues at its missing shards.
 
@@ -94,7 +124,7 @@ def synthesise(checkpoints: Checkpoints, settings: Generate, work: Path, log: Lo
     """
     prompts = read_prompts(settings.prompts)
     pictures = plan_pictures(prompts, settings)
-    draw_shards(checkpoints, settings, pictures, work, log)
+    _draw_all(checkpoints, settings, pictures, work, log)
     rows = read_rows(work)
     sights = sights_of(rows)
     verdicts = judge(sights, settings, prompts.plain)

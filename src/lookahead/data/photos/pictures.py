@@ -6,7 +6,7 @@ import warnings
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, UnidentifiedImageError
 
 from lookahead.config import Photos
 from lookahead.data.shards import Pixels
@@ -72,7 +72,7 @@ def read_picture(path: Path, settings: Photos) -> Pixels:
         raise
     except Image.DecompressionBombError:
         raise UnusableError(f"too large: a decompression bomb, {settings.most_pixels} pixels may be read") from None
-    except Image.UnidentifiedImageError:
+    except UnidentifiedImageError:
         raise UnusableError("no JPEG, PNG or WebP picture") from None
     except Exception as error:  # damaged files make Pillow raise whatever its parsers meet
         raise UnusableError(f"cannot be read ({_told(error)})") from None
