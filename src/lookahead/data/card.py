@@ -41,7 +41,7 @@ def save_histograms(path: Path, sights: Sequence[Sight], verdicts: Sequence[Verd
         ):
             axis.hist(values, bins=np.linspace(-1, 1, 81).tolist(), alpha=0.6, label=label)
         axis.set(title="photos" if photos else "stylised", xlabel="cosine similarity", ylabel="pictures")
-        axis.legend()
+        axis.legend(loc="upper left")
     with atomic(path) as temporary:
         figure.savefig(temporary, format="png", dpi=100, metadata={"Software": None})
 
