@@ -1,7 +1,11 @@
-"""Draws the dataset of invented people, checked by their faces: `python stages/generate.py [--world W]`."""
+"""Draws the dataset of invented people, checked by their faces: `python stages/generate.py [--world W]`.
 
-from lookahead.data.synthesis import synthesise
+`accelerate launch --multi_gpu --num_processes N stages/generate.py` draws with N processes; the dataset is the same.
+"""
+
+from lookahead.data.synthesis import assist, synthesise
 from lookahead.stage import Job, Stage, main
+from lookahead.world.processes import claim_gpu, launched
 
 
 def build(job: Job) -> None:
@@ -12,4 +16,8 @@ def build(job: Job) -> None:
 STAGES = {"": Stage("generate", sections=("checkpoints", "generate"), reads=(), build=build)}
 
 if __name__ == "__main__":
-    main(STAGES)
+    claim_gpu(launched())
+    if launched().first:
+        main(STAGES)
+    else:
+        assist()

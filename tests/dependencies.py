@@ -7,7 +7,7 @@ from pathlib import Path
 
 from tests.modules import PACKAGE, ROOT, closure
 
-CHAIN = ("generate", "features", "train", "evaluate")
+CHAIN = ("generate", "photos", "features", "train", "evaluate")
 ABLATION = {"cell": "ablation", "borrowed": "ablation", "table": "ablation_table"}
 PIPELINES = {"dvc.yaml": {name: name for name in CHAIN}, "studies/ablation/dvc.yaml": ABLATION}  # stage: its script
 

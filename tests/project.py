@@ -43,6 +43,7 @@ def tree_of(checkpoints: Checkpoints) -> dict[str, Any]:
     here = checkpoints.model_dump_json().replace(str(Path(checkpoints.base).parent), f"models/{WORLD}")
     world["checkpoints"] = yaml.safe_load(here)
     world["generate"] |= _GENERATE | {"keep_images": 2, "prompts": f"prompts/{WORLD}.yaml"}
+    world["photos"]["prompts"] = f"prompts/{WORLD}.yaml"
     world["features"]["batch"] = 5
     world["train"] |= _TRAIN
     world["evaluate"] |= _EVALUATE | {"portraits": f"models/{WORLD}/portraits/test", "prompts": f"prompts/{WORLD}.yaml"}
@@ -60,6 +61,7 @@ def build_project(root: Path, checkpoints: Checkpoints) -> Path:
     shutil.copytree(Path(checkpoints.base).parent, root / "models" / WORLD)
     build_portraits(root / "models" / WORLD / "portraits" / "test", 4)
     (root / "prompts").mkdir()
+    (root / "photos").mkdir()
     (root / "prompts" / f"{WORLD}.yaml").write_text(yaml.safe_dump(TREE, sort_keys=False), encoding="utf-8")
     shutil.copytree(ROOT / "stages", root / "stages", ignore=shutil.ignore_patterns("__pycache__"))
     save_tree(root, tree_of(checkpoints))

@@ -43,7 +43,17 @@ def test_there_is_a_command_for_every_stage() -> None:
     shown = CliRunner().invoke(cli.app, ["--help"]).output
     assert all(
         name in shown
-        for name in ("generate", "features", "train", "evaluate", "doctor", "headline", "personalize", "export")
+        for name in (
+            "generate",
+            "features",
+            "train",
+            "evaluate",
+            "doctor",
+            "headline",
+            "personalize",
+            "export",
+            "import",
+        )
     )
 
 

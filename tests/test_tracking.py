@@ -1,10 +1,12 @@
 """What MLflow's store holds after stages ran, and that no broken store stops a stage."""
 
+import os
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+import yaml
 from mlflow import MlflowClient
 from mlflow.entities import Run
 from PIL import Image
@@ -67,6 +69,20 @@ def test_a_run_holds_parameters_curves_metrics_pictures_inputs_and_tags(params: 
     assert [given.dataset.name for given in run.inputs.dataset_inputs] == ["input"]
     assert any(path.path.endswith(".png") for path in client.list_artifacts(run.info.run_id, "images"))
     assert run.info.status == "FINISHED"
+
+
+def test_a_dataset_is_logged_under_the_digest_that_dvc_gives_it(params: Params, tmp_path: Path) -> None:
+    out = output()
+    (out / "shards").mkdir()
+    (out / "shards" / "00000.parquet").write_bytes(b"rows")
+    open_recorder(params, origin("generate")).finish(out)
+    run = named(store(params)[1], "generate")
+    (made,) = (given.dataset for given in run.inputs.dataset_inputs if given.dataset.name == "generate")
+    for command in (["git", "init", "-q"], ["dvc", "init", "-q"], ["dvc", "add", "-q", str(out)]):
+        words = [sys.executable, "-m", *command] if command[0] == "dvc" else command
+        subprocess.run(words, check=True, env=os.environ | {"DVC_NO_ANALYTICS": "true"})
+    tracked = yaml.safe_load(out.with_suffix(".dvc").read_text())
+    assert made.digest == tracked["outs"][0]["md5"]
 
 
 def test_the_first_stage_makes_the_reproduction_and_the_others_join_it(params: Params) -> None:

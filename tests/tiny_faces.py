@@ -33,7 +33,7 @@ def _cells(stride: int) -> int:
 
 
 def _detector_rows(stride: int, faces: int) -> tuple[Array, Array, Array]:
-    """Scores, boxes and landmarks of one stride: the cell at the centre of stride 16 sees the face, the first one a second."""
+    """Scores, boxes and landmarks of a stride: stride 16 sees the face at its centre cell, and one in the first."""
     count, side, middle = _cells(stride), SIZE // stride, np.array([32, 32], dtype=np.float32)
     scores = np.zeros((count, 1), dtype=np.float32)
     if stride == 16:

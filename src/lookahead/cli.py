@@ -26,11 +26,16 @@ NAMES = {"adapter": "untuned", "noise_only": "noise loss only", "tuned": "with l
 COLUMNS = {"identity": "identity", "prompt": "prompt alignment"}
 
 
-def _run_stage(name: str, **options: str | None) -> None:
-    """Run a stage's script, the one that `dvc repro` runs."""
+def _script(name: str) -> Path:
     script = Path("stages") / f"{name}.py"
     if not script.is_file():
         raise InputError(f"{script} does not exist in {Path.cwd()}: run from the repository's root")
+    return script
+
+
+def _run_stage(name: str, **options: str | None) -> None:
+    """Run a stage's script, the one that `dvc repro` runs."""
+    script = _script(name)
     given = [word for option, value in options.items() if value is not None for word in (f"--{option}", value)]
     sys.argv = [str(script), *given]
     runpy.run_path(str(script), run_name="__main__")
@@ -40,6 +45,22 @@ def _run_stage(name: str, **options: str | None) -> None:
 def generate(world: World = None) -> None:
     """Draw the dataset of invented people, checked by their faces."""
     _run_stage("generate", world=world)
+
+
+@app.command(name="import")
+def import_folder(folder: Path, world: World = None) -> None:
+    """Read own photos, a folder a person below FOLDER, into `runs/<world>/imported`; see docs/own-photos.md."""
+    from lookahead.artifacts import read_json
+    from lookahead.config import read_params
+
+    params = read_params()
+    from lookahead.stage import run_stage
+
+    script = runpy.run_path(str(_script("photos")))  # after the parameters: a typo should not wait for torch
+    out = run_stage(script["stage_of"](folder, "imported"), params, world or params.world)
+    told = read_json(out / "metrics.json")
+    print(f"{told['images']} pictures of {told['people']} people are kept, {told['skipped']} files are skipped")
+    print(f"Pictures: {out / 'samples.png'}\nSkipped, with reasons: {out / 'skipped.csv'}")
 
 
 @app.command()

@@ -49,6 +49,8 @@ def settings(prompts_file: Path) -> Generate:
         keep_photo=-1.0,
         keep_stylised=-1.0,
         keep_images=2,
+        second_face=0.25,
+        licences={"tiny world": "Apache-2.0"},
     )
 
 

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from lookahead.config import Checkpoints, Generate
-from lookahead.data.consistency import FEW, KEPT, NO_FACE, UNLIKE, Sight, find_face, judge, summarise, unit
+from lookahead.data.consistency import FEW, KEPT, NO_FACE, SEVERAL, UNLIKE, Sight, find_face, judge, summarise, unit
 from lookahead.world import open_faces
 
 A, B = np.array([1, 0, 0], dtype=np.float32), np.array([0, 1, 0], dtype=np.float32)
@@ -38,6 +38,18 @@ def test_people_with_one_photo_or_few_pictures_are_dropped_whole(settings: Gener
     few = _person(1, ("photo", B), ("photo", B))
     verdicts = judge(one_photo + few, _settings(settings, photo=-1, images=3), "photo")
     assert {v.reason for v in verdicts} <= {FEW, NO_FACE, UNLIKE}
+
+
+def test_a_picture_of_several_people_is_dropped_and_judges_no_other(settings: Generate) -> None:
+    crowd = Sight(0, "photo", B, second_face=0.5)
+    small = Sight(0, "oil", A, second_face=0.1)
+    sights = [*_person(0, ("photo", A), ("photo", A)), crowd, small]
+    verdicts = judge(sights, _settings(settings), "photo")
+    assert [v.reason for v in verdicts] == [KEPT, KEPT, SEVERAL, KEPT]
+    assert verdicts[2].similarity is None
+    metrics = summarise(sights, verdicts)
+    assert metrics["dropped"][SEVERAL] == 1  # type: ignore[index]
+    assert metrics["styles"]["photo"]["dropped"][SEVERAL] == pytest.approx(1 / 3)  # type: ignore[index]
 
 
 def test_the_metrics_tell_people_apart(settings: Generate) -> None:

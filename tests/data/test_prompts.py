@@ -3,11 +3,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 import yaml
 
 from lookahead.data.prompts import read_prompts
 from lookahead.errors import InputError
-from lookahead.miniature import words
+from lookahead.miniature import portraits, words
+from lookahead.miniature.people import draw_identities, name_identity
 from tests.data.conftest import TREE
 
 REPOSITORY = Path(__file__).parents[2]
@@ -32,6 +34,22 @@ def test_sdxls_prompts_invent_more_people_than_its_dataset_needs() -> None:
     names = prompts.invent(100_000, 0)
     assert len(set(names)) == 100_000
     assert "{" not in prompts.caption("pencil", "snow", names[0])
+
+
+def test_sdxls_people_are_descriptions_without_a_name() -> None:
+    """Every capital letter in them belongs to the ancestry: there is no place for a real person's name."""
+    people = read_prompts(REPOSITORY / "prompts" / "sdxl.yaml").people
+    others = [word for part, words_ in people.parts.items() if part != "ancestry" for word in words_]
+    assert all(text == text.lower() for text in [people.template, *others])
+
+
+def test_no_invented_person_of_the_miniature_is_one_of_the_portraits() -> None:
+    """Portraits are of anonymous people: none lies near a name's place in face space (sides of length 2)."""
+    lattice = torch.tensor(read_prompts(REPOSITORY / "prompts" / "miniature.yaml").people.combinations())
+    invented = name_identity(lattice[:, 0], lattice[:, 1])
+    for offset in range(len(portraits.SETS)):
+        generator = torch.Generator().manual_seed(portraits._SEED + offset)
+        assert torch.cdist(draw_identities(200, generator), invented).min() > 1
 
 
 def test_people_depend_on_the_seed_alone_and_more_of_them_begin_with_the_same(prompts_file: Path) -> None:

@@ -4,7 +4,7 @@ from lookahead.config.checkpoints import Adapter, Checkpoints, FacePacks, Genera
 from lookahead.config.fields import Section, Variant
 from lookahead.config.params import Miniature, Params, Part, Tracking, World, changed, parse_params, read_params
 from lookahead.config.personalize import Fast, Personalize, Steering
-from lookahead.config.stages import Evaluate, Features, Generate, KVGuidance, PreviewCurves
+from lookahead.config.stages import Evaluate, Features, Generate, KVGuidance, Photos, PreviewCurves
 from lookahead.config.studies import Ablation, Row, Studies
 from lookahead.config.train import KV, Density, Lookahead, LoraScale, Preview, Train
 
@@ -28,6 +28,7 @@ __all__ = [
     "Params",
     "Part",
     "Personalize",
+    "Photos",
     "Preview",
     "PreviewCurves",
     "Row",

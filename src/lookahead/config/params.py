@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Annotated
 
 import yaml
-from pydantic import ValidationError, model_validator
+from pydantic import Field, ValidationError, model_validator
 
 from lookahead.config.checkpoints import Checkpoints
 from lookahead.config.fields import Count, Positive, Section, Seed
 from lookahead.config.personalize import Personalize
-from lookahead.config.stages import Evaluate, Features, Generate
+from lookahead.config.stages import Evaluate, Features, Generate, Photos
 from lookahead.config.studies import Studies
 from lookahead.config.train import Train
 from lookahead.errors import InputError
@@ -22,6 +23,7 @@ class World(Section):
 
     checkpoints: Checkpoints
     generate: Generate
+    photos: Photos
     features: Features
     train: Train
     evaluate: Evaluate
@@ -61,6 +63,7 @@ class Params(Section):
     """The whole of `params.yaml`."""
 
     world: str
+    own_photos: Annotated[str, Field(min_length=1)]
     tracking: Tracking
     worlds: dict[str, World]
     studies: Studies

@@ -22,6 +22,31 @@ class Generate(Section):
     keep_photo: Annotated[float, Field(ge=-1.0, le=1.0)]
     keep_stylised: Annotated[float, Field(ge=-1.0, le=1.0)]
     keep_images: Count
+    second_face: Fraction
+    licences: dict[str, str]
+
+
+class Photos(Section):
+    """Own photos: what is read, how a face is cut out (`margin` in lengths of its box), and what is kept of a person.
+
+    `smallest_face` is in pixels, `aspect` the greatest ratio of a photo's sides, `second_face` the area from which a
+    further face counts, as a share of the largest one's.
+    """
+
+    prompts: str
+    shard: Count
+    smallest_face: Count
+    most_pixels: Count
+    aspect: Annotated[float, Field(ge=1.0)]
+    margin: Annotated[float, Field(ge=1.0)]
+    second_face: Fraction
+    keep_photo: Annotated[float, Field(ge=-1.0, le=1.0)]
+    keep_images: Count
+
+    @property
+    def keep_stylised(self) -> float:
+        """Own pictures are all taken for photos."""
+        return self.keep_photo
 
 
 class Features(Section):

@@ -5,24 +5,49 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
+from typing import Protocol
 
 import numpy as np
 from insightface.app import FaceAnalysis
 from numpy.typing import NDArray
 
-from lookahead.config import Generate
-
 Array = NDArray[np.float32]
-KEPT, NO_FACE, UNLIKE, FEW = "", "no face", "unlike the person's photos", "too few pictures of the person"
+KEPT, NO_FACE, SEVERAL = "", "no face", "several faces"
+UNLIKE, FEW = "unlike the person's photos", "too few pictures of the person"
+REASONS = (NO_FACE, SEVERAL, UNLIKE, FEW)
+
+
+class Limits(Protocol):
+    """What a picture and a person need in order to be kept."""
+
+    @property
+    def keep_photo(self) -> float:
+        """The least similarity of a photo to the person's other photos."""
+
+    @property
+    def keep_stylised(self) -> float:
+        """The least similarity of a stylised picture to the person's photos."""
+
+    @property
+    def keep_images(self) -> int:
+        """The least number of pictures of a person."""
+
+    @property
+    def second_face(self) -> float:
+        """The area from which a further face counts, as a share of the largest one's."""
 
 
 @dataclass(frozen=True)
 class Face:
-    """The largest face of a picture: box (4,) and landmarks (5, 2) in pixels, embedding (E,) of length 1."""
+    """The largest face of a picture: box (4,) and landmarks (5, 2) in pixels, embedding (E,) of length 1.
+
+    `second_face` is the area of the next largest one as a share of this one's: 0 where it is alone.
+    """
 
     box: Array
     landmarks: Array
     embedding: Array
+    second_face: float
 
 
 @dataclass(frozen=True)
@@ -32,6 +57,7 @@ class Sight:
     identity: int
     style: str
     embedding: Array | None
+    second_face: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -54,13 +80,18 @@ def unit(vector: Array) -> Array:
     return scaled
 
 
+def _area(box: Array) -> float:
+    return float(max(box[2] - box[0], 0) * max(box[3] - box[1], 0))
+
+
 def find_face(faces: FaceAnalysis, pixels: NDArray[np.uint8]) -> Face | None:
     """The largest face in a picture (H, W, 3), RGB, or None."""
-    found = faces.get(np.ascontiguousarray(pixels[:, :, ::-1]), max_num=1, det_metric="max")
+    found = faces.get(np.ascontiguousarray(pixels[:, :, ::-1]), max_num=2, det_metric="max")
     if not found:
         return None
-    face = found[0]
-    return Face(face.bbox.astype(np.float32), face.kps.astype(np.float32), unit(face.embedding))
+    face, *others = sorted(found, key=lambda each: _area(each.bbox), reverse=True)
+    second = _area(others[0].bbox) / max(_area(face.bbox), 1e-12) if others else 0.0
+    return Face(face.bbox.astype(np.float32), face.kps.astype(np.float32), unit(face.embedding), second)
 
 
 def _mean_photo(sights: Iterable[Sight], plain: str) -> Array | None:
@@ -75,10 +106,12 @@ def _cosine(one: Array | None, other: Array | None) -> float | None:
 def _reason(sight: Sight, similarity: float | None, limit: float) -> str:
     if sight.embedding is None:
         return NO_FACE
-    return UNLIKE if similarity is None or similarity < limit else KEPT
+    if similarity is None:  # there is no other photo to compare it with
+        return FEW
+    return UNLIKE if similarity < limit else KEPT
 
 
-def _compare(person: Sequence[Sight], stranger: Sequence[Sight], settings: Generate, plain: str) -> list[Verdict]:
+def _compare(person: Sequence[Sight], stranger: Sequence[Sight], settings: Limits, plain: str) -> list[Verdict]:
     """Judge photos by the other photos, then the stylised pictures by the photos that were kept."""
     away = _mean_photo(stranger, plain)
     photos = [sight for sight in person if sight.style == plain]
@@ -94,7 +127,7 @@ def _compare(person: Sequence[Sight], stranger: Sequence[Sight], settings: Gener
     return verdicts
 
 
-def _drop_thin(person: Sequence[Sight], verdicts: list[Verdict], settings: Generate, plain: str) -> list[Verdict]:
+def _drop_thin(person: Sequence[Sight], verdicts: list[Verdict], settings: Limits, plain: str) -> list[Verdict]:
     """Drop people with too few pictures; two photos are the least, so that a photo has another one as reference."""
     photos = sum(v.kept and s.style == plain for s, v in zip(person, verdicts, strict=True))
     if photos >= 2 and sum(v.kept for v in verdicts) >= settings.keep_images:
@@ -102,23 +135,26 @@ def _drop_thin(person: Sequence[Sight], verdicts: list[Verdict], settings: Gener
     return [replace(v, reason=FEW) if v.kept else v for v in verdicts]
 
 
-def judge(sights: Sequence[Sight], settings: Generate, plain: str) -> list[Verdict]:
+def judge(sights: Sequence[Sight], settings: Limits, plain: str) -> list[Verdict]:
     """Decide which pictures are kept: those that resemble their person's other photos enough.
 
     Args:
         sights: every picture, people one after the other.
-        settings: `keep_photo`, `keep_stylised` (least similarity) and `keep_images` (least pictures a person).
+        settings: least similarities, least pictures a person, and what counts as a second face.
         plain: the style of photos.
     """
+    crowded = [sight.second_face > settings.second_face for sight in sights]
     people: dict[int, list[Sight]] = {}
-    for sight in sights:
-        people.setdefault(sight.identity, []).append(sight)
+    for sight, several in zip(sights, crowded, strict=True):
+        # Whose face the largest of several is cannot be known: nothing is compared with it.
+        seen = replace(sight, embedding=None) if several else sight
+        people.setdefault(sight.identity, []).append(seen)
     groups = list(people.values())
     verdicts = []
     for i, person in enumerate(groups):
         stranger = groups[(i + 1) % len(groups)] if len(groups) > 1 else []
         verdicts += _drop_thin(person, _compare(person, stranger, settings, plain), settings, plain)
-    return verdicts
+    return [replace(v, reason=SEVERAL) if several else v for v, several in zip(verdicts, crowded, strict=True)]
 
 
 def _mean(values: Iterable[float | None]) -> float:
@@ -138,11 +174,18 @@ def summarise(sights: Sequence[Sight], verdicts: Sequence[Verdict]) -> dict[str,
         "images": len(kept),
         "people": len({s.identity for s, v in zip(sights, verdicts, strict=True) if v.kept}),
         "faces_found": 1 - sum(s.embedding is None for s in sights) / len(sights),
-        "dropped": {reason: reasons[reason] for reason in (NO_FACE, UNLIKE, FEW)},
+        "dropped": {reason: reasons[reason] for reason in REASONS},
         "styles": {style: _style_summary(sights, verdicts, style) for style in styles},
     }
 
 
-def _style_summary(sights: Sequence[Sight], verdicts: Sequence[Verdict], style: str) -> dict[str, float]:
+def _style_summary(sights: Sequence[Sight], verdicts: Sequence[Verdict], style: str) -> dict[str, object]:
     own = [v for s, v in zip(sights, verdicts, strict=True) if s.style == style]
-    return {"same_person": _mean(v.similarity for v in own), "kept": sum(v.kept for v in own) / len(own)}
+    reasons = Counter(v.reason for v in own)
+    return {
+        "images": reasons[KEPT],
+        "same_person": _mean(v.similarity for v in own),
+        "other_person": _mean(v.stranger for v in own),
+        "kept": reasons[KEPT] / len(own),
+        "dropped": {reason: reasons[reason] / len(own) for reason in REASONS},
+    }

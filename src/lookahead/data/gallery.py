@@ -29,6 +29,8 @@ def save_gallery(folder: Path, verdicts: Sequence[Verdict], width: int) -> None:
     """
     every = (pixels for path in list_shards(folder) for _, pixels in read_pictures(path))
     shown = [p if v.kept else _dimmed(p) for p, v in islice(zip(every, verdicts, strict=False), PEOPLE * width)]
+    if len(shown) > width:  # own photos need not fill the last row
+        shown += [np.full_like(shown[0], int(_GREY))] * (-len(shown) % width)
     rows = [np.concatenate(shown[start : start + width], axis=1) for start in range(0, len(shown), width)]
     with atomic(folder / "samples.png") as path:
         Image.fromarray(np.concatenate(rows)).save(path, format="PNG")

@@ -34,6 +34,7 @@ _FIELDS = [
     ("box", _POINTS),
     ("landmarks", pa.list_(_POINTS)),
     ("embedding", _POINTS),
+    ("second_face", pa.float32()),
 ]
 _PICTURES = {"info": {"features": {"image": {"_type": "Image"}}}}  # tells `datasets` to decode the column
 
@@ -70,7 +71,7 @@ def plan_digest(pictures: Sequence[Picture]) -> str:
 def _row(picture: Picture, pixels: Pixels, face: Face | None) -> dict[str, object]:
     image = {"bytes": encode_png(pixels), "path": f"{picture.index:08d}.png"}
     found = {name: None if face is None else getattr(face, name).tolist() for name in ("box", "landmarks", "embedding")}
-    return {"image": image, **asdict(picture), **found}
+    return {"image": image, **asdict(picture), **found, "second_face": 0.0 if face is None else face.second_face}
 
 
 def write_shard(

@@ -2,25 +2,30 @@
 
 from __future__ import annotations
 
+import json
+import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
-import pyarrow as pa
 import torch
 from tqdm import tqdm
 
 from lookahead.artifacts import Log, write_json, write_parquet
 from lookahead.config import Checkpoints, Generate
-from lookahead.data.consistency import Sight, Verdict, find_face, judge, summarise
+from lookahead.data.card import save_histograms, write_card
+from lookahead.data.consistency import Verdict, find_face, judge, summarise
 from lookahead.data.gallery import save_gallery
 from lookahead.data.plan import Picture, plan_pictures
 from lookahead.data.prompts import read_prompts
+from lookahead.data.retrieval import rank_one
 from lookahead.data.shards import Pixels, keep_only, read_rows, shard_is_done, shard_path, write_shard
+from lookahead.data.table import TABLE, judged_table, sights_of
 from lookahead.errors import InputError
 from lookahead.world import Pipeline, open_faces, open_generator, quiet_alignment
+from lookahead.world.processes import broadcast, launched
 
-TABLE = "table.parquet"
+PATIENCE = 1.0  # seconds between looks at what other processes draw
 
 
 def draw_pictures(pipe: Pipeline, pictures: Sequence[Picture], checkpoints: Checkpoints) -> list[Pixels]:
@@ -42,22 +47,25 @@ def _shards(pictures: Sequence[Picture], size: int) -> Iterator[tuple[int, Seque
         yield number, pictures[start : start + size]
 
 
-def _missing(pictures: Sequence[Picture], settings: Generate, work: Path) -> list[tuple[int, Sequence[Picture]]]:
-    shards = list(_shards(pictures, settings.shard))
+def _clean(pictures: Sequence[Picture], settings: Generate, work: Path) -> None:
     keep_only(work, [])
-    keep_only(work / "shards", [shard_path(work, number).name for number, _ in shards])
+    keep_only(work / "shards", [shard_path(work, number).name for number, _ in _shards(pictures, settings.shard)])
+
+
+def _missing(pictures: Sequence[Picture], settings: Generate, work: Path) -> list[tuple[int, Sequence[Picture]]]:
+    shards = _shards(pictures, settings.shard)
     return [(number, rows) for number, rows in shards if not shard_is_done(shard_path(work, number), rows)]
 
 
 def draw_shards(
     checkpoints: Checkpoints, settings: Generate, pictures: Sequence[Picture], work: Path, log: Log
 ) -> None:
-    """Draw the shards that are not there yet; batches never cross shards, so a resumed run draws the same bytes.
+    """Draw the missing shards that are this process's; batches never cross shards, so that the bytes stay the same.
 
     Raises:
         InputError: a checkpoint or an existing shard is damaged, or the disk is full.
     """
-    missing = _missing(pictures, settings, work)
+    missing = [(number, rows) for number, rows in _missing(pictures, settings, work) if launched().mine(number)]
     if not missing:
         return
     pipe, faces = open_generator(checkpoints), open_faces(checkpoints.faces.select, checkpoints.faces.detection_size)
@@ -73,20 +81,26 @@ def draw_shards(
             log({"images": float(bar.n), "faces_found": 1 - found.count(None) / len(found)}, number)
 
 
-def _sights(rows: pa.Table) -> list[Sight]:
-    columns = (rows[name].to_pylist() for name in ("identity", "style", "embedding"))
-    return [
-        Sight(identity, style, None if embedding is None else np.asarray(embedding, dtype=np.float32))
-        for identity, style, embedding in zip(*columns, strict=True)
-    ]
+def assist() -> None:
+    """Draw this process's shards of the dataset that the first process is making, as it tells.
+
+    Raises:
+        InputError: a checkpoint is damaged, or the disk is full.
+    """
+    told = json.loads(broadcast("", launched()))
+    checkpoints, settings = Checkpoints.model_validate(told["checkpoints"]), Generate.model_validate(told["settings"])
+    pictures = plan_pictures(read_prompts(settings.prompts), settings)
+    draw_shards(checkpoints, settings, pictures, Path(told["work"]), lambda _metrics, _step: None)
 
 
-def _judged(rows: pa.Table, verdicts: Sequence[Verdict], plain: str) -> pa.Table:
-    rows = rows.drop_columns(["embedding"])
-    rows = rows.append_column("photo", pa.array([style == plain for style in rows["style"].to_pylist()], pa.bool_()))
-    rows = rows.append_column("similarity", pa.array([v.similarity for v in verdicts], pa.float32()))
-    rows = rows.append_column("kept", pa.array([v.kept for v in verdicts], pa.bool_()))
-    return rows.append_column("reason", pa.array([v.reason for v in verdicts], pa.string()))
+def _draw_all(checkpoints: Checkpoints, settings: Generate, pictures: Sequence[Picture], work: Path, log: Log) -> None:
+    """Clean up before any process writes, tell the others where, draw, and wait until they are done."""
+    _clean(pictures, settings, work)
+    told = {"checkpoints": checkpoints.model_dump(), "settings": settings.model_dump(), "work": str(work.resolve())}
+    broadcast(json.dumps(told), launched())
+    draw_shards(checkpoints, settings, pictures, work, log)
+    while _missing(pictures, settings, work):  # if another process dies, the launcher ends this one
+        time.sleep(PATIENCE)
 
 
 def _check_any_kept(verdicts: Sequence[Verdict], settings: Generate) -> None:
@@ -101,7 +115,7 @@ def _check_any_kept(verdicts: Sequence[Verdict], settings: Generate) -> None:
 
 
 def synthesise(checkpoints: Checkpoints, settings: Generate, work: Path, log: Log) -> None:
-    """Draw, check and describe the dataset: `shards/`, `table.parquet`, `metrics.json` and `samples.png` in `work`.
+    """Draw, check and describe the dataset in `work`: shards, `table.parquet`, `metrics.json`, its card and pictures.
 
     A run that was cut off continues at its missing shards.
 
@@ -110,11 +124,14 @@ def synthesise(checkpoints: Checkpoints, settings: Generate, work: Path, log: Lo
     """
     prompts = read_prompts(settings.prompts)
     pictures = plan_pictures(prompts, settings)
-    draw_shards(checkpoints, settings, pictures, work, log)
+    _draw_all(checkpoints, settings, pictures, work, log)
     rows = read_rows(work)
-    sights = _sights(rows)
+    sights = sights_of(rows)
     verdicts = judge(sights, settings, prompts.plain)
     _check_any_kept(verdicts, settings)
-    write_parquet(work / TABLE, _judged(rows, verdicts, prompts.plain))
-    write_json(work / "metrics.json", summarise(sights, verdicts))
+    write_parquet(work / TABLE, judged_table(rows, verdicts, prompts.plain))
+    metrics = {**summarise(sights, verdicts), "rank_1": rank_one(sights, verdicts, prompts.plain)}
+    write_json(work / "metrics.json", metrics)
+    save_histograms(work / "histograms.png", sights, verdicts, prompts.plain)
+    write_card(work / "README.md", metrics, settings.licences)
     save_gallery(work, verdicts, settings.photos + settings.stylised)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import os
 import re
 import subprocess
@@ -11,7 +13,7 @@ from pathlib import Path
 
 import yaml
 
-from lookahead.artifacts import digest, digest_paths, read_json
+from lookahead.artifacts import digest, digest_paths, files_below, read_json
 from lookahead.config import Params
 
 _ODD = re.compile(r"[^\w .:/-]", re.ASCII)  # what MLflow takes in no metric's name
@@ -67,6 +69,16 @@ def input_digests(origin: Origin) -> dict[str, str]:
     """The inputs' digests by path, at most 36 characters: DVC's MD5 where it knows the path, else of the contents."""
     known = dvc_digests(Path("dvc.lock"))
     return {str(path): known.get(path.as_posix()) or digest_paths([path])[:32] for path in origin.inputs}
+
+
+def dvc_md5(folder: Path) -> str:
+    """The digest that DVC will give a folder: of the list of its files' MD5 and names."""
+    files = sorted((path.relative_to(folder).as_posix(), path) for path in files_below(folder))
+    entries = []
+    for name, path in files:
+        with path.open("rb") as file:
+            entries.append({"md5": hashlib.file_digest(file, "md5").hexdigest(), "relpath": name})
+    return f"{hashlib.md5(json.dumps(entries, sort_keys=True).encode()).hexdigest()}.dir"
 
 
 def flatten(tree: object, prefix: str = "") -> dict[str, object]:

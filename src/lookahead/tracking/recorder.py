@@ -11,7 +11,16 @@ from typing import TYPE_CHECKING, Any, Protocol
 from PIL import Image
 
 from lookahead.config import Params
-from lookahead.tracking.lineage import Origin, flatten, input_digests, numbers_of, pictures_of, reproduction, tags_of
+from lookahead.tracking.lineage import (
+    Origin,
+    dvc_md5,
+    flatten,
+    input_digests,
+    numbers_of,
+    pictures_of,
+    reproduction,
+    tags_of,
+)
 from lookahead.tracking.store import connect
 
 if TYPE_CHECKING:
@@ -130,11 +139,20 @@ class MlflowRecorder:
         for run, prefix in ((self._run, ""), (self._parent, f"{self._origin.stage}.")):
             self._client.log_batch(run, metrics=[Metric(f"{prefix}{n}", v, now, 0) for n, v in numbers.items()])
 
+    def _log_dataset(self, out: Path) -> None:
+        """A dataset that the stage has made, under the MD5 by which DVC's lock file will know it."""
+        from mlflow.entities import Dataset, DatasetInput, InputTag
+
+        if (out / "shards").is_dir():
+            made = Dataset(self._origin.stage, dvc_md5(out), "local", str(out))
+            self._client.log_inputs(self._run, [DatasetInput(made, [InputTag("mlflow.data.context", "output")])])
+
     def _log_output(self, out: Path | None) -> None:
         self._flush()
         if out is None:
             return
         self._log_numbers(out)
+        self._log_dataset(out)
         for path, key, step in pictures_of(out):
             with Image.open(path) as picture:
                 self._client.log_image(self._run, picture.convert("RGB"), key=key, step=step, synchronous=True)

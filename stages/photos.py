@@ -1,0 +1,20 @@
+"""Reads own photos from the folder `own_photos` of params.yaml: `python stages/photos.py [--world W]`."""
+
+from pathlib import Path
+
+from lookahead.config import read_params
+from lookahead.data.photos.importing import import_photos
+from lookahead.stage import Job, Stage, main
+
+
+def stage_of(folder: Path, name: str) -> Stage:
+    """The stage that reads a folder of photos into `runs/<world>/<name>`."""
+
+    def build(job: Job) -> None:
+        import_photos(job.world.checkpoints, job.world.photos, folder, job.work, job.log)
+
+    return Stage(name, ("checkpoints", "photos"), reads=(), build=build, told={"folder": str(folder)})
+
+
+if __name__ == "__main__":
+    main({"": stage_of(Path(read_params().own_photos), "photos")})
