@@ -3,6 +3,7 @@
 from lookahead.config.checkpoints import Adapter, Checkpoints, FacePacks, Generator, ImageEncoder, Scorer
 from lookahead.config.fields import Section, Variant
 from lookahead.config.params import Miniature, Params, Part, Tracking, World, changed, parse_params, read_params
+from lookahead.config.search import Checks, Choices, Confirm, FloatRange, Heartbeat, IntRange, Range, Search
 from lookahead.config.stages import Evaluate, Features, Generate, KVGuidance, PreviewCurves
 from lookahead.config.studies import Ablation, Row, Studies
 from lookahead.config.train import KV, Density, Lookahead, LoraScale, Preview, Train
@@ -12,13 +13,19 @@ __all__ = [
     "Ablation",
     "Adapter",
     "Checkpoints",
+    "Checks",
+    "Choices",
+    "Confirm",
     "Density",
     "Evaluate",
     "FacePacks",
     "Features",
+    "FloatRange",
     "Generate",
     "Generator",
+    "Heartbeat",
     "ImageEncoder",
+    "IntRange",
     "KVGuidance",
     "Lookahead",
     "LoraScale",
@@ -27,8 +34,10 @@ __all__ = [
     "Part",
     "Preview",
     "PreviewCurves",
+    "Range",
     "Row",
     "Scorer",
+    "Search",
     "Section",
     "Studies",
     "Tracking",
