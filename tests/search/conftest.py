@@ -98,8 +98,8 @@ def run(world: World, features: Path) -> Run:  # noqa: F811
 
     def start(folder: Path, search: Search, train: Train | None = None) -> tuple[Notes, list[str]]:
         notes, said = Notes(), []
-        settings = world if train is None else world.model_copy(update={"train": train})
-        task = Task("tiny", settings, search, features, folder / "state", None, said.append)
+        own = world if train is None else world.model_copy(update={"train": train})
+        task = Task("tiny", own, search, features, folder / "state", None, said.append)
         run_search(task, partial(_watch, notes), folder / "out")
         return notes, said
 

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import optuna
+import psycopg
 import pytest
 from mlflow import MlflowClient
 from optuna.trial import TrialState
@@ -27,7 +28,7 @@ USER = "postgres"  # the server refuses to run as root
 def programs() -> Path | None:
     """Where the server's programs lie: on the path, or where Debian's package puts them."""
     found = shutil.which("initdb")
-    places = [Path(found).parent] if found else sorted(Path("/usr/lib/postgresql").glob("*/bin"))
+    places = [Path(found).resolve().parent] if found else sorted(Path("/usr/lib/postgresql").glob("*/bin"))
     return places[-1] if places else None
 
 
@@ -65,11 +66,9 @@ def server() -> Iterator[str]:
     try:
         subprocess.run([place / "initdb", "-D", folder / "data", "-U", "tester", "-A", "trust"], **run)  # type: ignore[call-overload]
         subprocess.run([*control, "-o", options, "start"], **run)  # type: ignore[call-overload]
-        for name in ("optuna", "mlflow"):
-            subprocess.run(
-                [place / "createdb", "-h", "127.0.0.1", "-p", str(port), "-U", "tester", name],
-                **run,  # type: ignore[call-overload]
-            )
+        with psycopg.connect(f"postgresql://tester@127.0.0.1:{port}/postgres", autocommit=True) as connection:
+            for name in ("optuna", "mlflow"):
+                connection.execute(f"CREATE DATABASE {name}")  # type: ignore[arg-type]
         yield address
     finally:
         subprocess.run([*control, "-m", "immediate", "stop"], **(run | {"check": False}))  # type: ignore[call-overload]

@@ -12,7 +12,6 @@ from PIL import Image
 
 from lookahead.config import changed
 from lookahead.errors import InputError
-from lookahead.search.adopt import patched
 from lookahead.search.storage import open_storage
 from tests.search.conftest import SPACE, make_search
 
@@ -76,7 +75,7 @@ def test_the_patch_is_of_the_recommended_setting(done: Path) -> None:
 
 
 def test_nothing_of_a_trial_is_left_behind(done: Path) -> None:
-    assert not [path for path in (done / "state").rglob("*.safetensors")]
+    assert not list((done / "state").rglob("*.safetensors"))
 
 
 def test_twice_is_once(own: Path, run) -> None:
@@ -138,10 +137,3 @@ def test_under_a_constraint_trials_are_checked_on_the_way(tmp_path: Path, run) -
 def _reasons(folder: Path, state: str) -> list[str]:
     table = pd.read_csv(folder / "out" / "trials.csv", keep_default_na=False)
     return list(table[table["state"] == state]["reason"])
-
-
-def test_the_patch_of_another_setting_fits_params_yaml(tmp_path: Path) -> None:
-    (tmp_path / "best.yaml").write_text("{}\n")
-    (tmp_path / "params.yaml").write_text("a: 1\n")
-    before, after = patched(tmp_path / "params.yaml", tmp_path / "best.yaml")
-    assert before == after

@@ -64,7 +64,7 @@ def test_a_range_of_the_wrong_kind_is_refused(world) -> None:
 
 def test_two_ranges_that_can_cross_are_refused(world) -> None:
     space = SPACE | {"low": SPACE["low"] | {"high": 0.9}}
-    with pytest.raises(InputError, match="low = 0.9, high = 0.5"):
+    with pytest.raises(InputError, match=r"low = 0\.9, high = 0\.5"):
         check_space(make_search(space=space), world.train)
 
 
