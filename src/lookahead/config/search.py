@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal, Self, TypeVar
+from typing import Annotated, Literal, Self
 
-from pydantic import Field, JsonValue, model_validator
+from pydantic import Field, model_validator
 
 from lookahead.config.fields import Count, Fraction, Section, Seed
+
+Value = bool | int | float | str
 
 
 class FloatRange(Section):
@@ -17,11 +19,12 @@ class FloatRange(Section):
     low: float
     high: float
     log: bool
-    when: dict[str, list[JsonValue]]
+    when: dict[str, list[Value]]
 
     @model_validator(mode="after")
     def _sound(self) -> Self:
-        return _ordered(self)
+        _check_ends(self)
+        return self
 
 
 class IntRange(Section):
@@ -32,11 +35,12 @@ class IntRange(Section):
     low: int
     high: int
     log: bool
-    when: dict[str, list[JsonValue]]
+    when: dict[str, list[Value]]
 
     @model_validator(mode="after")
     def _sound(self) -> Self:
-        return _ordered(self)
+        _check_ends(self)
+        return self
 
 
 class Choices(Section):
@@ -44,22 +48,18 @@ class Choices(Section):
 
     path: str
     kind: Literal["categorical"]
-    choices: Annotated[list[bool | int | float | str], Field(min_length=2)]
-    when: dict[str, list[JsonValue]]
+    choices: Annotated[list[Value], Field(min_length=2)]
+    when: dict[str, list[Value]]
 
 
 Range = Annotated[FloatRange | IntRange | Choices, Field(discriminator="kind")]
 
 
-_R = TypeVar("_R", FloatRange, IntRange)
-
-
-def _ordered(one: _R) -> _R:
+def _check_ends(one: FloatRange | IntRange) -> None:
     if one.low >= one.high:
         raise ValueError(f"the range of {one.path} goes from {one.low} to {one.high}: low has to be below high")
     if one.log and one.low <= 0:
         raise ValueError(f"the range of {one.path} is logarithmic and begins at {one.low}: begin above 0")
-    return one
 
 
 class Checks(Section):

@@ -128,7 +128,8 @@ def _run(bench: Bench, trial: optuna.Trial, kind: str, settings: Train, values: 
         bench.watch.end(kind, slot, {"state": state, "reason": reason_of(error)}, work / "training")
         shutil.rmtree(work, ignore_errors=True)
         raise
-    bench.watch.end(kind, slot, {"state": "complete"} | told_of(scores, bench.world.evaluate), work / "training")
+    told = told_of(scores, bench.world.evaluate)
+    bench.watch.end(kind, slot, {"state": "complete", **told}, work / "training")
     shutil.rmtree(work)
     return scores
 

@@ -64,7 +64,9 @@ def suggest(space: Space, trial: optuna.Trial) -> Values:
             return trial.suggest_float(name, one.low, one.high, log=one.log)
         if isinstance(one, IntRange):
             return trial.suggest_int(name, one.low, one.high, log=one.log)
-        return trial.suggest_categorical(name, one.choices)
+        value = trial.suggest_categorical(name, one.choices)
+        assert value is not None  # no choice is
+        return value
 
     return drawn(space, choose)
 
@@ -128,12 +130,12 @@ def _inside(one: Entry, value: Value) -> Value:
 def _reaching(space: Space, wanted: Values) -> Iterator[Values]:
     """The wanted values with each combination of others that makes them active; none where they exclude each other."""
     needed = dict(wanted)
-    for name in reversed(space):
+    for name in reversed(list(space)):
         if name in needed:
             for other, allowed in space[name].when.items():
                 if other not in needed:
                     for value in allowed:
-                        yield from _reaching(space, needed | {other: value})  # type: ignore[dict-item]
+                        yield from _reaching(space, needed | {other: value})
                     return
                 if needed[other] not in allowed:
                     return

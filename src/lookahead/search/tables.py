@@ -12,6 +12,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from lookahead.artifacts import atomic
 from lookahead.config import Evaluate, Search
+from lookahead.evaluation.statistics import Interval
 from lookahead.search.front import DEFAULT, RULE, Confirmed, complete, front, recommended, scores_of
 from lookahead.search.judge import Scores
 from lookahead.search.objectives import BOTH, told_of
@@ -83,8 +84,8 @@ def metrics(outcome: Outcome) -> dict[str, object]:
     }
 
 
-def _rows(values: dict[str, object]) -> dict[str, object]:
-    return {name: value.row() for name, value in values.items()}  # type: ignore[attr-defined]
+def _rows(values: dict[str, Interval]) -> dict[str, object]:
+    return {name: value.row() for name, value in values.items()}
 
 
 def _shown(outcome: Outcome) -> Sequence[FrozenTrial]:

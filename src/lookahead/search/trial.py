@@ -26,7 +26,7 @@ def short_settings(search: Search, settings: Train, changes: Changes) -> Train:
     Raises:
         InputError: the values do not go together.
     """
-    own = {"steps": search.steps, "seed": search.seed, "sample_every": search.steps, "checkpoints_kept": 1}
+    own: Changes = {"steps": search.steps, "seed": search.seed, "sample_every": search.steps, "checkpoints_kept": 1}
     own["checkpoint_every"] = search.checks.every if search.mode == "constrained" else search.steps
     return changed(settings, changes | own)
 

@@ -37,10 +37,9 @@ class NoStudyRecorder:
         return {"tracked": False}
 
 
-StudyRecorder = NoStudyRecorder | "MlflowStudyRecorder" if TYPE_CHECKING else Any
-
-
-def open_study_recorder(params: Params, world: str, study: str, known: str | None) -> tuple[StudyRecorder, str | None]:
+def open_study_recorder(
+    params: Params, world: str, study: str, known: str | None
+) -> tuple[NoStudyRecorder | MlflowStudyRecorder, str | None]:
     """A recorder for a study's trials and the id of the study's run, which is `known` if another worker made it."""
     if not params.tracking.enabled:
         return NoStudyRecorder(), known
@@ -74,7 +73,7 @@ class MlflowStudyRecorder:
         found = self._client.search_runs([self._experiment], query, max_results=1)
         return found[0].info.run_id if found else None
 
-    def _create(self, name: str, kind: str, slot: int, more: Mapping[str, str]) -> str:
+    def _create(self, name: str, kind: str, slot: int, more: dict[str, str]) -> str:
         tags = self._tags | {"lookahead.kind": kind, "lookahead.slot": str(slot)} | more
         return self._client.create_run(self._experiment, tags=tags, run_name=name).info.run_id
 
