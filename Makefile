@@ -13,7 +13,7 @@ export MLFLOW_SKIP_PIP_REQUIREMENTS_CHECK := true
 export DVC_NO_ANALYTICS := true
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: help install repro test test-all check ui ablation miniature clean
+.PHONY: help install repro test test-all check ui ablation search dashboard miniature clean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*##/\t/' | expand -t 12
@@ -42,6 +42,13 @@ check: $(STAMP)  ## style, types, stripped notebooks
 ablation: $(STAMP)  ## what each part of the method does: about 2 hours on two cores; resumes
 	dvc repro studies/ablation/dvc.yaml:table
 	@cat results/*/ablation/table.md
+
+search: $(STAMP)  ## search the training's parameters: about 100 minutes on two cores; resumes
+	dvc repro studies/search/dvc.yaml
+	@echo "results/*/search/report.html; lookahead adopt applies what it recommends"
+
+dashboard: $(STAMP)  ## optuna-dashboard on http://127.0.0.1:8080 and MLflow's pages on :5000
+	@lookahead dashboard
 
 ui: $(STAMP)  ## MLflow's pages on http://127.0.0.1:5000
 	@lookahead ui --port $${PORT:-5000}

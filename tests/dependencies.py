@@ -9,7 +9,12 @@ from tests.modules import PACKAGE, ROOT, closure
 
 CHAIN = ("generate", "photos", "features", "train", "evaluate")
 ABLATION = {"cell": "ablation", "borrowed": "ablation", "table": "ablation_table"}
-PIPELINES = {"dvc.yaml": {name: name for name in CHAIN}, "studies/ablation/dvc.yaml": ABLATION}  # stage: its script
+SEARCH = {"search": "search"}
+PIPELINES = {  # stage: its script
+    "dvc.yaml": {name: name for name in CHAIN},
+    "studies/ablation/dvc.yaml": ABLATION,
+    "studies/search/dvc.yaml": SEARCH,
+}
 
 
 def exempt(path: Path) -> bool:

@@ -9,7 +9,7 @@ from dvc.repo import Repo
 from dvc.stage import PipelineStage
 
 from lookahead.config import read_params
-from tests.dependencies import ABLATION, CHAIN, exempt
+from tests.dependencies import ABLATION, CHAIN, SEARCH, exempt
 from tests.modules import PACKAGE, ROOT, closure
 
 Stages = dict[str, PipelineStage]
@@ -123,3 +123,11 @@ def test_editing_the_studys_page_trains_nothing_again(study: Stages) -> None:
     page = PACKAGE / "ablation" / "report.py"
     assert page in sources(study["table"])
     assert not any(page in sources(stage) for name in ("cell", "borrowed") for stage in named(study, name))
+
+
+@pytest.mark.parametrize("name", SEARCH)
+def test_the_search_depends_on_exactly_what_it_imports(name: str) -> None:
+    stages = {stage.name: stage for stage in Repo(str(ROOT)).stage.load_all("studies/search/dvc.yaml")}
+    for stage in named(stages, name):
+        assert sources(stage) == imports(script(stage)), "python -m tests.dependencies"
+        assert script(stage) in {Path(dep.fs_path) for dep in stage.deps if not isinstance(dep, ParamsDependency)}

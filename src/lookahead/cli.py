@@ -209,6 +209,62 @@ def ui(port: Annotated[int, typer.Option(help="on 127.0.0.1")] = 5000) -> None:
     os.execvpe(command[0], command, environment)
 
 
+@app.command()
+def search(
+    world: World = None,
+    storage: Annotated[str | None, typer.Option(help="postgresql+psycopg://..., shared by many workers")] = None,
+) -> None:
+    """Search the training's parameters; started again, anywhere, it adds what is missing."""
+    _run_stage("search", world=world, storage=storage)
+
+
+@app.command()
+def adopt(world: World = None, yes: Annotated[bool, typer.Option("--yes", help="do not ask")] = False) -> None:
+    """Show what the search recommends for params.yaml, and apply it; comments stay."""
+    from lookahead.config import read_params
+    from lookahead.search import adopt as adoption
+
+    params = Path("params.yaml")
+    patch = Path("results") / (world or read_params().world) / "search" / "best.yaml"
+    before, after = adoption.patched(params, patch)
+    if before == after:
+        print(f"{patch} changes nothing: params.yaml stays")
+        return
+    print(adoption.difference(before, after))
+    if yes or typer.confirm("Apply this to params.yaml?"):
+        adoption.adopt(params, after)
+        print("params.yaml is changed; `make repro` continues from it")
+
+
+@app.command()
+def dashboard(
+    storage: Annotated[str | None, typer.Option(help="of a shared study; default: this machine's journal")] = None,
+    port: Annotated[int, typer.Option(help="of optuna-dashboard, on 127.0.0.1")] = 8080,
+    ui_port: Annotated[int, typer.Option(help="of MLflow's pages, on 127.0.0.1")] = 5000,
+) -> None:
+    """Show the studies in optuna-dashboard and the runs in MLflow's pages, for this machine only."""
+    import subprocess
+
+    from lookahead.config import read_params
+    from lookahead.search.dashboard import dashboard_command
+    from lookahead.tracking.store import server_command
+
+    commands = [(dashboard_command(storage, port), dict(os.environ))]
+    tracking = read_params().tracking
+    if tracking.enabled:
+        commands.append(server_command(tracking, ui_port))
+        print(f"MLflow:           http://127.0.0.1:{ui_port}")
+    print(f"optuna-dashboard: http://127.0.0.1:{port} (Ctrl-C stops both)", flush=True)
+    running = [subprocess.Popen(command, env=environment) for command, environment in commands]
+    try:
+        running[0].wait()
+    except KeyboardInterrupt:
+        pass
+    finally:
+        for process in running:
+            process.terminate()
+
+
 def main() -> None:
     """The entry point: bad input is one message and exit code 1."""
     try:

@@ -4,6 +4,7 @@ from lookahead.config.checkpoints import Adapter, Checkpoints, FacePacks, Genera
 from lookahead.config.fields import Section, Variant
 from lookahead.config.params import Miniature, Params, Part, Tracking, World, changed, parse_params, read_params
 from lookahead.config.personalize import Fast, Personalize, Steering
+from lookahead.config.search import Checks, Choices, Confirm, FloatRange, Heartbeat, IntRange, Range, Search
 from lookahead.config.stages import Evaluate, Features, Generate, KVGuidance, Photos, PreviewCurves
 from lookahead.config.studies import Ablation, Row, Studies
 from lookahead.config.train import KV, Density, Lookahead, LoraScale, Preview, Train
@@ -13,14 +14,20 @@ __all__ = [
     "Ablation",
     "Adapter",
     "Checkpoints",
+    "Checks",
+    "Choices",
+    "Confirm",
     "Density",
     "Evaluate",
     "FacePacks",
     "Fast",
     "Features",
+    "FloatRange",
     "Generate",
     "Generator",
+    "Heartbeat",
     "ImageEncoder",
+    "IntRange",
     "KVGuidance",
     "Lookahead",
     "LoraScale",
@@ -31,8 +38,10 @@ __all__ = [
     "Photos",
     "Preview",
     "PreviewCurves",
+    "Range",
     "Row",
     "Scorer",
+    "Search",
     "Section",
     "Steering",
     "Studies",

@@ -7,6 +7,7 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, JsonValue, model_validator
 
 from lookahead.config.fields import Count, Section, Seed
+from lookahead.config.search import Search
 
 
 class Row(Section):
@@ -52,6 +53,7 @@ class Ablation(Section):
 
 
 class Studies(Section):
-    """Every study."""
+    """Every study; a search is of one world, because ranges fit a world."""
 
     ablation: Ablation
+    search: dict[str, Search]

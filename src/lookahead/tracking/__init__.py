@@ -3,5 +3,6 @@
 from lookahead.tracking.lineage import Origin
 from lookahead.tracking.recorder import NoRecorder, Recorder, open_recorder
 from lookahead.tracking.store import connect, store_uri
+from lookahead.tracking.study import open_study_recorder
 
-__all__ = ["NoRecorder", "Origin", "Recorder", "connect", "open_recorder", "store_uri"]
+__all__ = ["NoRecorder", "Origin", "Recorder", "connect", "open_recorder", "open_study_recorder", "store_uri"]

@@ -65,6 +65,7 @@ def connect(tracking: Tracking) -> tuple[MlflowClient, str]:
     uri, artifacts = store_uri(tracking), None
     if uri.startswith(_SQLITE):
         Path(uri.removeprefix(_SQLITE)).parent.mkdir(parents=True, exist_ok=True)
+    if not uri.startswith("http"):  # a server has a place of its own
         artifacts = artifact_root().as_uri()
     client = MlflowClient(uri)
     known = client.get_experiment_by_name(tracking.experiment)

@@ -1,0 +1,1 @@
+"""Optuna studies over the training's parameters: the space, trials, confirmation, report, adoption."""

@@ -1,0 +1,84 @@
+"""One trial: a short training with the drawn settings, and its judgement; with checks on the way where it may end."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+
+from lookahead.artifacts import Log, digest
+from lookahead.config import Checkpoints, Search, Train, changed
+from lookahead.models.adapter import ADAPTER_FILE, save_adapter
+from lookahead.models.kv_encoder import KV_FILE, save_kv_encoder
+from lookahead.search.space import Changes
+from lookahead.training.checkpoint import State, load_checkpoint
+from lookahead.training.fit import train
+from lookahead.training.setup import open_training
+
+Check = Callable[[Path, int], None]  # judges an encoder at a step, and may end the trial
+
+
+def short_settings(search: Search, settings: Train, changes: Changes) -> Train:
+    """The training of a trial: the world's numbers with the trial's changes, fewer steps and the study's seed.
+
+    Raises:
+        InputError: the values do not go together.
+    """
+    own: Changes = {"steps": search.steps, "seed": search.seed, "sample_every": search.steps, "checkpoints_kept": 1}
+    own["checkpoint_every"] = search.checks.every if search.mode == "constrained" else search.steps
+    return changed(settings, changes | own)
+
+
+def full_settings(settings: Train, changes: Changes, seed: int) -> Train:
+    """The training of a confirmation: at full length, with a fresh seed."""
+    return changed(settings, changes | {"seed": seed})
+
+
+def tune(checkpoints: Checkpoints, settings: Train, features: Path, work: Path, log: Log, check: Check | None) -> Path:
+    """Train into `work`, from the beginning unless it is there, and return the encoder's folder.
+
+    `check` sees the encoder at every checkpoint before the last step.
+
+    Raises:
+        InputError: as `training.fit.train`.
+    """
+    if not (work / "metrics.json").exists():  # what a training writes last
+        watched = log if check is None else _checking(checkpoints, settings, features, work, log, check)
+        train(checkpoints, settings, features, work, watched)
+        shutil.rmtree(work.with_name(f"{work.name}.resume"))
+    return work / "encoder"
+
+
+def _checking(checkpoints: Checkpoints, settings: Train, features: Path, work: Path, log: Log, check: Check) -> Log:
+    """A log that, one step after a checkpoint was written, judges the encoder in it."""
+    seen: set[int] = set()
+
+    def watched(row: object, step: int) -> None:
+        log(row, step)  # type: ignore[arg-type]
+        done = step - 1
+        if done and done % settings.checkpoint_every == 0 and done not in seen:
+            seen.add(done)
+            resume = work.with_name(f"{work.name}.resume")
+            check(encoder_at(checkpoints, settings, features, resume, work.with_name("check") / "encoder"), done)
+
+    return watched
+
+
+@torch.no_grad()
+def encoder_at(checkpoints: Checkpoints, settings: Train, features: Path, resume: Path, folder: Path) -> Path:
+    """Write the encoder that the newest checkpoint of a training holds.
+
+    Raises:
+        InputError: the checkpoint is damaged or of another training.
+    """
+    training = open_training(checkpoints, settings, features)
+    state = State(training.weights, training.average, training.optimiser)
+    load_checkpoint(resume, digest(settings.model_dump(mode="json")), state)
+    for name, average in training.average.items():
+        training.weights[name].copy_(average)
+    save_adapter(folder / ADAPTER_FILE, training.networks.unet)
+    if training.networks.kv is not None:
+        save_kv_encoder(folder / KV_FILE, training.networks.kv)
+    return folder

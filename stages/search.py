@@ -1,0 +1,50 @@
+"""The search: trials, confirmation, results; resumes. `python stages/search.py [--world W] [--storage ADDRESS]`."""
+
+import argparse
+import os
+import sys
+from functools import partial
+from pathlib import Path
+
+import torch
+
+from lookahead.artifacts import STATE, publish, workspace, write_json
+from lookahead.config import read_params
+from lookahead.errors import InputError
+from lookahead.search.run import Task, alone, run_search
+from lookahead.stage import RUNS, cores
+from lookahead.tracking import open_study_recorder
+
+
+def search(name: str | None, address: str | None) -> None:
+    """Run what is missing, here and beside other workers, and publish `results/<world>/search`."""
+    params = read_params()
+    name = name or params.world
+    if name not in params.studies.search or name not in params.worlds:
+        raise InputError(f"there is no search of {name!r}: studies.search has {sorted(params.studies.search)}")
+    features, state = RUNS / name / "features", STATE / "search"
+    task = Task(name, params.worlds[name], params.studies.search[name], features, state, address, tell)
+    work = workspace(f"{name}/search", str(os.getpid()))
+    lineage = run_search(task, partial(open_study_recorder, params, name), work)
+    with alone(state / "publish.lock"):
+        publish(work, Path("results") / name / "search")
+        write_json(RUNS / name / "search.run.json", lineage)
+
+
+def tell(message: str) -> None:
+    """Say something to whoever started this."""
+    sys.stderr.write(f"{message}\n")
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--world", help="a world of params.yaml (default: its `world`)")
+    parser.add_argument("--storage", help="postgresql+psycopg://..., shared by any number of workers")
+    options = parser.parse_args()
+    torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", cores())))
+    try:
+        search(options.world, options.storage)
+    except InputError as error:
+        sys.exit(f"error: {error}")
+    except KeyboardInterrupt:
+        sys.exit("interrupted: the same command continues")

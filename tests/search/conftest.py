@@ -1,0 +1,110 @@
+"""A search of the tiny world: two steps a trial, two people, a space with a conditional parameter."""
+
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+
+import pytest
+
+from lookahead.config import Checkpoints, PreviewCurves, Search, Train, World, read_params
+from lookahead.search.run import Task, run_search
+from lookahead.tracking.study import NoStudyRecorder
+from tests.modules import ROOT
+from tests.tiny import build_portraits
+from tests.training.conftest import changed, features, settings  # noqa: F401  (fixtures)
+
+FLOAT = {"kind": "float", "log": False, "when": {}}
+SPACE = {
+    "low": FLOAT | {"path": "lookahead.lora_scale.low", "low": 0.0, "high": 0.5},
+    "high": FLOAT | {"path": "lookahead.lora_scale.high", "low": 0.5, "high": 1.0},
+    "density": {
+        "path": "noise_density.kind",
+        "kind": "categorical",
+        "choices": ["uniform", "cosine", "power"],
+        "when": {},
+    },
+    "power": FLOAT | {"path": "noise_density.strength", "low": 0.0, "high": 3.0, "when": {"density": ["power"]}},
+    "redraw": {
+        "path": "lookahead.lora_scale.redraw_every",
+        "kind": "int",
+        "low": 1,
+        "high": 9,
+        "log": True,
+        "when": {},
+    },
+}
+SEARCH = {
+    "mode": "pareto",
+    "trials": 3,
+    "startup": 2,
+    "seed": 3,
+    "steps": 2,
+    "split": "search",
+    "people": 2,
+    "photo_prompts": 1,
+    "sample_steps": 2,
+    "prompt_loss": 0.02,
+    "checks": {"every": 1, "people": 2},
+    "confirm": {"settings": 1, "seeds": [11], "split": "validation", "people": 2},
+    "heartbeat": {"interval": 1, "grace": 4, "retries": 3},
+    "contours": [["low", "high"], ["power", "redraw"]],
+    "space": SPACE,
+}
+
+
+def make_search(**changes: object) -> Search:
+    """The search with some values changed."""
+    return Search.model_validate(SEARCH | changes)
+
+
+@pytest.fixture(scope="session")
+def world(tiny_world: Checkpoints, settings: Train, tmp_path_factory: pytest.TempPathFactory) -> World:  # noqa: F811
+    """The tiny world with portraits of both splits."""
+    portraits = tmp_path_factory.mktemp("portraits")
+    for split in ("search", "validation"):
+        build_portraits(portraits / split, 2)
+    read = read_params(ROOT / "params.yaml").worlds["miniature"]
+    small = {
+        "portraits": str(portraits / "test"),
+        "prompts": str(ROOT / "prompts" / "miniature.yaml"),
+        "people": 2,
+        "photo_prompts": 1,
+        "steps": 2,
+        "batch": 16,
+        "bootstrap": 100,
+        "previews": PreviewCurves(people=1, timesteps=[500], scales=[1.0]),
+    }
+    train = changed(settings, {"steps": 2, "accumulate": 1, "samples": 1})
+    update = {"checkpoints": tiny_world, "train": train, "evaluate": read.evaluate.model_copy(update=small)}
+    return read.model_copy(update=update)
+
+
+class Notes(NoStudyRecorder):
+    """Keeps what a search told of its trials."""
+
+    def __init__(self) -> None:
+        self.ends: list[tuple[str, int, dict[str, object]]] = []
+
+    def end(self, kind: str, slot: int, told: object, _folder: Path) -> None:
+        self.ends.append((kind, slot, dict(told)))  # type: ignore[call-overload]
+
+
+Run = Callable[..., tuple[Notes, list[str]]]
+
+
+@pytest.fixture(scope="session")
+def run(world: World, features: Path) -> Run:  # noqa: F811
+    """Run a search into a folder: `state/` and `out/`."""
+
+    def start(folder: Path, search: Search, train: Train | None = None) -> tuple[Notes, list[str]]:
+        notes, said = Notes(), []
+        own = world if train is None else world.model_copy(update={"train": train})
+        task = Task("tiny", own, search, features, folder / "state", None, said.append)
+        run_search(task, partial(_watch, notes), folder / "out")
+        return notes, said
+
+    return start
+
+
+def _watch(notes: Notes, _study: str, known: str | None) -> tuple[Notes, str | None]:
+    return notes, known

@@ -1,0 +1,89 @@
+"""What may be searched, what a trial draws, and what is refused before the first one."""
+
+import optuna
+import pytest
+from pydantic import ValidationError
+
+from lookahead.config import changed, read_params
+from lookahead.errors import InputError
+from lookahead.search.space import as_changes, check_space, present, suggest
+from tests.modules import ROOT
+from tests.search.conftest import FLOAT, SPACE, make_search
+
+
+def test_the_committed_spaces_are_possible() -> None:
+    params = read_params(ROOT / "params.yaml")
+    assert set(params.studies.search) == set(params.worlds)
+    for name, search in params.studies.search.items():
+        check_space(search, params.worlds[name].train)
+
+
+def test_a_conditional_parameter_is_drawn_only_under_its_condition(world) -> None:
+    search, study = make_search(), optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0))
+    seen = []
+    for _ in range(30):
+        values = suggest(search.space, study.ask())
+        assert ("power" in values) == (values["density"] == "power")
+        assert 1 <= values["redraw"] <= 9 and isinstance(values["redraw"], int)
+        train = changed(world.train, as_changes(search.space, values))
+        assert train.noise_density.strength == values.get("power", world.train.noise_density.strength)
+        seen.append(values["density"])
+    assert set(seen) == {"uniform", "cosine", "power"}
+
+
+def test_trial_0_is_params_yaml(world) -> None:
+    values = present(make_search().space, world.train)
+    assert values == {"low": 0.1, "high": 1.0, "density": "cosine", "redraw": 3}
+    assert changed(world.train, as_changes(make_search().space, values)) == world.train
+
+
+def refused(world, entry: dict[str, object], said: str, **changes: object) -> None:
+    search = make_search(space=SPACE | {"odd": entry}, contours=[], **changes)
+    with pytest.raises(InputError, match=said):
+        check_space(search, world.train)
+
+
+@pytest.mark.parametrize(
+    ("path", "low", "high", "said"),
+    [
+        ("lookahead.wait", 0.1, 1.0, r"train\.lookahead\.wait is no parameter"),
+        ("lookahead", 0.1, 1.0, r"train\.lookahead is no parameter"),
+        ("lookahead.lora_scale.probability_of_one", 0.0, 1.5, "odd = 1.5"),
+        ("ema", 0.0, 1.0, "odd = 1.0"),
+        ("learning_rate", 0.1, 0.2, "outside 'odd'"),
+        ("seed", 0.0, 9.0, "every trial sets itself"),
+    ],
+)
+def test_wrong_paths_and_bounds_are_refused(world, path: str, low: float, high: float, said: str) -> None:
+    refused(world, FLOAT | {"path": path, "low": low, "high": high}, said)
+
+
+def test_a_range_of_the_wrong_kind_is_refused(world) -> None:
+    refused(world, {"path": "batch", "kind": "categorical", "choices": [2, "many"], "when": {}}, "batch")
+
+
+def test_two_ranges_that_can_cross_are_refused(world) -> None:
+    space = SPACE | {"low": SPACE["low"] | {"high": 0.9}}
+    with pytest.raises(InputError, match=r"low = 0\.9, high = 0\.5"):
+        check_space(make_search(space=space), world.train)
+
+
+def test_two_active_entries_of_one_parameter_are_refused(world) -> None:
+    refused(world, FLOAT | {"path": "lookahead.lora_scale.low", "low": 0.0, "high": 0.5}, "separate them by `when`")
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"space": {"low": SPACE["low"] | {"low": 0.6}}}, "low has to be below high"),
+        ({"space": {"low": SPACE["low"] | {"log": True}}}, "begin above 0"),
+        ({"space": {"power": SPACE["power"]}}, "name an entry above it"),
+        ({"contours": [["low", "none"]]}, "not in the space"),
+        ({"confirm": {"settings": 4, "seeds": [11], "split": "v", "people": 2}}, "less than or equal to 3"),
+        ({"confirm": {"settings": 1, "seeds": [3], "split": "v", "people": 2}}, "confirm with fresh ones"),
+        ({"mode": "both"}, "pareto"),
+    ],
+)
+def test_what_cannot_be_meant_is_refused(change: dict[str, object], said: str) -> None:
+    with pytest.raises(ValidationError, match=said):
+        make_search(**({"contours": []} | change))
