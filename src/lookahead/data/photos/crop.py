@@ -51,7 +51,7 @@ def check_face(face: Face | None, settings: Photos) -> Face:
 
 def crop_face(pixels: Pixels, face: Face, settings: Photos, resolution: int) -> tuple[Pixels, Face]:
     """The square around the face at the world's resolution (R, R, 3), and the face in it."""
-    square = face_square(face, *pixels.shape[:2], settings.margin)
+    square = face_square(face, pixels.shape[0], pixels.shape[1], settings.margin)
     cut = pixels[square.top : square.top + square.side, square.left : square.left + square.side]
     sized = np.asarray(Image.fromarray(cut).resize((resolution, resolution), Image.Resampling.LANCZOS))
     scale, corner = resolution / square.side, np.array([square.left, square.top], dtype=np.float32)
