@@ -33,7 +33,7 @@ from lookahead.search.inputs import inputs_of
 from lookahead.search.objectives import Bench, search_trial, untuned
 from lookahead.search.space import check_space, present
 from lookahead.search.storage import open_storage
-from lookahead.search.study import Slot, open_study, plan, work_off
+from lookahead.search.study import REASON, Slot, open_study, plan, settled, work_off
 from lookahead.stage import RUNS, cores
 from lookahead.tracking import open_study_recorder
 
@@ -77,6 +77,9 @@ def measure(name: str, search: Search, params: Params, folder: Path) -> Spent:
     objectives.tune = timed(spent, "training", objectives.tune)
     objectives.judge = timed(spent, "judging", objectives.judge)
     timed(spent, "trial", work_off)(study, partial(search_trial, bench), search, False)
+    (trial,) = settled(study)
+    if REASON in trial.user_attrs:
+        raise InputError(f"the trial failed, and says nothing about time: {trial.user_attrs[REASON]}")
     spent["overhead"] = spent["trial"] - spent["training"] - spent["judging"]
     return spent
 

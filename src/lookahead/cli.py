@@ -243,6 +243,7 @@ def dashboard(
     ui_port: Annotated[int, typer.Option(help="of MLflow's pages, on 127.0.0.1")] = 5000,
 ) -> None:
     """Show the studies in optuna-dashboard and the runs in MLflow's pages, for this machine only."""
+    import signal
     import subprocess
 
     from lookahead.config import read_params
@@ -255,6 +256,7 @@ def dashboard(
         commands.append(server_command(tracking, ui_port))
         print(f"MLflow:           http://127.0.0.1:{ui_port}")
     print(f"optuna-dashboard: http://127.0.0.1:{port} (Ctrl-C stops both)", flush=True)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit())  # so that both pages end with this command
     running = [subprocess.Popen(command, env=environment) for command, environment in commands]
     try:
         running[0].wait()
