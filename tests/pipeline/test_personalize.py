@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 from PIL import Image
 
@@ -37,7 +38,8 @@ def test_a_grid_and_every_picture_with_its_origin(
         assert grid.size == (3 * 64, 2 * 64)
     again = LookaheadPipeline(world.checkpoints, world.personalize.having({"adapter_scale": 0.5}), encoder)
     with Image.open(portraits[0]) as photo, Image.open(out / "01-8.png") as ours:
-        assert ours.tobytes() == again(photo, PROMPTS[1], "an oil painting", seed=8)[0].tobytes()
+        alone = np.asarray(again(photo, PROMPTS[1], "an oil painting", seed=8)[0], dtype=np.int16)
+        assert abs(np.asarray(ours, dtype=np.int16) - alone).max() <= 1  # another batch size rounds otherwise
 
 
 def test_interrupted_it_leaves_nothing(
