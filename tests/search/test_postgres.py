@@ -8,6 +8,7 @@ import socket
 import subprocess
 import time
 from collections.abc import Callable, Iterator
+from functools import cache
 from pathlib import Path
 
 import optuna
@@ -83,9 +84,15 @@ def wait_until(ready: Callable[[], bool], workers: list[subprocess.Popen[bytes]]
         time.sleep(0.1)
 
 
+@cache
+def storage_of(address: str) -> optuna.storages.RDBStorage:
+    """One storage for all looks: each keeps connections open, and the server has 100."""
+    return optuna.storages.RDBStorage(f"{address}/optuna")
+
+
 def trials_of(address: str) -> list[optuna.trial.FrozenTrial]:
     """The trials of the search, once a worker has made its study."""
-    storage = optuna.storages.RDBStorage(f"{address}/optuna")
+    storage = storage_of(address)
     names = [s.study_name for s in optuna.get_all_study_summaries(storage) if "confirm" not in s.study_name]
     return optuna.load_study(study_name=names[0], storage=storage).get_trials() if names else []
 
@@ -110,7 +117,7 @@ def test_a_killed_workers_trial_is_finished_by_the_other(
     workers = [start(root, "--storage", f"{server}/optuna") for _ in range(2)]
     lost: list[int] = []
     try:
-        optuna.storages.RDBStorage(f"{server}/optuna")  # makes the tables, beside the workers
+        storage_of(server)  # makes the tables, beside the workers
         wait_until(lambda: bool(lost.extend(held_by(server, workers[0])) or lost), workers, root / "worker.log")
         workers[0].send_signal(signal.SIGKILL)
         assert workers[0].wait() == -signal.SIGKILL
