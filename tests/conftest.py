@@ -3,6 +3,7 @@
 import os
 
 os.environ["HF_HUB_OFFLINE"] = "1"
+os.environ["OMP_NUM_THREADS"] = "1"  # also for stages run inside a test, which would set all cores for those after it
 os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"
 
 import shutil
