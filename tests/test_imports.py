@@ -10,6 +10,7 @@ BASE = {"errors", "artifacts"}
 ALLOWED = {
     "errors": set(),
     "artifacts": {"errors"},
+    "pages": {"artifacts"},
     "config": {"errors"},
     "method": set(),
     "world": {"config", "errors"},
@@ -18,9 +19,9 @@ ALLOWED = {
     "miniature": {"method.diffusion", "models.adapter", "models.alignment", "world", "config", *BASE},
     "sampling": {"method", "models", "world", "config", *BASE},
     "training": {"method", "models", "data", "sampling", "world", "config", *BASE},
-    "evaluation": {"method", "models", "data", "sampling", "world", "config", *BASE},
-    "ablation": {"method", "models", "data", "sampling", "training", "evaluation", "world", "config", *BASE},
-    "search": {"method", "models", "data", "sampling", "world", "training", "evaluation", "config", *BASE},
+    "evaluation": {"method", "models", "data", "sampling", "world", "config", "pages", *BASE},
+    "ablation": {"method", "models", "data", "sampling", "training", "evaluation", "world", "config", "pages", *BASE},
+    "search": {"method", "models", "data", "sampling", "world", "training", "evaluation", "config", "pages", *BASE},
     "pipeline": {"method", "models", "sampling", "world", "config", *BASE},
     "tracking": {"config", *BASE},
 }

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from lookahead.config import Checkpoints, Evaluate, PreviewCurves, read_params
+from lookahead.config import Checkpoints, Diversity, Evaluate, PreviewCurves, read_params
 from tests.tiny import build_portraits, build_tiny_world
 
 PEOPLE = 4
@@ -36,5 +36,6 @@ def quick(portraits: Path) -> Evaluate:
         "bootstrap": 200,
         "grid_people": 2,
         "previews": PreviewCurves(people=2, timesteps=[100, 900], scales=[0.0, 1.0]),
+        "diversity": Diversity(people=2, prompts=2, seeds=2),
     }
     return read_params().worlds["miniature"].evaluate.model_copy(update=changes)

@@ -16,9 +16,12 @@ from safetensors.torch import load_file, save_file
 from lookahead.config import Checkpoints, Evaluate
 from lookahead.errors import InputError
 from lookahead.evaluation.evaluate import evaluate
-from lookahead.evaluation.metrics import METHODS, METRICS
-from lookahead.evaluation.report import number
+from lookahead.evaluation.methods import COMPARISONS, VARIANTS
+from lookahead.evaluation.metrics import KINDS, METRICS, SPREAD
 from lookahead.models.adapter import ADAPTER_FILE
+from lookahead.models.kv_encoder import KV_FILE, new_kv_encoder, save_kv_encoder
+from lookahead.pages import number
+from lookahead.world import open_pipeline
 
 Variants = Mapping[str, Path | None]
 
@@ -64,14 +67,25 @@ def work(
 
 def test_outputs(work: Path) -> None:
     made = {str(path.relative_to(work)) for path in work.rglob("*") if path.is_file()}
-    assert {"metrics.json", "protocol.json", "per_image.parquet", "report.html", "grids/people.png"} <= made
+    assert {
+        "metrics.json",
+        "protocol.json",
+        "per_image.parquet",
+        "spread.parquet",
+        "report.html",
+        "grids/people.png",
+    } <= made
     assert not [name for name in made if name.endswith((".tmp", ".pkl"))]
 
 
 def test_metrics_keep_the_contract(work: Path) -> None:
     metrics = json.loads((work / "metrics.json").read_text())
-    assert set(metrics) == {*METHODS, "difference", "gain", "scale"}
-    assert all(set(metrics[group]) == set(METRICS) for group in (*METHODS, "difference", "gain"))
+    groups = {*VARIANTS, "difference", "gain"}  # the encoders have no keys and values
+    assert set(metrics) == groups | {*KINDS, "scale"}
+    assert all(set(metrics[group]) == set(METRICS | SPREAD) for group in groups)
+    assert all(
+        set(metrics[kind]) == {f"{g}.{name}" for g in groups for name in ("identity", "prompt")} for kind in KINDS
+    )
     assert all(set(value) == {"mean", "low", "high"} for group in metrics.values() for value in group.values())
 
 
@@ -88,6 +102,20 @@ def test_table_has_every_picture_once(work: Path, quick: Evaluate) -> None:
     assert not table.duplicated(["method", "person", "style", "scene", "repeat"]).any()
     assert set(table.groupby("method").size()) == {quick.people * (quick.photo_prompts + 5) * quick.seeds}
     assert table.groupby(["person", "style", "scene"])["seed"].nunique().eq(1).all()
+
+
+def test_further_noises_are_drawn_once_and_the_base_model_from_every_one(work: Path, quick: Evaluate) -> None:
+    """The first repeats are the plan's own pictures: equal seeds and persons, and the same similarity of layout."""
+    table = pd.read_parquet(work / "spread.parquet")
+    shots = quick.diversity.people * quick.diversity.prompts * quick.diversity.seeds
+    assert table.groupby("method").size().to_dict() == dict.fromkeys((*VARIANTS, "base"), shots)
+    drawn = {path.name: sum(len(pd.read_parquet(s)) for s in path.iterdir()) for path in work.glob("pictures/spread/*")}
+    assert drawn == dict.fromkeys(VARIANTS, shots // 2) | {"base": shots}
+    planned = set(pd.read_parquet(work / "per_image.parquet")["seed"])
+    assert (table["seed"].isin(planned) == (table["repeat"] == 0)).all()
+    own = table[table["method"] == "base"]
+    assert own["layout"].to_numpy() == pytest.approx(1)
+    assert (table[table["method"] != "base"]["layout"] < 1).all()
 
 
 def test_report_is_whole_and_stands_alone(work: Path, quick: Evaluate) -> None:
@@ -170,6 +198,33 @@ def test_bad_settings_are_refused(
 def test_missing_adapter_is_refused(tiny: Checkpoints, quick: Evaluate, variants: Variants, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="nobody"):
         evaluate(tiny, quick, {**variants, "tuned": tmp_path / "nobody"}, tmp_path, _silent)
+
+
+def test_keys_and_values_make_a_further_method(
+    tiny: Checkpoints, quick: Evaluate, variants: Variants, tmp_path: Path
+) -> None:
+    """An untuned KV-encoder gives the base's own keys and values, which change the pictures all the same."""
+    encoder = tmp_path / "encoder"
+    shutil.copytree(str(variants["noise_only"]), encoder)
+    save_kv_encoder(encoder / KV_FILE, new_kv_encoder(open_pipeline(tiny).unet, 2, 2, 0))
+    evaluate(tiny, quick, {**variants, "tuned": encoder}, tmp_path / "work", _silent)
+    metrics = json.loads((tmp_path / "work" / "metrics.json").read_text())
+    assert metrics["tuned_without_kv"] == metrics["noise_only"]  # the same image tokens, and nothing else
+    assert metrics["kv_gain"] == metrics["gain"] and metrics["kv_gain"]["clip_t"]["mean"] != 0
+    page = (tmp_path / "work" / "report.html").read_text()
+    assert COMPARISONS["kv_gain"].name in page and "lookahead without KV" in page
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [({"people": 5}, "diversity.people is 5, but evaluate.people only 4"), ({"prompts": 7}, "diversity.prompts is 7")],
+)
+def test_more_diversity_than_there_is_is_refused(
+    change: dict[str, int], message: str, tiny: Checkpoints, quick: Evaluate, variants: Variants, tmp_path: Path
+) -> None:
+    diversity = quick.diversity.model_copy(update=change)
+    with pytest.raises(InputError, match=message):
+        evaluate(tiny, quick.model_copy(update={"diversity": diversity}), variants, tmp_path, _silent)
 
 
 def test_unknown_method_is_refused(tiny: Checkpoints, quick: Evaluate, tmp_path: Path) -> None:

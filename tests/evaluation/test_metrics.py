@@ -8,12 +8,13 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from lookahead.evaluation.methods import VARIANTS
 from lookahead.evaluation.metrics import (
-    COMPARISONS,
-    METHODS,
     METRICS,
     breakdown,
+    by_kind,
     flatten,
+    joined,
     rows_of,
     scale_of_identity,
     summarise,
@@ -26,7 +27,7 @@ def _table(people: int = 6) -> pd.DataFrame:
         {"method": method, "person": person, "style": ["photo", "oil"][picture], "scene": "snow"}
         | dict.fromkeys(METRICS.values(), 0.5)
         | {"identity": 0.1 * step + 0.05 * person + 0.01 * picture, "prompt_right": float(picture or person > 2)}
-        for step, method in enumerate(METHODS)
+        for step, method in enumerate(VARIANTS)
         for person in range(people)
         for picture in range(2)
     ]
@@ -100,9 +101,22 @@ def test_breakdown_by_style() -> None:
     assert groups["oil"]["tuned"]["prompt"].mean == pytest.approx(1)
 
 
+def test_kinds_of_prompts() -> None:
+    kinds = by_kind(_table(), "photo", 100, seed=0)
+    groups = breakdown(_table(), "style", 100, seed=0)
+    assert kinds == {"recontextualise": groups["photo"], "restyle": groups["oil"]}
+    assert rows_of(joined(kinds))["restyle"]["gain.identity"]["mean"] == pytest.approx(0.1)
+    assert "restyle.tuned.prompt.low" in flatten(joined(kinds))
+
+
+def test_a_method_that_is_not_there_has_no_comparison() -> None:
+    table = _table()
+    assert set(summarise(table[table["method"] != "adapter"], 100, seed=0)) == {"noise_only", "tuned", "gain"}
+
+
 def test_flat_names() -> None:
     numbers = flatten(summarise(_table(), 100, seed=0))
-    assert len(numbers) == 3 * len(METRICS) * (len(METHODS) + len(COMPARISONS))
+    assert len(numbers) == 3 * len(METRICS) * (len(VARIANTS) + 2)
     assert numbers["gain.identity"] == pytest.approx(0.1) and "gain.identity.low" in numbers
 
 

@@ -11,8 +11,8 @@ import torch
 from lookahead.config import Checkpoints, Evaluate, PreviewCurves, read_params
 from lookahead.data.prompts import read_prompts
 from lookahead.errors import InputError
-from lookahead.evaluation.evaluate import encode_conditions
 from lookahead.evaluation.faces import FaceReader
+from lookahead.evaluation.panel import encode_conditions
 from lookahead.evaluation.pictures import Conditions
 from lookahead.evaluation.plan import make_plan
 from lookahead.evaluation.portraits import Person, read_people

@@ -5,9 +5,10 @@ from __future__ import annotations
 import pytest
 
 from lookahead.evaluation.glossary import MEANINGS, SCALE
-from lookahead.evaluation.metrics import METRICS
-from lookahead.evaluation.report import number, plain, short, sign, signed, verdict
+from lookahead.evaluation.metrics import METRICS, SPREAD
+from lookahead.evaluation.report import sign, verdict
 from lookahead.evaluation.statistics import Interval
+from lookahead.pages import no_difference, number, plain, short, signed
 
 UP, DOWN, OPEN = Interval(0.06, 0.04, 0.08), Interval(-0.03, -0.05, -0.01), Interval(0.01, -0.01, 0.03)
 
@@ -15,6 +16,11 @@ UP, DOWN, OPEN = Interval(0.06, 0.04, 0.08), Interval(-0.03, -0.05, -0.01), Inte
 @pytest.mark.parametrize(("value", "expected"), [(UP, 1), (DOWN, -1), (OPEN, 0), (Interval(None, None, None), 0)])
 def test_sign_needs_an_interval_that_excludes_zero(value: Interval, expected: int) -> None:
     assert sign(value) == expected
+
+
+@pytest.mark.parametrize(("value", "said"), [(UP, False), (DOWN, False), (OPEN, True), (Interval(0, 0, 0), True)])
+def test_no_difference_is_said_where_the_interval_holds_zero(value: Interval, said: bool) -> None:
+    assert no_difference(value.low, value.high) == said == (sign(value) == 0)
 
 
 def test_verdict_tells_each_outcome() -> None:
@@ -31,5 +37,5 @@ def test_numbers() -> None:
 
 
 def test_every_metric_is_explained() -> None:
-    assert set(MEANINGS) == set(METRICS)
-    assert set(SCALE) == {"same_person", "stranger"}
+    assert set(MEANINGS) == set(METRICS | SPREAD)
+    assert set(SCALE) == {"same_person", "stranger", "base_diversity", "layout_chance"}

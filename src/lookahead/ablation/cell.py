@@ -10,12 +10,7 @@ import pyarrow as pa
 
 from lookahead.artifacts import Log, write_json, write_parquet
 from lookahead.config import Ablation, Checkpoints, Evaluate, Train, changed
-from lookahead.data.prompts import read_prompts
-from lookahead.evaluation.evaluate import encode_conditions, open_judges, open_sampler
-from lookahead.evaluation.measure import measure
-from lookahead.evaluation.pictures import draw_pictures, read_pictures
-from lookahead.evaluation.plan import make_plan
-from lookahead.evaluation.portraits import read_people
+from lookahead.evaluation.panel import judged, open_panel, open_sampler
 from lookahead.models.fast_child import child_at, lora_layers
 from lookahead.models.kv_encoder import KV_FILE, new_kv_encoder, save_kv_encoder
 from lookahead.sampling.loop import Sampler, image_guidance, kv_guidance, prepare
@@ -92,24 +87,19 @@ def judge_cell(
         InputError: portraits, prompts or a checkpoint are missing or wrong.
     """
     protocol = protocol_of(study, settings)
-    people = read_people(Path(protocol.portraits), protocol.people)
-    plan = make_plan(read_prompts(protocol.prompts), protocol)
-    judges = open_judges(checkpoints, people, plan)
     pipe = open_pipeline(checkpoints)
-    conditions = encode_conditions(checkpoints, pipe, people, plan)
-    tables = []
+    panel = open_panel(checkpoints, protocol, pipe)
+    tables = {}
     for name in SAMPLERS:
         folder = work / "pictures" / name
         if name == FULL:
             sampler = open_sampler(checkpoints, pipe, protocol, encoder)
-            draw_pictures(sampler, plan, conditions, protocol.batch, folder)
+            tables[name] = judged(panel, sampler, name, folder)
         else:
             sampler = _few_step(checkpoints, pipe, study, sampler, protocol)
             with child_at(lora_layers(pipe.unet, FAST_CHILD), FAST_CHILD, 1.0):
-                draw_pictures(sampler, plan, conditions, protocol.batch, folder)
-        rows = list(measure(name, plan, read_pictures(folder), judges, protocol.batch))
-        tables.append(pd.DataFrame(rows).rename(columns={"method": "sampler"}))
-    table = pd.concat(tables, ignore_index=True)
+                tables[name] = judged(panel, sampler, name, folder)
+    table = pd.concat(tables.values(), ignore_index=True).rename(columns={"method": "sampler"})
     write_parquet(work / "per_image.parquet", pa.Table.from_pandas(table, preserve_index=False))
     return table
 

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import base64
 import itertools
 from pathlib import Path
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
 from matplotlib.figure import Figure
 from PIL import Image
 
@@ -16,10 +14,11 @@ from lookahead.artifacts import atomic, write_json
 from lookahead.config import Ablation, Evaluate
 from lookahead.data.prompts import read_prompts
 from lookahead.evaluation.grids import Line as Strip
-from lookahead.evaluation.grids import save_grid
+from lookahead.evaluation.grids import folded, save_grid
 from lookahead.evaluation.pictures import read_pictures
 from lookahead.evaluation.plan import make_plan
 from lookahead.evaluation.portraits import read_people, read_photo
+from lookahead.pages import inline_png, save_page
 
 _INK, _LINE, _COLOURS = "#2b2f36", "#d9dce1", {FULL: "#d4552a", FAST: "#3f7fbf"}
 
@@ -59,18 +58,9 @@ def _strips(study: Ablation, settings: Evaluate, cells: Path) -> list[Strip]:
     for name, row in study.rows.items():
         folder = cells / name / str(study.seeds[0]) / "pictures" / FULL
         pictures = list(itertools.islice(read_pictures(folder), max(columns) + 1))
-        strips.append(Strip(_folded(row.label), [pictures[i] for i in columns], []))
+        strips.append(Strip(folded(row.label), [pictures[i] for i in columns], []))
     captions = [f"{plan.shots[i].style}, {plan.shots[i].scene}" for i in columns]
     return [*strips[:-1], Strip(strips[-1].label, strips[-1].pictures, captions)]
-
-
-def _folded(label: str) -> str:
-    """A label in lines of at most 16 letters."""
-    lines = [""]
-    for word in label.split():
-        fits = len(lines[-1]) + len(word) < 16
-        lines = [*lines[:-1], f"{lines[-1]} {word}".strip()] if fits else [*lines, word]
-    return "\n".join(line for line in lines if line)
 
 
 def _save_differences(lines: list[Line], path: Path) -> None:
@@ -101,19 +91,6 @@ def _save_differences(lines: list[Line], path: Path) -> None:
 
 
 def _write_page(study: Ablation, lines: list[Line], out: Path) -> None:
-    environment = Environment(
-        loader=PackageLoader("lookahead.ablation", "templates"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    inlined = {
-        name: "data:image/png;base64," + base64.b64encode((out / f"{name}.png").read_bytes()).decode("ascii")
-        for name in ("grid", "differences")
-    }
-    page = environment.get_template("ablation.html.j2").render(
-        study=study, lines=lines, full=FULL, fast=FAST, **inlined
-    )
-    with atomic(out / "report.html") as path:
-        path.write_text(page, encoding="utf-8")
+    pictures = {name: inline_png(out / f"{name}.png") for name in ("grid", "differences")}
+    content: dict[str, object] = {"study": study, "lines": lines, "full": FULL, "fast": FAST}
+    save_page("lookahead.ablation", "ablation.html.j2", out / "report.html", content | pictures)

@@ -5,7 +5,7 @@ from lookahead.config.fields import Section, Variant
 from lookahead.config.params import Miniature, Params, Part, Tracking, World, changed, parse_params, read_params
 from lookahead.config.personalize import Fast, Personalize, Steering
 from lookahead.config.search import Checks, Choices, Confirm, FloatRange, Heartbeat, IntRange, Range, Search
-from lookahead.config.stages import Evaluate, Features, Generate, KVGuidance, Photos, PreviewCurves
+from lookahead.config.stages import Diversity, Evaluate, Features, Generate, KVGuidance, Photos, PreviewCurves
 from lookahead.config.studies import Ablation, Row, Studies
 from lookahead.config.train import KV, Density, Lookahead, LoraScale, Preview, Train
 
@@ -18,6 +18,7 @@ __all__ = [
     "Choices",
     "Confirm",
     "Density",
+    "Diversity",
     "Evaluate",
     "FacePacks",
     "Fast",

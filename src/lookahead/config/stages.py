@@ -71,6 +71,14 @@ class PreviewCurves(Section):
     scales: Annotated[list[Fraction], Field(min_length=1)]
 
 
+class Diversity(Section):
+    """How many people and prompts are drawn from how many noises: for diversity, and the layout of the base model."""
+
+    people: Annotated[int, Field(ge=2)]
+    prompts: Count
+    seeds: Annotated[int, Field(ge=2)]
+
+
 class Evaluate(Section):
     """The evaluation protocol: people, prompts, sampler, statistics."""
 
@@ -88,4 +96,5 @@ class Evaluate(Section):
     bootstrap: Count
     grid_people: Count
     previews: PreviewCurves
+    diversity: Diversity
     seed: Seed

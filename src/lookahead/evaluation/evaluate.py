@@ -2,33 +2,40 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import itertools
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 import pandas as pd
 import pyarrow as pa
-from PIL import Image
 
 from lookahead.artifacts import Log, digest, digest_paths, write_json, write_parquet
 from lookahead.config import Checkpoints, Evaluate
 from lookahead.data.prompts import read_prompts
-from lookahead.errors import InputError
-from lookahead.evaluation.faces import FaceReader, read_others, read_references
-from lookahead.evaluation.measure import Judges, measure
-from lookahead.evaluation.metrics import METHODS, Metrics, flatten, rows_of, scale_of_identity, summarise
+from lookahead.evaluation.measure import Judges, Row, measure
+from lookahead.evaluation.methods import Encoder, encoders_of
+from lookahead.evaluation.metrics import (
+    SPREAD,
+    Metrics,
+    by_kind,
+    flatten,
+    joined,
+    rows_of,
+    scale_of_identity,
+    scale_of_spread,
+    summarise,
+)
+from lookahead.evaluation.panel import encode_conditions, open_base, open_judges, open_sampler
 from lookahead.evaluation.pictures import Conditions, draw_pictures, read_pictures
 from lookahead.evaluation.plan import Plan, make_plan
-from lookahead.evaluation.portraits import Person, read_people, read_photo
+from lookahead.evaluation.portraits import Person, read_people
 from lookahead.evaluation.previews import measure_previews, save_previews
 from lookahead.evaluation.report import Findings, write_report
-from lookahead.evaluation.scoring import embed_texts
-from lookahead.models.adapter import ADAPTER_FILE
-from lookahead.models.kv_encoder import KV_FILE, open_kv_encoder
-from lookahead.sampling.conditions import Condition, embed_prompts, encode_photos, reference_latents
-from lookahead.sampling.loop import Sampler, image_guidance, prepare
-from lookahead.world import Pipeline, attach_adapter, detach_adapter, open_image_encoder, open_pipeline, open_scorer
+from lookahead.evaluation.spread import BASE, gather, missing, spread_plan, spread_rows
+from lookahead.world import open_pipeline
 
 PICTURES = "pictures"
+MORE = "spread"  # below it: pictures from further noises, and the base model's
 
 
 def evaluate(
@@ -36,28 +43,29 @@ def evaluate(
 ) -> None:
     """Compare the untuned adapter, the noise-only and the lookahead-tuned one on people never seen (design, section 5).
 
-    Writes `metrics.json`, `protocol.json`, `per_image.parquet`, `previews.csv`, `report.html`, `grids/` and `pictures/`
-    into `work`; pictures that `work` holds already are kept, so a killed evaluation goes on.
+    Writes `metrics.json`, `protocol.json`, `per_image.parquet`, `spread.parquet`, `previews.csv`, `report.html`,
+    `grids/` and `pictures/` into `work`; pictures that `work` holds already are kept, so a killed evaluation goes on.
 
     Args:
         checkpoints: the world.
         settings: the protocol.
-        variants: encoder folder by method (METHODS); None is the world's untuned adapter.
+        variants: encoder folder by method (VARIANTS); None is the world's untuned adapter.
         work: the folder to write to.
         log: receives every number of `metrics.json` by its dotted name.
 
     Raises:
         InputError: portraits, prompts or a checkpoint are missing or wrong, or a reference photo shows no face.
     """
-    _check(variants)
+    encoders = encoders_of(variants)
     people = read_people(Path(settings.portraits), settings.people)
     plan = make_plan(read_prompts(settings.prompts), settings)
+    spread = spread_plan(plan, settings)
     judges = open_judges(checkpoints, people, plan)
-    conditions = _draw(checkpoints, settings, variants, people, plan, work / PICTURES)
+    conditions = _draw(checkpoints, settings, encoders, people, (plan, spread), work / PICTURES)
     previews = measure_previews(checkpoints, settings, people, conditions, judges.faces)
     save_previews(previews, work / "previews.csv")
-    table = _judge(plan, judges, settings.batch, work)
-    metrics = _metrics(table, judges, settings)
+    table = _judge(plan, encoders, judges, settings.batch, work)
+    metrics = _metrics(table, _judge_spread(plan, spread, encoders, judges, work), judges, settings, plan.styles[0])
     write_json(work / "metrics.json", rows_of(metrics))
     protocol = _protocol(settings, people, plan)
     write_json(work / "protocol.json", protocol)
@@ -65,79 +73,59 @@ def evaluate(
     log(flatten(metrics), 0)
 
 
-def _check(variants: Mapping[str, Path | None]) -> None:
-    if set(variants) != set(METHODS):
-        raise InputError(f"the evaluation compares {', '.join(METHODS)}; it was given {', '.join(sorted(variants))}")
-    for method, path in variants.items():
-        if path is not None and not (path / ADAPTER_FILE).is_file():
-            raise InputError(f"{path}, the encoder of {method}, does not exist: train it first (`lookahead train`)")
-
-
-def open_judges(checkpoints: Checkpoints, people: list[Person], plan: Plan) -> Judges:
-    """The recognisers and CLIP, with the faces and captions that pictures are compared to.
-
-    Raises:
-        InputError: a reference photo shows no face, or a checkpoint is missing.
-    """
-    faces, scorer = FaceReader(checkpoints.faces), open_scorer(checkpoints)
-    references = read_references(faces, people)
-    return Judges(faces, references, read_others(faces, people), scorer, embed_texts(scorer, plan.prompts))
-
-
 def _draw(
     checkpoints: Checkpoints,
     settings: Evaluate,
-    variants: Mapping[str, Path | None],
+    encoders: Mapping[str, Encoder],
     people: list[Person],
-    plan: Plan,
+    plans: tuple[Plan, Plan],
     folder: Path,
 ) -> Conditions:
+    plan, spread = plans
     pipe = open_pipeline(checkpoints)
     conditions = encode_conditions(checkpoints, pipe, people, plan)
-    for method in METHODS:
-        sampler = open_sampler(checkpoints, pipe, settings, variants[method])
+    for method, encoder in encoders.items():
+        sampler = open_sampler(checkpoints, pipe, settings, encoder.folder, encoder.keys_values)
         draw_pictures(sampler, plan, conditions, settings.batch, folder / method)
+        draw_pictures(sampler, missing(spread, plan), conditions, settings.batch, folder / MORE / method)
+    draw_pictures(open_base(pipe, settings), spread, conditions, settings.batch, folder / MORE / BASE)
     return conditions
 
 
-def open_sampler(checkpoints: Checkpoints, pipe: Pipeline, settings: Evaluate, encoder: Path | None) -> Sampler:
-    """The pipeline with a trained encoder, the folder that training wrote, or with the untuned adapter.
-
-    Raises:
-        InputError: a file of the encoder is damaged or does not fit.
-    """
-    trained_kv = None if encoder is None else encoder / KV_FILE
-    detach_adapter(pipe)
-    kv = open_kv_encoder(trained_kv, pipe.unet) if trained_kv is not None and trained_kv.is_file() else None
-    attach_adapter(pipe, checkpoints if encoder is None else encoder / ADAPTER_FILE)
-    guidance = image_guidance(settings.guidance) if kv is None else settings.kv_guidance
-    return prepare(pipe, settings.sampler, settings.steps, settings.adapter_scale, guidance, kv)
+def _judge(plan: Plan, methods: Iterable[str], judges: Judges, batch: int, work: Path) -> pd.DataFrame:
+    pictures = {method: read_pictures(work / PICTURES / method) for method in methods}
+    return _save(
+        (row for method in pictures for row in measure(method, plan, pictures[method], judges, batch)),
+        work / "per_image.parquet",
+    )
 
 
-def encode_conditions(checkpoints: Checkpoints, pipe: Pipeline, people: list[Person], plan: Plan) -> Conditions:
-    """Everything that the U-Net and the KV-encoder are told of every person and prompt.
+def _judge_spread(plan: Plan, spread: Plan, methods: Iterable[str], judges: Judges, work: Path) -> pd.DataFrame:
+    folder, further = work / PICTURES, missing(spread, plan)
+    base = list(read_pictures(folder / MORE / BASE))
+    rows = list(spread_rows(BASE, spread.shots, base, base, judges))
+    for method in methods:
+        drawn = zip(plan.shots, read_pictures(folder / method), strict=True)
+        more = zip(further.shots, read_pictures(folder / MORE / method), strict=True)
+        rows += spread_rows(method, spread.shots, gather(spread, itertools.chain(drawn, more)), base, judges)
+    return _save(rows, work / "spread.parquet")
 
-    A portrait's scene is not known: the KV-encoder is told the first one, in the plain style.
-    """
-    prompts, free = embed_prompts(pipe, [prompt for row in plan.prompts for prompt in row])
-    photos = [Image.fromarray(read_photo(person.reference)) for person in people]
-    image, free_image = encode_photos(*open_image_encoder(checkpoints), photos)
-    return Conditions(prompts, image, Condition(free, free_image), reference_latents(pipe, photos))
 
-
-def _judge(plan: Plan, judges: Judges, batch: int, work: Path) -> pd.DataFrame:
-    pictures = {method: read_pictures(work / PICTURES / method) for method in METHODS}
-    rows = [row for method in METHODS for row in measure(method, plan, pictures[method], judges, batch)]
-    table = pd.DataFrame(rows)
-    write_parquet(work / "per_image.parquet", pa.Table.from_pandas(table, preserve_index=False))
+def _save(rows: Iterable[Row], path: Path) -> pd.DataFrame:
+    table = pd.DataFrame(list(rows))
+    write_parquet(path, pa.Table.from_pandas(table, preserve_index=False))
     return table
 
 
-def _metrics(table: pd.DataFrame, judges: Judges, settings: Evaluate) -> Metrics:
-    metrics = summarise(table, settings.bootstrap, settings.seed)
+def _metrics(table: pd.DataFrame, spread: pd.DataFrame, judges: Judges, settings: Evaluate, plain: str) -> Metrics:
+    resampling = settings.bootstrap, settings.seed
+    diverse = summarise(spread, *resampling, SPREAD)
+    metrics = {group: values | diverse[group] for group, values in summarise(table, *resampling).items()}
     own = [embeddings["report"] for embeddings in judges.references]
     others = [[photo["report"] for photo in photos] for photos in judges.others]
-    return metrics | {"scale": scale_of_identity(own, others, settings.bootstrap, settings.seed)}
+    scale = scale_of_identity(own, others, *resampling)
+    scale |= scale_of_spread(spread[spread["method"] == BASE], *resampling)
+    return metrics | joined(by_kind(table, plain, *resampling)) | {"scale": scale}
 
 
 def _protocol(settings: Evaluate, people: list[Person], plan: Plan) -> dict[str, object]:

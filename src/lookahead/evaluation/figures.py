@@ -5,23 +5,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 from matplotlib import colormaps
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from lookahead.evaluation.metrics import METHODS, Metrics
+from lookahead.evaluation.methods import METHODS, comparable, present
+from lookahead.evaluation.metrics import Metrics
 from lookahead.evaluation.statistics import Interval
 
-NAMES = {"adapter": "untuned", "noise_only": "noise loss only", "tuned": "lookahead"}
-COMPARED = {"difference": "lookahead − untuned", "gain": "lookahead − noise loss only"}
-COLOURS = {
-    "adapter": "#8d939c",
-    "noise_only": "#3f7fbf",
-    "tuned": "#d4552a",
-    "difference": "#8d939c",
-    "gain": "#d4552a",
-}
 _INK, _LINE = "#2b2f36", "#d9dce1"
 _FOREST = {
     "identity": "identity",
@@ -47,9 +40,10 @@ def save_breakdown(by_style: dict[str, Metrics], by_scene: dict[str, Metrics], p
     figure = Figure(figsize=(10.4, 3.4), layout="constrained")
     axes = figure.subplots(1, 2, sharey=True)
     for axis, groups, title in zip(axes, (by_style, by_scene), ("by style", "by scene"), strict=True):
-        for offset, method in zip((-0.2, 0.0, 0.2), METHODS, strict=True):
+        methods = present(next(iter(groups.values())))
+        for offset, method in zip(np.linspace(-0.2, 0.2, len(methods)), methods, strict=True):
             places = [i + offset for i in range(len(groups))]
-            _bars(axis, places, [m[method]["identity"] for m in groups.values()], method, NAMES[method])
+            _bars(axis, places, [m[method]["identity"] for m in groups.values()], method)
         axis.set_xticks(range(len(groups)), list(groups))
         _dress(axis, f"Identity {title}")
         axis.grid(axis="y", color=_LINE, linewidth=0.8)
@@ -78,20 +72,22 @@ def save_preview_curves(table: pd.DataFrame, path: Path) -> None:
     _save(figure, path)
 
 
-def _bars(axis: Axes, places: Sequence[float], values: list[Interval], key: str, label: str) -> None:
+def _bars(axis: Axes, places: Sequence[float], values: list[Interval], method: str) -> None:
+    colour, label = METHODS[method].colour, METHODS[method].name
     for place, value in zip(places, values, strict=True):
         _, low, high = value.measured()
-        _line(axis, [place, place], [low, high], key)
-    axis.plot(places, [value.measured()[0] for value in values], "o", color=COLOURS[key], markersize=5.5, label=label)
+        _line(axis, [place, place], [low, high], colour)
+    axis.plot(places, [value.measured()[0] for value in values], "o", color=colour, markersize=5.5, label=label)
 
 
 def _trade(axis: Axes, metrics: Metrics) -> None:
-    for method in METHODS:
+    for method in present(metrics):
+        colour = METHODS[method].colour
         prompt, prompt_low, prompt_high = metrics[method]["prompt"].measured()
         identity, identity_low, identity_high = metrics[method]["identity"].measured()
-        _line(axis, [prompt_low, prompt_high], [identity, identity], method)
-        _line(axis, [prompt, prompt], [identity_low, identity_high], method)
-        axis.plot([prompt], [identity], "o", color=COLOURS[method], markersize=7, label=NAMES[method])
+        _line(axis, [prompt_low, prompt_high], [identity, identity], colour)
+        _line(axis, [prompt, prompt], [identity_low, identity_high], colour)
+        axis.plot([prompt], [identity], "o", color=colour, markersize=7, label=METHODS[method].name)
     axis.set_xlabel("prompt alignment (share with style and scene right)", fontsize=9)
     axis.set_ylabel("identity (cosine)", fontsize=9)
     axis.grid(color=_LINE, linewidth=0.8)
@@ -102,23 +98,26 @@ def _trade(axis: Axes, metrics: Metrics) -> None:
 
 def _forest(axis: Axes, metrics: Metrics) -> None:
     rows = list(reversed(_FOREST))
-    for offset, group in zip((-0.14, 0.14), COMPARED, strict=True):
+    shown = comparable(metrics)
+    for offset, (group, one) in zip(np.linspace(-0.14, 0.14, len(shown)), shown.items(), strict=True):
         places = [row + offset for row in range(len(rows))]
         values = [metrics[group][metric].measured() for metric in rows]
         for place, (_, low, high) in zip(places, values, strict=True):
-            _line(axis, [low, high], [place, place], group)
-        means = [mean for mean, _, _ in values]
-        axis.plot(means, places, "o", color=COLOURS[group], markersize=5.5, label=COMPARED[group])
+            _line(axis, [low, high], [place, place], one.colour)
+        for place, (mean, low, high) in zip(places, values, strict=True):
+            inside = "white" if low <= 0 <= high else one.colour  # hollow: no difference
+            axis.plot([mean], [place], "o", color=one.colour, markerfacecolor=inside, markersize=5.5)
+        axis.plot([], [], "o-", color=one.colour, markersize=5.5, label=one.name)
     axis.axvline(0, color=_INK, linewidth=1)
     axis.set_yticks(range(len(rows)), [_FOREST[metric] for metric in rows])
     axis.set_ylim(-0.5, len(rows) + 0.25)  # room for the legend above the first row
     axis.grid(axis="x", color=_LINE, linewidth=0.8)
     axis.legend(edgecolor="none", framealpha=1, fontsize=8.5, loc="upper right", ncols=2)
-    _dress(axis, "Paired differences, 95 % intervals over people")
+    _dress(axis, "Paired differences, 95 % intervals (hollow: no difference)")
 
 
-def _line(axis: Axes, x: list[float], y: list[float], key: str) -> None:
-    axis.plot(x, y, color=COLOURS[key], linewidth=2.2, solid_capstyle="round")
+def _line(axis: Axes, x: list[float], y: list[float], colour: str) -> None:
+    axis.plot(x, y, color=colour, linewidth=2.2, solid_capstyle="round")
 
 
 def _dress(axis: Axes, title: str) -> None:

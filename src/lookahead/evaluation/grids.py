@@ -9,8 +9,7 @@ from pathlib import Path
 
 from PIL import Image, ImageDraw, ImageFont
 
-from lookahead.evaluation.figures import NAMES
-from lookahead.evaluation.metrics import METHODS
+from lookahead.evaluation.methods import METHODS, present
 from lookahead.evaluation.plan import Plan
 from lookahead.evaluation.portraits import Person, read_photo
 
@@ -49,6 +48,15 @@ def _draw_line(canvas: Image.Image, line: Line, top: int) -> None:
         pen.text((left + TILE / 2, top + TILE + 3), caption, _INK, ImageFont.load_default(12), anchor="ma")
 
 
+def folded(label: str) -> str:
+    """A label in lines of at most 16 letters."""
+    lines = [""]
+    for word in label.split():
+        fits = len(lines[-1]) + len(word) < 16
+        lines = [*lines[:-1], f"{lines[-1]} {word}".strip()] if fits else [*lines, word]
+    return "\n".join(line for line in lines if line)
+
+
 def thumbnail(picture: Image.Image) -> Image.Image:
     """The picture as a square of TILE pixels, its middle kept."""
     side = min(picture.size)
@@ -75,7 +83,7 @@ def people_lines(
     references = [Image.fromarray(read_photo(person.reference)) for person in people]
     lines = [Line("reference", references, [person.name for person in people])]
     for columns in ([shots[0] for shots in chosen], [shots[s] for shots, s in zip(chosen, stylised, strict=True)]):
-        lines += [Line(NAMES[m].replace(" only", "\nonly"), [pictures[i][m] for i in columns], []) for m in METHODS]
+        lines += [Line(folded(METHODS[m].name), [pictures[i][m] for i in columns], []) for m in present(pictures[0])]
         captions = [f"{plan.shots[i].style}, {plan.shots[i].scene}" for i in columns]
         lines[-1] = replace(lines[-1], captions=captions)
     return lines

@@ -53,19 +53,21 @@ def face_row(image: Image.Image, person: int, judges: Judges) -> Row:
     """Whether a face is found, and its cosine to the person's reference by each pack.
 
     A missing face has identity 0. `identity_detected` is NaN then. `identity_other` is the mean cosine to the person's
-    other photos, NaN if there are none.
+    other photos, NaN if there are none; `copied` is what identity is above it.
     """
     face = judges.faces.read(np.asarray(image))
     own, others = judges.references[person], judges.others[person]
     by_pack = {pack: similarity(face, own, pack) if face else 0.0 for pack in PACKS}
     to_others = [similarity(face, other, "report") if face else 0.0 for other in others]
+    to_other = float(np.mean(to_others)) if to_others else float("nan")
     return {
         "detected": float(face is not None),
         "identity": by_pack["report"],
         "identity_select": by_pack["select"],
         "identity_loss": by_pack["loss"],
         "identity_detected": by_pack["report"] if face else float("nan"),
-        "identity_other": float(np.mean(to_others)) if to_others else float("nan"),
+        "identity_other": to_other,
+        "copied": by_pack["report"] - to_other,
     }
 
 

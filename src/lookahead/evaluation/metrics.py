@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 
 import numpy as np
 import pandas as pd
 
+from lookahead.evaluation.methods import comparable, present
 from lookahead.evaluation.statistics import Array, Interval, by_person, interval, measured_interval
 
-UNTUNED, NOISE_ONLY, TUNED = METHODS = ("adapter", "noise_only", "tuned")
-COMPARISONS = {"difference": (TUNED, UNTUNED), "gain": (TUNED, NOISE_ONLY)}
 # Metric: column of the table of pictures.
 METRICS = {
     "identity": "identity",
@@ -23,32 +22,37 @@ METRICS = {
     "identity_loss": "identity_loss",
     "identity_detected": "identity_detected",
     "identity_other": "identity_other",
+    "copied": "copied",
 }
+# Metric: column of the table of the same person and prompt from several noises.
+SPREAD = {"diversity": "diversity", "diversity_faces": "diversity_faces", "layout": "layout"}
 # These cannot be measured for everybody: a face may never be found, a person may have one photo only.
-PARTIAL = ("identity_detected", "identity_other")
+PARTIAL = ("identity_detected", "identity_other", "copied", "diversity_faces")
+KINDS = ("recontextualise", "restyle")  # of prompts: the plain style in any scene; another style
 Metrics = dict[str, dict[str, Interval]]
 
 
 def summarise(table: pd.DataFrame, resamples: int, seed: int, names: Collection[str] = METRICS) -> Metrics:
-    """Every metric of every method, `difference` (tuned - untuned) and `gain` (tuned - noise only), paired.
+    """Every metric of every method in the table, and the paired comparisons (COMPARISONS) of those that are there.
 
     Args:
-        table: one row a picture with the columns `method`, `person` and those of METRICS.
+        table: one row a picture with the columns `method`, `person` and those of the metrics.
         resamples: of the bootstrap over people.
         seed: of the resampling.
-        names: the metrics wanted, all by default.
+        names: the metrics wanted, all of METRICS by default.
     """
-    means = {method: person_means(table[table["method"] == method], names) for method in METHODS}
-    means |= {name: _paired(means[one], means[other]) for name, (one, other) in COMPARISONS.items()}
+    methods = present(set(table["method"]))
+    means = {method: person_means(table[table["method"] == method], names) for method in methods}
+    pairs = comparable(methods)
+    means |= {name: _paired(means[pair.method], means[pair.baseline]) for name, pair in pairs.items()}
     return {name: intervals(values, resamples, seed) for name, values in means.items()}
 
 
 def person_means(rows: pd.DataFrame, names: Collection[str]) -> dict[str, Array]:
     """Each named metric's mean over each person's pictures: arrays (P,), people in ascending order."""
     people = rows["person"].to_numpy(np.int64)
-    return {
-        name: by_person(people, rows[column].to_numpy(np.float64)) for name, column in METRICS.items() if name in names
-    }
+    columns = {name: column for name, column in (METRICS | SPREAD).items() if name in names}
+    return {name: by_person(people, rows[column].to_numpy(np.float64)) for name, column in columns.items()}
 
 
 def intervals(means: dict[str, Array], resamples: int, seed: int) -> dict[str, Interval]:
@@ -84,6 +88,22 @@ def scale_of_identity(
     }
 
 
+def scale_of_spread(base: pd.DataFrame, resamples: int, seed: int) -> dict[str, Interval]:
+    """What diversity and layout could be: the base model's own diversity, and the layout it keeps by chance.
+
+    Args:
+        base: its rows, with the columns `person`, `diversity` and `layout_other`.
+        resamples: of the bootstrap over people.
+        seed: of the resampling.
+    """
+    people = base["person"].to_numpy(np.int64)
+    columns = {"base_diversity": "diversity", "layout_chance": "layout_other"}
+    return {
+        name: interval(by_person(people, base[column].to_numpy(np.float64)), resamples, seed)
+        for name, column in columns.items()
+    }
+
+
 def rows_of(metrics: Metrics) -> dict[str, dict[str, dict[str, float | None]]]:
     """The metrics as `metrics.json` holds them: each `{mean, low, high}`."""
     return {group: {name: value.row() for name, value in values.items()} for group, values in metrics.items()}
@@ -103,3 +123,17 @@ def breakdown(table: pd.DataFrame, column: str, resamples: int, seed: int) -> di
     """Identity and prompt alignment among the pictures of each style (or scene): value of `column` -> metrics."""
     names = ("identity", "prompt")
     return {str(value): summarise(rows, resamples, seed, names) for value, rows in table.groupby(column, sort=False)}
+
+
+def by_kind(table: pd.DataFrame, plain: str, resamples: int, seed: int) -> dict[str, Metrics]:
+    """Identity and prompt alignment among the prompts of each kind (KINDS); `plain` is the style of a photo."""
+    kinds = np.where(table["style"] == plain, *KINDS)
+    return breakdown(table.assign(kind=kinds), "kind", resamples, seed)
+
+
+def joined(groups: Mapping[str, Metrics]) -> Metrics:
+    """Metrics by kind as groups of `metrics.json`, with names such as "gain.identity"."""
+    return {
+        kind: {f"{group}.{name}": value for group, values in metrics.items() for name, value in values.items()}
+        for kind, metrics in groups.items()
+    }

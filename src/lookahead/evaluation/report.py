@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import io
 import itertools
 from collections.abc import Mapping
@@ -10,19 +9,19 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pandas as pd
-from jinja2 import Environment, PackageLoader, StrictUndefined, Template
 from PIL import Image
 
-from lookahead.artifacts import atomic
 from lookahead.config import Evaluate
-from lookahead.evaluation.figures import COMPARED, NAMES, save_breakdown, save_overview, save_preview_curves
+from lookahead.evaluation.figures import save_breakdown, save_overview, save_preview_curves
 from lookahead.evaluation.glossary import MEANINGS, SCALE
 from lookahead.evaluation.grids import people_lines, save_grid, thumbnail
-from lookahead.evaluation.metrics import METHODS, METRICS, Metrics, breakdown
+from lookahead.evaluation.methods import METHODS, comparable, present
+from lookahead.evaluation.metrics import KINDS, METRICS, SPREAD, Metrics, breakdown, by_kind
 from lookahead.evaluation.pictures import read_pictures
 from lookahead.evaluation.plan import Plan
 from lookahead.evaluation.portraits import Person, read_photo
 from lookahead.evaluation.statistics import Interval
+from lookahead.pages import inline, inline_png, save_page, signed
 
 _QUALITY = 92  # of the JPEG pictures inside the page
 Pictures = dict[int, dict[str, Image.Image]]  # by number of the shot, then by method
@@ -51,23 +50,41 @@ def write_report(findings: Findings, pictures: Path, work: Path) -> None:
     """
     settings, grids = findings.settings, work / "grids"
     shown = findings.people[: settings.grid_people]
-    drawn = _pictures(pictures, sum(shot.person < len(shown) for shot in findings.plan.shots))
-    groups = {c: breakdown(findings.table, c, settings.bootstrap, settings.seed) for c in ("style", "scene")}
+    drawn = _pictures(
+        pictures, present(findings.metrics), sum(shot.person < len(shown) for shot in findings.plan.shots)
+    )
+    resampling = settings.bootstrap, settings.seed
+    groups = {column: breakdown(findings.table, column, *resampling) for column in ("style", "scene")}
+    groups["kind"] = by_kind(findings.table, findings.plan.styles[0], *resampling)
     save_grid(people_lines(shown, findings.plan, drawn, settings.photo_prompts), grids / "people.png")
     save_overview(findings.metrics, grids / "overview.png")
     save_breakdown(groups["style"], groups["scene"], grids / "styles_and_scenes.png")
     save_preview_curves(findings.previews, grids / "previews.png")
-    page = _template().render(
-        findings=findings,
-        verdict=verdict(findings.metrics["gain"]),
-        albums=[_album(number, person, findings, drawn) for number, person in enumerate(shown)],
-        groups=groups,
-        overview=_inline((grids / "overview.png").read_bytes(), "png"),
-        preview_curves=_inline((grids / "previews.png").read_bytes(), "png"),
-        by_group=_inline((grids / "styles_and_scenes.png").read_bytes(), "png"),
-    )
-    with atomic(work / "report.html") as path:
-        path.write_text(page, encoding="utf-8")
+    content: dict[str, object] = {
+        "findings": findings,
+        "verdict": verdict(findings.metrics["gain"]),
+        "albums": [_album(number, person, findings, drawn) for number, person in enumerate(shown)],
+        "groups": groups,
+        "overview": inline_png(grids / "overview.png"),
+        "preview_curves": inline_png(grids / "previews.png"),
+        "by_group": inline_png(grids / "styles_and_scenes.png"),
+    }
+    save_page("lookahead.evaluation", "report.html.j2", work / "report.html", content | _words(findings.metrics))
+
+
+def _words(metrics: Metrics) -> dict[str, object]:
+    """What the page calls the methods, comparisons and metrics that there are."""
+    compared = {key: one.name for key, one in comparable(metrics).items()}
+    return {
+        "methods": present(metrics),
+        "names": {method: METHODS[method].name for method in present(metrics)},
+        "compared": compared,
+        "groups_of_metrics": [*present(metrics), *compared],
+        "metric_names": list(METRICS | SPREAD),
+        "kinds": KINDS,
+        "meanings": MEANINGS,
+        "scale": SCALE,
+    }
 
 
 def verdict(gain: Mapping[str, Interval]) -> str:
@@ -85,55 +102,20 @@ def sign(value: Interval) -> int:
     return int(value.low > 0) - int(value.high < 0)
 
 
-def short(value: float | None) -> str:
-    """A number as it stands below a picture."""
-    return _formatted(value, "z.2f")
-
-
-def plain(value: float | None) -> str:
-    """A number as most tables show it."""
-    return _formatted(value, "z.3f")
-
-
-def number(value: float | None) -> str:
-    """A number as the table of all numbers shows it."""
-    return _formatted(value, "z.4f")
-
-
-def signed(value: float | None) -> str:
-    """A difference with its sign."""
-    return _formatted(value, "+z.3f")
-
-
-def _formatted(value: float | None, form: str) -> str:
-    return "–" if value is None else format(value, form).replace("-", "−")
-
-
 def _told(value: Interval) -> str:
     return f"{signed(value.mean)} ({signed(value.low)} to {signed(value.high)})"
 
 
-def _template() -> Template:
-    loader = PackageLoader("lookahead.evaluation", "templates")
-    environment = Environment(
-        loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    )
-    environment.globals.update(number=number, signed=signed, plain=plain, short=short)
-    environment.globals.update(methods=METHODS, groups_of_metrics=[*METHODS, *COMPARED], metric_names=list(METRICS))
-    environment.globals.update(names=NAMES, compared=COMPARED, meanings=MEANINGS, scale=SCALE)
-    return environment.get_template("report.html.j2")
-
-
-def _pictures(folder: Path, count: int) -> Pictures:
-    firsts = {method: list(itertools.islice(read_pictures(folder / method), count)) for method in METHODS}
-    return {i: {method: firsts[method][i] for method in METHODS} for i in range(count)}
+def _pictures(folder: Path, methods: list[str], count: int) -> Pictures:
+    firsts = {m: list(itertools.islice(read_pictures(folder / m), count)) for m in methods}
+    return {i: {m: pictures[i] for m, pictures in firsts.items()} for i in range(count)}
 
 
 def _album(number: int, person: Person, findings: Findings, drawn: Pictures) -> dict[str, object]:
     """One person's pictures for the page: the reference and, by method, every picture with its identity."""
     shots = [i for i, shot in enumerate(findings.plan.shots) if shot.person == number]
-    judged = {m: findings.table[findings.table["method"] == m] for m in METHODS}
-    rows = {m: [_judged_picture(drawn[i][m], judged[m].iloc[i]) for i in shots] for m in METHODS}
+    judged = {m: findings.table[findings.table["method"] == m] for m in present(findings.metrics)}
+    rows = {m: [_judged_picture(drawn[i][m], table.iloc[i]) for i in shots] for m, table in judged.items()}
     heads = [(findings.plan.shots[i].style, findings.plan.shots[i].scene) for i in shots]
     reference = inline_picture(Image.fromarray(read_photo(person.reference)))
     return {"name": person.name, "reference": reference, "heads": heads, "rows": rows}
@@ -147,8 +129,4 @@ def inline_picture(picture: Image.Image) -> str:
     """A thumbnail as a data URI."""
     buffer = io.BytesIO()
     thumbnail(picture).save(buffer, "JPEG", quality=_QUALITY, subsampling=0)
-    return _inline(buffer.getvalue(), "jpeg")
-
-
-def _inline(data: bytes, kind: str) -> str:
-    return f"data:image/{kind};base64,{base64.b64encode(data).decode('ascii')}"
+    return inline(buffer.getvalue(), "jpeg")

@@ -13,11 +13,13 @@ import optuna
 
 from lookahead.artifacts import Log, digest
 from lookahead.config import Evaluate, Search, Train, World
+from lookahead.evaluation.panel import Panel, open_panel
 from lookahead.evaluation.statistics import interval
-from lookahead.search.judge import Panel, Scores, judge, open_panel
+from lookahead.search.judge import Scores, judge
 from lookahead.search.space import Values, as_changes, suggest
 from lookahead.search.study import FAILURES, SLOT, reason_of
 from lookahead.search.trial import Check, full_settings, short_settings, tune
+from lookahead.world import open_pipeline
 
 UNTUNED = "untuned"
 BOTH = ("identity", "prompt")
@@ -51,7 +53,8 @@ class Bench:
         """The judges of a split, whose noise derives from a seed."""
         if (split, seed) not in self.panels:
             protocol = protocol_of(self.world.evaluate, split, {"seed": seed, "people": people, **changes})
-            self.panels[split, seed] = open_panel(self.world.checkpoints, protocol)
+            checkpoints = self.world.checkpoints
+            self.panels[split, seed] = open_panel(checkpoints, protocol, open_pipeline(checkpoints))
         return self.panels[split, seed]
 
     def trial_panel(self) -> Panel:

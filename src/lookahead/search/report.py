@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import base64
 from pathlib import Path
 
 import yaml
-from jinja2 import Environment, PackageLoader, StrictUndefined, Template
 
 from lookahead.artifacts import atomic, write_json
 from lookahead.config import World
+from lookahead.pages import inline_png, save_page
 from lookahead.search.figures import save_figures
 from lookahead.search.front import DEFAULT, RULE, complete
 from lookahead.search.space import Changes, as_changes, present
@@ -31,20 +30,19 @@ def write_results(outcome: Outcome, name: str, world: World, out: Path) -> None:
     write_json(out / "metrics.json", metrics(outcome))
     changes = best_changes(outcome, world)
     _save_patch(changes, name, out / "best.yaml")
-    page = _template().render(
-        outcome=outcome,
-        world=name,
-        rule=RULE,
-        verdict=verdict(outcome),
-        changes=changes,
-        front=front.to_dict("records"),
-        names=list(outcome.search.space),
-        failed=trials[trials["reason"] != ""].to_dict("records"),
-        default=DEFAULT,
-        pictures={figure: _inline(out / f"{figure}.png") for figure in figures},
-    )
-    with atomic(out / "report.html") as path:
-        path.write_text(page, encoding="utf-8")
+    content: dict[str, object] = {
+        "outcome": outcome,
+        "world": name,
+        "rule": RULE,
+        "verdict": verdict(outcome),
+        "changes": changes,
+        "front": front.to_dict("records"),
+        "names": list(outcome.search.space),
+        "failed": trials[trials["reason"] != ""].to_dict("records"),
+        "default": DEFAULT,
+        "pictures": {figure: inline_png(out / f"{figure}.png") for figure in figures},
+    }
+    save_page("lookahead.search", "search.html.j2", out / "report.html", content)
 
 
 def best_changes(outcome: Outcome, world: World) -> Changes:
@@ -88,26 +86,3 @@ def told_interval(value: tuple[float, float, float], signed: bool) -> str:
     sign = "+" if signed else ""
     mean, low, high = value
     return f"{mean:{sign}.3f} [{low:{sign}.3f}, {high:{sign}.3f}]"
-
-
-def _template() -> Template:
-    environment = Environment(
-        loader=PackageLoader("lookahead.search", "templates"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters["shown"] = _shown
-    return environment.get_template("search.html.j2")
-
-
-def _shown(value: object) -> str:
-    """A cell of a table; a parameter that was not drawn is empty."""
-    if isinstance(value, float):
-        return "" if value != value else f"{value:.3g}"
-    return "" if value is None else str(value)
-
-
-def _inline(path: Path) -> str:
-    return "data:image/png;base64," + base64.b64encode(path.read_bytes()).decode("ascii")

@@ -1,0 +1,80 @@
+"""Diversity and layout on pictures whose answers are known, and the shots that they are measured on."""
+
+from __future__ import annotations
+
+import itertools
+from collections import Counter
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from PIL import Image, ImageEnhance, ImageOps
+
+from lookahead.config import Diversity, Evaluate
+from lookahead.data.prompts import read_prompts
+from lookahead.evaluation.layout import CELLS, layout
+from lookahead.evaluation.plan import Plan, make_plan
+from lookahead.evaluation.spread import distances, gather, missing, spread_plan
+
+
+def _pattern(seed: int, side: int = 64) -> Image.Image:
+    coarse = np.random.default_rng(seed).integers(40, 216, (8, 8, 3), dtype=np.uint8)
+    return Image.fromarray(coarse).resize((side, side), Image.Resampling.BICUBIC)
+
+
+def test_mean_distance_is_that_of_all_pairs() -> None:
+    vectors = np.random.default_rng(0).normal(size=(4, 6))
+    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+    pairs = [1 - vectors[i] @ vectors[j] for i, j in itertools.combinations(range(4), 2)]
+    assert distances(vectors).mean() == pytest.approx(np.mean(pairs))
+    assert distances(np.stack([vectors[0]] * 3)) == pytest.approx([0] * 3)
+
+
+def test_layout_is_blind_to_brightness_contrast_hue_and_size_and_sees_a_mirror() -> None:
+    picture = _pattern(1)
+    own = layout(picture)
+    assert own.shape == (CELLS**2,) and np.linalg.norm(own) == pytest.approx(1) and own.sum() == pytest.approx(0)
+    brighter = ImageEnhance.Brightness(ImageEnhance.Contrast(picture).enhance(0.8)).enhance(0.9)
+    assert own @ layout(brighter) > 0.99
+    assert own @ layout(picture.convert("L").convert("RGB")) > 0.99
+    assert own @ layout(picture.resize((256, 256), Image.Resampling.BICUBIC)) > 0.99
+    assert own @ layout(ImageOps.invert(picture)) < -0.99
+    assert abs(own @ layout(ImageOps.mirror(picture))) < 0.6
+    assert abs(own @ layout(_pattern(2))) < 0.5
+
+
+def test_an_even_picture_has_no_layout() -> None:
+    assert layout(Image.new("RGB", (64, 64), "teal")) @ layout(_pattern(1)) == 0
+
+
+@pytest.fixture
+def plan(quick: Evaluate) -> Plan:
+    return make_plan(read_prompts(quick.prompts), quick)
+
+
+def test_everybody_has_a_photo_and_styles_in_turn_from_every_noise(quick: Evaluate, plan: Plan) -> None:
+    settings = quick.model_copy(update={"diversity": Diversity(people=4, prompts=2, seeds=3)})
+    spread = spread_plan(plan, settings)
+    met = Counter((shot.person, shot.style) for shot in spread.shots)
+    assert set(met.values()) == {3} and len(met) == 8
+    assert all((person, plan.styles[0]) in met for person in range(4))
+    assert len({style for _, style in met}) == 1 + 4  # another style for each person
+    assert len({shot.seed for shot in spread.shots}) == len(spread.shots)
+
+
+def test_the_plans_own_shots_are_not_drawn_again(quick: Evaluate, plan: Plan) -> None:
+    spread = spread_plan(plan, quick)
+    further = missing(spread, plan)
+    assert {shot.repeat for shot in further.shots} == {1} and len(spread.shots) == 2 * len(further.shots)
+    more = make_plan(read_prompts(quick.prompts), quick.model_copy(update={"seeds": 2}))
+    assert missing(spread, more).shots == []
+
+
+def test_pictures_are_gathered_in_the_order_of_the_shots(quick: Evaluate, plan: Plan) -> None:
+    spread = spread_plan(plan, quick)
+    colours = {shot: Image.new("RGB", (1, 1), (i, 0, 0)) for i, shot in enumerate(spread.shots)}
+    drawn = [(shot, colours.get(shot, Image.new("RGB", (1, 1)))) for shot in plan.shots]
+    drawn += [(shot, colours[shot]) for shot in missing(spread, plan).shots]
+    assert [p.getpixel((0, 0))[0] for p in gather(spread, drawn)] == list(range(len(spread.shots)))
+    with pytest.raises(KeyError):
+        gather(replace(spread), drawn[: len(plan.shots)])
