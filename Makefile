@@ -13,7 +13,7 @@ export MLFLOW_SKIP_PIP_REQUIREMENTS_CHECK := true
 export DVC_NO_ANALYTICS := true
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: help install repro test test-all check ui ablation search dashboard miniature clean
+.PHONY: help install repro test test-all check ui ablation curves search dashboard miniature clean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*##/\t/' | expand -t 12
@@ -42,6 +42,10 @@ check: $(STAMP)  ## style, types, stripped notebooks
 ablation: $(STAMP)  ## what each part of the method does: about 2 hours on two cores; resumes
 	dvc repro studies/ablation/dvc.yaml:table
 	@cat results/*/ablation/table.md
+
+curves: $(STAMP)  ## identity against prompt over the adapter's strength; resumes
+	dvc repro studies/curves/dvc.yaml:table
+	@echo "results/*/curves/report.html"
 
 search: $(STAMP)  ## search the training's parameters: about 100 minutes on two cores; resumes
 	dvc repro studies/search/dvc.yaml

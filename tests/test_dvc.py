@@ -9,7 +9,8 @@ from dvc.repo import Repo
 from dvc.stage import PipelineStage
 
 from lookahead.config import read_params
-from tests.dependencies import ABLATION, CHAIN, SEARCH, exempt
+from lookahead.curves.cell import cells_of
+from tests.dependencies import ABLATION, CHAIN, CURVES, SEARCH, exempt
 from tests.modules import PACKAGE, ROOT, closure
 
 Stages = dict[str, PipelineStage]
@@ -131,3 +132,24 @@ def test_the_search_depends_on_exactly_what_it_imports(name: str) -> None:
     for stage in named(stages, name):
         assert sources(stage) == imports(script(stage)), "python -m tests.dependencies"
         assert script(stage) in {Path(dep.fs_path) for dep in stage.deps if not isinstance(dep, ParamsDependency)}
+
+
+@pytest.fixture(scope="module")
+def curves() -> Stages:
+    """Every stage of the curves' dvc.yaml."""
+    return {stage.name: stage for stage in Repo(str(ROOT)).stage.load_all("studies/curves/dvc.yaml")}
+
+
+@pytest.mark.parametrize("name", CURVES)
+def test_the_curves_depend_on_exactly_what_they_import(curves: Stages, name: str) -> None:
+    for stage in named(curves, name):
+        assert sources(stage) == imports(script(stage)), "python -m tests.dependencies"
+        assert script(stage) in {Path(dep.fs_path) for dep in stage.deps if not isinstance(dep, ParamsDependency)}
+
+
+def test_the_curves_have_every_cell_and_their_table_reads_each(curves: Stages) -> None:
+    cells = {cell.name for cell in cells_of(read_params().studies.curves)}
+    made = {Path(out.fs_path).name for n in ("base", "untuned", "tuned") for s in named(curves, n) for out in s.outs}
+    assert {name for name in made if not name.endswith(".run.json")} == cells
+    read = {Path(dep.fs_path) for dep in curves["table"].deps if not isinstance(dep, ParamsDependency)}
+    assert {path.name for path in read if path.parent.name == "curves" and "runs" in path.parts} == cells

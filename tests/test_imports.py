@@ -21,6 +21,7 @@ ALLOWED = {
     "training": {"method", "models", "data", "sampling", "world", "config", *BASE},
     "evaluation": {"method", "models", "data", "sampling", "world", "config", "pages", *BASE},
     "ablation": {"method", "models", "data", "sampling", "training", "evaluation", "world", "config", "pages", *BASE},
+    "curves": {"sampling", "evaluation", "world", "config", "pages", *BASE},
     "search": {"method", "models", "data", "sampling", "world", "training", "evaluation", "config", "pages", *BASE},
     "pipeline": {"method", "models", "sampling", "world", "config", *BASE},
     "tracking": {"config", *BASE},

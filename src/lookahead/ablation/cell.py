@@ -6,11 +6,11 @@ import shutil
 from pathlib import Path
 
 import pandas as pd
-import pyarrow as pa
 
-from lookahead.artifacts import Log, write_json, write_parquet
+from lookahead.artifacts import Log, write_json
 from lookahead.config import Ablation, Checkpoints, Evaluate, Train, changed
 from lookahead.evaluation.panel import judged, open_panel, open_sampler
+from lookahead.evaluation.tables import PER_IMAGE, save_rows
 from lookahead.models.fast_child import child_at, lora_layers
 from lookahead.models.kv_encoder import KV_FILE, new_kv_encoder, save_kv_encoder
 from lookahead.sampling.loop import Sampler, image_guidance, kv_guidance, prepare
@@ -100,8 +100,7 @@ def judge_cell(
             with child_at(lora_layers(pipe.unet, FAST_CHILD), FAST_CHILD, 1.0):
                 tables[name] = judged(panel, sampler, name, folder)
     table = pd.concat(tables.values(), ignore_index=True).rename(columns={"method": "sampler"})
-    write_parquet(work / "per_image.parquet", pa.Table.from_pandas(table, preserve_index=False))
-    return table
+    return save_rows(table, work / PER_IMAGE)
 
 
 def _few_step(checkpoints: Checkpoints, pipe: Pipeline, study: Ablation, full: Sampler, settings: Evaluate) -> Sampler:

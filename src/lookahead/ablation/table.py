@@ -7,12 +7,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 
-from lookahead.ablation.cell import FAST, FULL, SAMPLERS
+from lookahead.ablation.cell import FAST, FULL
 from lookahead.config import Ablation
-from lookahead.errors import InputError
 from lookahead.evaluation.statistics import Array, Interval, by_person
+from lookahead.evaluation.tables import PER_IMAGE, read_rows
 
 FIGURES = {
     "identity": "identity",
@@ -67,13 +66,7 @@ def _stacked(cells: list[Values]) -> Values:
 
 
 def _person_means(cell: Path, study: Ablation) -> Values:
-    path = cell / "per_image.parquet"
-    try:
-        table = pd.read_parquet(path)
-    except (OSError, ValueError) as error:
-        raise InputError(f"{path} cannot be read ({error!s:.200}): run `make ablation` again") from None
-    if table["person"].nunique() != study.people or set(table["sampler"]) != set(SAMPLERS):
-        raise InputError(f"{path} is of another study than params.yaml describes: run `make ablation` again")
+    table = read_rows(cell / PER_IMAGE, study.people, "make ablation")
     means: Values = {}
     for sampler, rows in table.groupby("sampler"):
         people = rows["person"].to_numpy(np.int64)

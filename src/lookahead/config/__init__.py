@@ -6,7 +6,7 @@ from lookahead.config.params import Miniature, Params, Part, Tracking, World, ch
 from lookahead.config.personalize import Fast, Personalize, Steering
 from lookahead.config.search import Checks, Choices, Confirm, FloatRange, Heartbeat, IntRange, Range, Search
 from lookahead.config.stages import Diversity, Evaluate, Features, Generate, KVGuidance, Photos, PreviewCurves
-from lookahead.config.studies import Ablation, Row, Studies
+from lookahead.config.studies import Ablation, Curves, Row, Studies
 from lookahead.config.train import KV, Density, Lookahead, LoraScale, Preview, Train
 
 __all__ = [
@@ -17,6 +17,7 @@ __all__ = [
     "Checks",
     "Choices",
     "Confirm",
+    "Curves",
     "Density",
     "Diversity",
     "Evaluate",

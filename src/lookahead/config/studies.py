@@ -6,7 +6,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, JsonValue, model_validator
 
-from lookahead.config.fields import Count, Section, Seed
+from lookahead.config.fields import Count, Positive, Section, Seed
 from lookahead.config.search import Search
 
 
@@ -52,8 +52,23 @@ class Ablation(Section):
         return earlier | row.changes
 
 
+class Curves(Section):
+    """Adapters over their strength: which strengths, and the size of each cell's evaluation."""
+
+    people: Annotated[int, Field(ge=2)]
+    photo_prompts: Count
+    scales: Annotated[list[Positive], Field(min_length=1)]
+
+    @model_validator(mode="after")
+    def _rising(self) -> Self:
+        if self.scales != sorted(set(self.scales)):
+            raise ValueError(f"scales are {self.scales}: give each once, in rising order")
+        return self
+
+
 class Studies(Section):
     """Every study; a search is of one world, because ranges fit a world."""
 
     ablation: Ablation
+    curves: Curves
     search: dict[str, Search]

@@ -7,13 +7,12 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 import pandas as pd
-import pyarrow as pa
 
-from lookahead.artifacts import Log, digest, digest_paths, write_json, write_parquet
+from lookahead.artifacts import Log, digest, digest_paths, write_json
 from lookahead.config import Checkpoints, Evaluate
 from lookahead.data.prompts import read_prompts
-from lookahead.evaluation.measure import Judges, Row, measure
-from lookahead.evaluation.methods import Encoder, encoders_of
+from lookahead.evaluation.measure import Judges, measure
+from lookahead.evaluation.methods import BASE, Encoder, encoders_of
 from lookahead.evaluation.metrics import (
     SPREAD,
     Metrics,
@@ -31,7 +30,8 @@ from lookahead.evaluation.plan import Plan, make_plan
 from lookahead.evaluation.portraits import Person, read_people
 from lookahead.evaluation.previews import measure_previews, save_previews
 from lookahead.evaluation.report import Findings, write_report
-from lookahead.evaluation.spread import BASE, gather, missing, spread_plan, spread_rows
+from lookahead.evaluation.spread import gather, missing, spread_plan, spread_rows
+from lookahead.evaluation.tables import PER_IMAGE, as_table, save_rows
 from lookahead.world import open_pipeline
 
 PICTURES = "pictures"
@@ -94,10 +94,8 @@ def _draw(
 
 def _judge(plan: Plan, methods: Iterable[str], judges: Judges, batch: int, work: Path) -> pd.DataFrame:
     pictures = {method: read_pictures(work / PICTURES / method) for method in methods}
-    return _save(
-        (row for method in pictures for row in measure(method, plan, pictures[method], judges, batch)),
-        work / "per_image.parquet",
-    )
+    rows = (row for method in pictures for row in measure(method, plan, pictures[method], judges, batch))
+    return save_rows(as_table(rows), work / PER_IMAGE)
 
 
 def _judge_spread(plan: Plan, spread: Plan, methods: Iterable[str], judges: Judges, work: Path) -> pd.DataFrame:
@@ -108,13 +106,7 @@ def _judge_spread(plan: Plan, spread: Plan, methods: Iterable[str], judges: Judg
         drawn = zip(plan.shots, read_pictures(folder / method), strict=True)
         more = zip(further.shots, read_pictures(folder / MORE / method), strict=True)
         rows += spread_rows(method, spread.shots, gather(spread, itertools.chain(drawn, more)), base, judges)
-    return _save(rows, work / "spread.parquet")
-
-
-def _save(rows: Iterable[Row], path: Path) -> pd.DataFrame:
-    table = pd.DataFrame(list(rows))
-    write_parquet(path, pa.Table.from_pandas(table, preserve_index=False))
-    return table
+    return save_rows(as_table(rows), work / "spread.parquet")
 
 
 def _metrics(table: pd.DataFrame, spread: pd.DataFrame, judges: Judges, settings: Evaluate, plain: str) -> Metrics:

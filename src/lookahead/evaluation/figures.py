@@ -15,7 +15,7 @@ from lookahead.evaluation.methods import METHODS, comparable, present
 from lookahead.evaluation.metrics import Metrics
 from lookahead.evaluation.statistics import Interval
 
-_INK, _LINE = "#2b2f36", "#d9dce1"
+INK, LINE = "#2b2f36", "#d9dce1"
 _FOREST = {
     "identity": "identity",
     "identity_select": "identity, recogniser select",
@@ -32,7 +32,7 @@ def save_overview(metrics: Metrics, path: Path) -> None:
     left, right = figure.subplots(1, 2, width_ratios=(1, 1.25))
     _trade(left, metrics)
     _forest(right, metrics)
-    _save(figure, path)
+    save_figure(figure, path)
 
 
 def save_breakdown(by_style: dict[str, Metrics], by_scene: dict[str, Metrics], path: Path) -> None:
@@ -45,10 +45,10 @@ def save_breakdown(by_style: dict[str, Metrics], by_scene: dict[str, Metrics], p
             places = [i + offset for i in range(len(groups))]
             _bars(axis, places, [m[method]["identity"] for m in groups.values()], method)
         axis.set_xticks(range(len(groups)), list(groups))
-        _dress(axis, f"Identity {title}")
-        axis.grid(axis="y", color=_LINE, linewidth=0.8)
+        dress(axis, f"Identity {title}")
+        axis.grid(axis="y", color=LINE, linewidth=0.8)
     axes[0].legend(edgecolor="none", framealpha=1, fontsize=8.5)
-    _save(figure, path)
+    save_figure(figure, path)
 
 
 def save_preview_curves(table: pd.DataFrame, path: Path) -> None:
@@ -66,10 +66,10 @@ def save_preview_curves(table: pd.DataFrame, path: Path) -> None:
         right.plot(rows["t"], rows["error"], "o-", color=colour, markersize=4, label=label)
     for axis, title in ((left, "Recognised as the reference (cosine)"), (right, "Squared error to the noised photo")):
         axis.set_xlabel("timestep t (999: pure noise)", fontsize=9)
-        axis.grid(color=_LINE, linewidth=0.8)
-        _dress(axis, title)
+        axis.grid(color=LINE, linewidth=0.8)
+        dress(axis, title)
     right.legend(edgecolor="none", framealpha=1, fontsize=8.5)
-    _save(figure, path)
+    save_figure(figure, path)
 
 
 def _bars(axis: Axes, places: Sequence[float], values: list[Interval], method: str) -> None:
@@ -90,10 +90,10 @@ def _trade(axis: Axes, metrics: Metrics) -> None:
         axis.plot([prompt], [identity], "o", color=colour, markersize=7, label=METHODS[method].name)
     axis.set_xlabel("prompt alignment (share with style and scene right)", fontsize=9)
     axis.set_ylabel("identity (cosine)", fontsize=9)
-    axis.grid(color=_LINE, linewidth=0.8)
+    axis.grid(color=LINE, linewidth=0.8)
     axis.margins(0.25)
     axis.legend(edgecolor="none", framealpha=1, fontsize=8.5)
-    _dress(axis, "Identity against prompt: up and right is better")
+    dress(axis, "Identity against prompt: up and right is better")
 
 
 def _forest(axis: Axes, metrics: Metrics) -> None:
@@ -108,26 +108,28 @@ def _forest(axis: Axes, metrics: Metrics) -> None:
             inside = "white" if low <= 0 <= high else one.colour  # hollow: no difference
             axis.plot([mean], [place], "o", color=one.colour, markerfacecolor=inside, markersize=5.5)
         axis.plot([], [], "o-", color=one.colour, markersize=5.5, label=one.name)
-    axis.axvline(0, color=_INK, linewidth=1)
+    axis.axvline(0, color=INK, linewidth=1)
     axis.set_yticks(range(len(rows)), [_FOREST[metric] for metric in rows])
     axis.set_ylim(-0.5, len(rows) + 0.25)  # room for the legend above the first row
-    axis.grid(axis="x", color=_LINE, linewidth=0.8)
+    axis.grid(axis="x", color=LINE, linewidth=0.8)
     axis.legend(edgecolor="none", framealpha=1, fontsize=8.5, loc="upper right", ncols=2)
-    _dress(axis, "Paired differences, 95 % intervals (hollow: no difference)")
+    dress(axis, "Paired differences, 95 % intervals (hollow: no difference)")
 
 
 def _line(axis: Axes, x: list[float], y: list[float], colour: str) -> None:
     axis.plot(x, y, color=colour, linewidth=2.2, solid_capstyle="round")
 
 
-def _dress(axis: Axes, title: str) -> None:
-    axis.set_title(title, fontsize=10.5, loc="left", color=_INK)
+def dress(axis: Axes, title: str) -> None:
+    """Give a plot its title and the frame that all plots have."""
+    axis.set_title(title, fontsize=10.5, loc="left", color=INK)
     axis.spines[["top", "right"]].set_visible(False)
-    axis.spines[["left", "bottom"]].set_color(_LINE)
-    axis.tick_params(colors=_INK, labelsize=8.5, length=0)
+    axis.spines[["left", "bottom"]].set_color(LINE)
+    axis.tick_params(colors=INK, labelsize=8.5, length=0)
     axis.set_axisbelow(True)
 
 
-def _save(figure: Figure, path: Path) -> None:
+def save_figure(figure: Figure, path: Path) -> None:
+    """Write a figure as PNG; equal figures are equal bytes."""
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=_DPI, facecolor="white", metadata={"Software": None})

@@ -38,6 +38,7 @@ class Encoder:
     keys_values: bool = True
 
 
+BASE = "base"  # the base model without any adapter, which others are compared with
 UNTUNED, NOISE_ONLY, WITHOUT_KV, TUNED = "adapter", "noise_only", "tuned_without_kv", "tuned"
 VARIANTS = (UNTUNED, NOISE_ONLY, TUNED)  # those with an encoder of their own
 METHODS = {  # by key of `metrics.json`, in the order of every table

@@ -16,6 +16,7 @@ from lookahead.evaluation.pictures import Conditions, draw_pictures, read_pictur
 from lookahead.evaluation.plan import Plan, make_plan
 from lookahead.evaluation.portraits import Person, read_people, read_photo
 from lookahead.evaluation.scoring import embed_texts
+from lookahead.evaluation.tables import as_table
 from lookahead.models.adapter import ADAPTER_FILE
 from lookahead.models.kv_encoder import KV_FILE, open_kv_encoder
 from lookahead.sampling.conditions import Condition, embed_prompts, encode_photos, reference_latents
@@ -55,7 +56,7 @@ def judged(panel: Panel, sampler: Sampler, name: str, folder: Path) -> pd.DataFr
     """
     batch = panel.protocol.batch
     draw_pictures(sampler, panel.plan, panel.conditions, batch, folder)
-    return pd.DataFrame(list(measure(name, panel.plan, read_pictures(folder), panel.judges, batch)))
+    return as_table(measure(name, panel.plan, read_pictures(folder), panel.judges, batch))
 
 
 def open_judges(checkpoints: Checkpoints, people: list[Person], plan: Plan) -> Judges:

@@ -17,8 +17,6 @@ from lookahead.evaluation.plan import Plan, Shot, choose_prompts, make_shots
 from lookahead.evaluation.scoring import embed_pictures
 from lookahead.evaluation.statistics import Array
 
-BASE = "base"  # the base model without any adapter
-
 
 def spread_plan(plan: Plan, settings: Evaluate) -> Plan:
     """Some people, some of their prompts, several noises: a photo first, then styles, dealt to people in turn.

@@ -1,0 +1,1 @@
+"""Identity against prompt alignment over the adapter's strength, untuned and tuned."""

@@ -1,0 +1,73 @@
+"""One cell of the curves: a method's pictures at one strength of its adapter, judged."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from lookahead.artifacts import Log, write_json
+from lookahead.config import Checkpoints, Curves, Evaluate
+from lookahead.evaluation.methods import BASE, TUNED, UNTUNED
+from lookahead.evaluation.panel import judged, open_base, open_panel, open_sampler
+from lookahead.evaluation.tables import PER_IMAGE, save_rows
+from lookahead.world import open_pipeline
+
+METHODS = (UNTUNED, TUNED)
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A method and the strength of its adapter's image tokens; of the base model, which has no adapter, 0."""
+
+    method: str
+    scale: float
+
+    @property
+    def name(self) -> str:
+        """The name of its folder, and its key in `metrics.json`."""
+        return BASE if self.method == BASE else f"{self.method}-{self.scale}"
+
+
+def cells_of(study: Curves) -> list[Cell]:
+    """The base model, and each method at each strength."""
+    return [Cell(BASE, 0.0), *(Cell(method, scale) for method in METHODS for scale in study.scales)]
+
+
+def protocol_of(study: Curves, settings: Evaluate) -> Evaluate:
+    """The evaluation of every cell: the world's, of as many people and prompts as the study asks for."""
+    return settings.model_copy(update={"people": study.people, "photo_prompts": study.photo_prompts, "seeds": 1})
+
+
+def build_cell(
+    checkpoints: Checkpoints,
+    study: Curves,
+    cell: Cell,
+    settings: Evaluate,
+    encoder: Path | None,
+    work: Path,
+    log: Log,
+) -> None:
+    """Draw and judge one cell into `work`: `pictures/`, `per_image.parquet`, `metrics.json`; pictures there are kept.
+
+    Args:
+        checkpoints: the world.
+        study: people and prompts.
+        cell: which one.
+        settings: the world's evaluation.
+        encoder: the tuned encoder's folder; None for the untuned adapter and for the base model.
+        work: the folder to write to.
+        log: receives the means.
+
+    Raises:
+        InputError: portraits, prompts, a checkpoint or the encoder are missing or wrong.
+    """
+    protocol = protocol_of(study, settings).model_copy(update={"adapter_scale": cell.scale})
+    pipe = open_pipeline(checkpoints)
+    panel = open_panel(checkpoints, protocol, pipe)
+    base = cell.method == BASE
+    sampler = open_base(pipe, protocol) if base else open_sampler(checkpoints, pipe, protocol, encoder)
+    table = save_rows(judged(panel, sampler, cell.name, work / "pictures"), work / PER_IMAGE)
+    means = table[["identity", "prompt_right", "detected"]].mean()
+    metrics = {str(name): float(value) for name, value in means.items()}
+    write_json(work / "metrics.json", metrics)
+    log(metrics, 0)
