@@ -59,6 +59,13 @@ def test_coverage_of_skewed_values() -> None:
     assert 0.90 <= covered <= 0.97
 
 
+def test_coverage_is_what_it_says() -> None:
+    """In 2,000 samples of 48 people from a normal distribution the truth lies inside 95 in 100 times (± 2)."""
+    draws = np.random.default_rng(21).normal(0.5, 0.2, size=(2_000, 48))
+    intervals = [interval(values, RESAMPLES, seed=i).measured() for i, values in enumerate(draws)]
+    assert np.mean([low <= 0.5 <= high for _, low, high in intervals]) == pytest.approx(0.95, abs=0.02)
+
+
 def test_pairing_matters() -> None:
     """A small gain that everybody has is certain when paired, although people differ far more than that."""
     before = 10 * _people(12)

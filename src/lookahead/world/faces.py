@@ -54,7 +54,8 @@ def open_faces(pack: str, detection_size: int) -> FaceAnalysis:
 
 
 def _is_recogniser(path: Path) -> bool:
-    graph = onnx.load(str(path), load_external_data=False).graph
+    with opening("face pack", str(path)):
+        graph = onnx.load(str(path), load_external_data=False).graph
     sizes = [axis.dim_value for axis in graph.input[0].type.tensor_type.shape.dim][2:]
     # The rule by which insightface itself tells a recogniser from the other files of a pack.
     return len(graph.output) == 1 and len(sizes) == 2 and sizes[0] == sizes[1] == 112
@@ -67,8 +68,7 @@ def recogniser_onnx(pack: str) -> Path:
         InputError: the pack is missing, damaged or has none.
     """
     folder = pack_folder(pack)
-    with opening("face pack", str(folder)):
-        found = [path for path in sorted(folder.glob("*.onnx")) if _is_recogniser(path)]
+    found = [path for path in sorted(folder.glob("*.onnx")) if _is_recogniser(path)]
     if not found:
         raise InputError(f"the face pack {folder} has no recogniser: an ONNX file with a 112-pixel input")
     return found[0]
