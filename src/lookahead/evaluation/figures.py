@@ -110,7 +110,7 @@ def _forest(axis: Axes, metrics: Metrics) -> None:
         axis.plot([], [], "o-", color=one.colour, markersize=5.5, label=one.name)
     axis.axvline(0, color=INK, linewidth=1)
     axis.set_yticks(range(len(rows)), [_FOREST[metric] for metric in rows])
-    axis.set_ylim(-0.5, len(rows) + 0.25)  # room for the legend above the first row
+    axis.set_ylim(-0.5, len(rows) - 0.25 + 0.5 * -(-len(shown) // 2))  # room for the legend above the first row
     axis.grid(axis="x", color=LINE, linewidth=0.8)
     axis.legend(edgecolor="none", framealpha=1, fontsize=8.5, loc="upper right", ncols=2)
     dress(axis, "Paired differences, 95 % intervals (hollow: no difference)")
