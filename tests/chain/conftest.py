@@ -29,6 +29,7 @@ SMALLER = {
         "bootstrap": 100,
         "grid_people": 2,
         "previews": {"people": 2, "timesteps": [100, 900], "scales": [0.0, 1.0]},
+        "diversity": {"people": 2, "prompts": 1, "seeds": 2},
     },
 }
 Params = dict[str, Any]
