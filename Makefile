@@ -43,7 +43,7 @@ ablation: $(STAMP)  ## what each part of the method does: about 2 hours on two c
 	dvc repro studies/ablation/dvc.yaml:table
 	@cat results/*/ablation/table.md
 
-curves: $(STAMP)  ## identity against prompt over the adapter's strength; resumes
+curves: $(STAMP)  ## identity against prompt over the adapter's strength: 11 minutes on one core; resumes
 	dvc repro studies/curves/dvc.yaml:table
 	@echo "results/*/curves/report.html"
 
