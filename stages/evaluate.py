@@ -1,5 +1,6 @@
 """Compares the encoders on people never seen, by faces and by text: `python stages/evaluate.py [--world W]`."""
 
+from lookahead.config import read_evaluate
 from lookahead.evaluation.evaluate import evaluate
 from lookahead.stage import Job, Stage, main
 
@@ -10,7 +11,7 @@ TUNED = {"noise_only": "train/noise_only", "tuned": "train/lookahead"}
 def build(job: Job) -> None:
     """Draw and judge everybody by every method."""
     encoders = {method: job.runs / stage / "encoder" for method, stage in TUNED.items()}
-    evaluate(job.world.checkpoints, job.world.evaluate, {"adapter": None, **encoders}, job.work, job.log)
+    evaluate(job.world.checkpoints, read_evaluate(job.world.evaluate), {"adapter": None, **encoders}, job.work, job.log)
 
 
 STAGES = {"": Stage("evaluate", sections=("checkpoints", "evaluate"), reads=tuple(TUNED.values()), build=build)}

@@ -13,6 +13,7 @@ import yaml
 
 from lookahead.config import Checkpoints
 from tests.data.conftest import TREE
+from tests.protocols import write_protocol
 from tests.tiny import build_portraits
 
 ROOT = Path(__file__).parents[2]
@@ -22,15 +23,14 @@ SMALLER = {
     "features": {"batch": 4},
     "train": {"steps": 4, "batch": 2, "warmup": 1, "checkpoint_every": 2, "sample_every": 2, "samples": 1},
     "evaluate": {
-        "people": 2,
-        "photo_prompts": 1,
-        "steps": 2,
+        "protocol": "protocols/tiny.yaml",
         "batch": 8,
         "bootstrap": 100,
         "grid_people": 2,
         "previews": {"people": 2, "timesteps": [100, 900], "scales": [0.0, 1.0]},
     },
 }
+PROTOCOL = {"people": 2, "photo_prompts": 1, "steps": 2, "prompts": "prompts/tiny.yaml"}
 Params = dict[str, Any]
 
 
@@ -42,7 +42,6 @@ def tiny_params(root: Path, checkpoints: Checkpoints) -> Params:
         world[section].update(changes)
     world["train"]["sample_steps"] = 2
     world["generate"].update({"keep_photo": -1.0, "keep_stylised": -1.0, "prompts": "prompts/tiny.yaml"})
-    world["evaluate"].update({"prompts": "prompts/tiny.yaml", "portraits": "portraits"})
     world["checkpoints"] = checkpoints.model_dump(mode="json")
     tree["worlds"] = {"tiny": world}
     return tree | {"world": "tiny", "tracking": tree["tracking"] | {"enabled": False}}
@@ -104,9 +103,10 @@ def finished(calls: list[str], tiny_world: Checkpoints, tmp_path_factory: pytest
     root = tmp_path_factory.mktemp("finished")
     shutil.copytree(ROOT / "stages", root / "stages", ignore=shutil.ignore_patterns("__pycache__"))
     shutil.copytree(Path(tiny_world.base).parent, root / "models")
-    build_portraits(root / "portraits", 3)
+    build_portraits(root / "portraits" / "test", 3)
     (root / "prompts").mkdir()
     (root / "prompts" / "tiny.yaml").write_text(yaml.safe_dump(TREE, sort_keys=False), encoding="utf-8")
+    write_protocol(root / "protocols" / "tiny.yaml", "portraits", **PROTOCOL)
     write_params(root, tiny_params(root, relative_checkpoints(tiny_world)))
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(root)

@@ -13,7 +13,7 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
-from lookahead.config import Checkpoints, Evaluate
+from lookahead.config import Checkpoints, Evaluate, variant
 from lookahead.errors import InputError
 from lookahead.evaluation.evaluate import evaluate
 from lookahead.evaluation.metrics import METHODS, METRICS
@@ -153,8 +153,8 @@ def test_damaged_shard_is_refused(
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"portraits": "no/such/folder"}, "no/such/folder does not exist"),
-        ({"people": 30}, "evaluate.people is 30"),
+        ({"splits": {"search": "a", "validation": "b", "test": "no/such/folder"}}, "no/such/folder does not exist"),
+        ({"people": 30}, "30 people are asked for"),
         ({"prompts": "no/prompts.yaml"}, "no/prompts.yaml"),
         ({"sampler": "Quickest"}, "Quickest"),
     ],
@@ -163,7 +163,7 @@ def test_bad_settings_are_refused(
     change: dict[str, object], message: str, tiny: Checkpoints, quick: Evaluate, variants: Variants, tmp_path: Path
 ) -> None:
     with pytest.raises(InputError, match=message):
-        evaluate(tiny, quick.model_copy(update=change), variants, tmp_path, _silent)
+        evaluate(tiny, variant(quick, change), variants, tmp_path, _silent)
     assert not (tmp_path / "metrics.json").exists()
 
 

@@ -9,7 +9,7 @@ import pandas as pd
 import pyarrow as pa
 
 from lookahead.artifacts import Log, write_json, write_parquet
-from lookahead.config import Ablation, Checkpoints, Evaluate, Train, changed
+from lookahead.config import Ablation, Checkpoints, Evaluate, Train, changed, variant
 from lookahead.data.prompts import read_prompts
 from lookahead.evaluation.evaluate import encode_conditions, open_judges, open_sampler
 from lookahead.evaluation.measure import measure
@@ -38,7 +38,7 @@ def settings_of(study: Ablation, row: str, seed: int, settings: Train) -> Train:
 
 def protocol_of(study: Ablation, settings: Evaluate) -> Evaluate:
     """The evaluation of every cell: the world's, of as many people and prompts as the study asks for."""
-    return settings.model_copy(update={"people": study.people, "photo_prompts": study.photo_prompts, "seeds": 1})
+    return variant(settings, {"people": study.people, "photo_prompts": study.photo_prompts, "seeds": 1})
 
 
 def encoder_of(

@@ -4,8 +4,9 @@ from lookahead.config.checkpoints import Adapter, Checkpoints, FacePacks, Genera
 from lookahead.config.fields import Section, Variant
 from lookahead.config.params import Miniature, Params, Part, Tracking, World, changed, parse_params, read_params
 from lookahead.config.personalize import Fast, Personalize, Steering
+from lookahead.config.protocol import Evaluate, Protocol, Splits, read_evaluate, read_protocol, variant
 from lookahead.config.search import Checks, Choices, Confirm, FloatRange, Heartbeat, IntRange, Range, Search
-from lookahead.config.stages import Evaluate, Features, Generate, KVGuidance, Photos, PreviewCurves
+from lookahead.config.stages import EvaluateStage, Features, Generate, KVGuidance, Photos, PreviewCurves
 from lookahead.config.studies import Ablation, Row, Studies
 from lookahead.config.train import KV, Density, Lookahead, LoraScale, Preview, Train
 
@@ -19,6 +20,7 @@ __all__ = [
     "Confirm",
     "Density",
     "Evaluate",
+    "EvaluateStage",
     "FacePacks",
     "Fast",
     "Features",
@@ -38,11 +40,13 @@ __all__ = [
     "Photos",
     "Preview",
     "PreviewCurves",
+    "Protocol",
     "Range",
     "Row",
     "Scorer",
     "Search",
     "Section",
+    "Splits",
     "Steering",
     "Studies",
     "Tracking",
@@ -51,5 +55,8 @@ __all__ = [
     "World",
     "changed",
     "parse_params",
+    "read_evaluate",
     "read_params",
+    "read_protocol",
+    "variant",
 ]

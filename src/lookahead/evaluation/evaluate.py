@@ -9,7 +9,7 @@ import pandas as pd
 import pyarrow as pa
 from PIL import Image
 
-from lookahead.artifacts import Log, digest, digest_paths, write_json, write_parquet
+from lookahead.artifacts import Log, write_json, write_parquet
 from lookahead.config import Checkpoints, Evaluate
 from lookahead.data.prompts import read_prompts
 from lookahead.errors import InputError
@@ -20,6 +20,7 @@ from lookahead.evaluation.pictures import Conditions, draw_pictures, read_pictur
 from lookahead.evaluation.plan import Plan, make_plan
 from lookahead.evaluation.portraits import Person, read_people, read_photo
 from lookahead.evaluation.previews import measure_previews, save_previews
+from lookahead.evaluation.protocol import describe
 from lookahead.evaluation.report import Findings, write_report
 from lookahead.evaluation.scoring import embed_texts
 from lookahead.models.adapter import ADAPTER_FILE
@@ -59,7 +60,7 @@ def evaluate(
     table = _judge(plan, judges, settings.batch, work)
     metrics = _metrics(table, judges, settings)
     write_json(work / "metrics.json", rows_of(metrics))
-    protocol = _protocol(settings, people, plan)
+    protocol = describe(settings, checkpoints, people, plan)
     write_json(work / "protocol.json", protocol)
     write_report(Findings(people, plan, table, previews, metrics, protocol, settings), work / PICTURES, work)
     log(flatten(metrics), 0)
@@ -138,16 +139,3 @@ def _metrics(table: pd.DataFrame, judges: Judges, settings: Evaluate) -> Metrics
     own = [embeddings["report"] for embeddings in judges.references]
     others = [[photo["report"] for photo in photos] for photos in judges.others]
     return metrics | {"scale": scale_of_identity(own, others, settings.bootstrap, settings.seed)}
-
-
-def _protocol(settings: Evaluate, people: list[Person], plan: Plan) -> dict[str, object]:
-    """What defines the evaluation, and its hash: equal hashes mean that metrics may be compared."""
-    told: dict[str, object] = {
-        "people": [person.name for person in people],
-        "references": digest_paths([person.reference for person in people]),
-        "prompts": plan.prompts,
-        "styles": plan.styles,
-        "scenes": plan.scenes,
-        "settings": settings.model_dump(exclude={"batch", "grid_people", "portraits", "prompts"}),
-    }
-    return told | {"hash": digest(told)}

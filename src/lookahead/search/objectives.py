@@ -12,7 +12,7 @@ import numpy as np
 import optuna
 
 from lookahead.artifacts import Log, digest
-from lookahead.config import Evaluate, Search, Train, World
+from lookahead.config import Evaluate, Search, Train, World, variant
 from lookahead.evaluation.statistics import interval
 from lookahead.search.judge import Panel, Scores, judge, open_panel
 from lookahead.search.space import Values, as_changes, suggest
@@ -38,9 +38,10 @@ class Watch(Protocol):
 
 @dataclass
 class Bench:
-    """The world, the search and the places that trials work in; panels are opened once, when one is needed."""
+    """The world, its evaluation, the search and the places that trials work in; panels are opened when needed."""
 
     world: World
+    evaluate: Evaluate
     search: Search
     features: Path
     state: Path
@@ -50,7 +51,7 @@ class Bench:
     def panel(self, split: str, seed: int, people: int, changes: Mapping[str, object]) -> Panel:
         """The judges of a split, whose noise derives from a seed."""
         if (split, seed) not in self.panels:
-            protocol = protocol_of(self.world.evaluate, split, {"seed": seed, "people": people, **changes})
+            protocol = protocol_of(self.evaluate, split, {"seed": seed, "people": people, **changes})
             self.panels[split, seed] = open_panel(self.world.checkpoints, protocol)
         return self.panels[split, seed]
 
@@ -66,9 +67,8 @@ class Bench:
 
 
 def protocol_of(settings: Evaluate, split: str, changes: Mapping[str, object]) -> Evaluate:
-    """The world's evaluation on the people of another split, which lie beside those of `portraits`."""
-    portraits = str(Path(settings.portraits).with_name(split))
-    return settings.model_copy(update={"portraits": portraits, "seeds": 1, **changes})
+    """The world's evaluation on the people of another split."""
+    return variant(settings, {"split": split, "seeds": 1, **changes})
 
 
 def untuned(bench: Bench, study: optuna.Study) -> Scores:
@@ -128,7 +128,7 @@ def _run(bench: Bench, trial: optuna.Trial, kind: str, settings: Train, values: 
         bench.watch.end(kind, slot, {"state": state, "reason": reason_of(error)}, work / "training")
         shutil.rmtree(work, ignore_errors=True)
         raise
-    told = told_of(scores, bench.world.evaluate)
+    told = told_of(scores, bench.evaluate)
     bench.watch.end(kind, slot, {"state": "complete", **told}, work / "training")
     shutil.rmtree(work)
     return scores
