@@ -2,6 +2,7 @@
 
 from lookahead.ablation.cell import build_cell, settings_of
 from lookahead.config import Ablation, read_evaluate, read_params
+from lookahead.evaluation.store import STORE
 from lookahead.stage import Job, Stage, main
 
 
@@ -14,7 +15,7 @@ def cell(study: Ablation, row: str, seed: int) -> Stage:
         settings = settings_of(study, row, seed, world.train)
         features, borrowed = job.runs / "features", cells / after / str(seed)
         protocol = read_evaluate(world.evaluate)
-        build_cell(world.checkpoints, study, row, settings, protocol, features, borrowed, job.work, job.log)
+        build_cell(world.checkpoints, study, row, settings, protocol, features, borrowed, job.work, job.log, STORE)
 
     borrows = (f"ablation/{after}/{seed}",) if study.rows[row].tuned == "borrow" else ()
     told = {"row": row, "tuned": study.rows[row].tuned, "changes": study.changes(row), "seed": seed}

@@ -6,10 +6,11 @@ import pytest
 
 from tests.modules import PACKAGE, ROOT, files, name_of, top_level
 
-BASE = {"errors", "artifacts"}
+BASE = {"errors", "artifacts", "locks"}
 ALLOWED = {
     "errors": set(),
     "artifacts": {"errors"},
+    "locks": {"errors", "artifacts"},
     "config": {"errors"},
     "method": set(),
     "world": {"config", "errors"},

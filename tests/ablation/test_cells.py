@@ -45,7 +45,9 @@ def build(tiny_world, study, row, seed, settings, protocol, features, cells) -> 
     work, borrowed = cells / row / str(seed), cells / (ROWS[row].after or "") / str(seed)
     short = settings.model_copy(update={"steps": 2})
     chosen = settings_of(study, row, seed, short)
-    build_cell(tiny_world, study, row, chosen, protocol, features, borrowed, work, lambda *_: None)
+    build_cell(
+        tiny_world, study, row, chosen, protocol, features, borrowed, work, lambda *_: None, cells.with_name("store")
+    )
     return work
 
 

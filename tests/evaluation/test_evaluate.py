@@ -14,10 +14,14 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 
 from lookahead.config import Checkpoints, Evaluate, variant
+from lookahead.data.prompts import read_prompts
 from lookahead.errors import InputError
 from lookahead.evaluation.evaluate import evaluate
 from lookahead.evaluation.metrics import METHODS, METRICS
+from lookahead.evaluation.plan import make_plan
+from lookahead.evaluation.portraits import read_people
 from lookahead.evaluation.report import number
+from lookahead.evaluation.store import shelf
 from lookahead.models.adapter import ADAPTER_FILE
 
 Variants = Mapping[str, Path | None]
@@ -49,16 +53,23 @@ def logged() -> dict[str, float]:
 
 
 @pytest.fixture(scope="module")
+def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where the finished evaluation keeps its pictures; copy it, do not touch it."""
+    return tmp_path_factory.mktemp("store")
+
+
+@pytest.fixture(scope="module")
 def work(
     tiny: Checkpoints,
     quick: Evaluate,
     variants: Variants,
     logged: dict[str, float],
+    store: Path,
     tmp_path_factory: pytest.TempPathFactory,
 ) -> Path:
     """A finished evaluation."""
     work = tmp_path_factory.mktemp("work")
-    evaluate(tiny, quick, variants, work, lambda numbers, step: logged.update(numbers))
+    evaluate(tiny, quick, variants, work, lambda numbers, step: logged.update(numbers), store)
     return work
 
 
@@ -111,26 +122,81 @@ def test_grid_has_a_column_a_person(work: Path, quick: Evaluate) -> None:
 def test_again_gives_the_same_bytes(
     work: Path, tiny: Checkpoints, quick: Evaluate, variants: Variants, tmp_path: Path
 ) -> None:
-    evaluate(tiny, quick, variants, tmp_path, _silent)
+    evaluate(tiny, quick, variants, tmp_path, _silent, tmp_path.with_name("fresh"))
     for path in work.rglob("*"):
         if path.is_file():
             assert path.read_bytes() == (tmp_path / path.relative_to(work)).read_bytes(), path.name
 
 
+def shards(store: Path) -> dict[Path, int]:
+    """When each kept shard was written."""
+    return {path.relative_to(store): path.stat().st_mtime_ns for path in store.rglob("*.parquet")}
+
+
 def test_goes_on_where_it_was_killed(
-    work: Path, tiny: Checkpoints, quick: Evaluate, variants: Variants, tmp_path: Path
+    work: Path, store: Path, tiny: Checkpoints, quick: Evaluate, variants: Variants, tmp_path: Path
 ) -> None:
-    """Shards that exist are kept, missing ones are drawn, and the numbers are the same."""
-    shutil.copytree(work / "pictures", tmp_path / "pictures")
-    kept = sorted((tmp_path / "pictures" / "adapter").iterdir())
-    shutil.rmtree(tmp_path / "pictures" / "tuned")
-    (tmp_path / "pictures" / "noise_only" / "00001.parquet").unlink()
-    stray = tmp_path / "pictures" / "adapter" / ".00009.killed.parquet"
+    """Shards that are kept are not drawn again, missing ones are, and the numbers are the same."""
+    own = Path(shutil.copytree(store, tmp_path / "store"))
+    gone = sorted(own.rglob("00001.parquet"))[0]
+    gone.unlink()
+    before = shards(own)
+    stray = gone.with_name(".00001.killed.parquet")
     stray.write_bytes(b"half")
-    before = [path.stat().st_mtime_ns for path in kept]
-    evaluate(tiny, quick, variants, tmp_path, _silent)
-    assert [path.stat().st_mtime_ns for path in kept] == before and not stray.exists()
-    assert (tmp_path / "metrics.json").read_bytes() == (work / "metrics.json").read_bytes()
+    evaluate(tiny, quick, variants, tmp_path / "work", _silent, own)
+    after = shards(own)
+    assert gone.relative_to(own) in after and not stray.exists()
+    assert {path: time for path, time in after.items() if path in before} == before
+    assert (tmp_path / "work" / "per_image.parquet").read_bytes() == (work / "per_image.parquet").read_bytes()
+
+
+def test_another_judge_draws_nothing(
+    work: Path, store: Path, tiny: Checkpoints, quick: Evaluate, variants: Variants, tmp_path: Path
+) -> None:
+    """The same pictures get other numbers."""
+    own = Path(shutil.copytree(store, tmp_path / "store"))
+    before = shards(own)
+    faces = tiny.faces.model_copy(update={"report": tiny.faces.select})
+    told = variant(quick, {"bootstrap": 50})
+    evaluate(tiny.model_copy(update={"faces": faces}), told, variants, tmp_path / "work", _silent, own)
+    assert shards(own) == before
+    ours, theirs = (pd.read_parquet(folder / "per_image.parquet") for folder in (work, tmp_path / "work"))
+    assert (ours["clip_t"] == theirs["clip_t"]).all() and (ours["identity"] != theirs["identity"]).any()
+
+
+@pytest.mark.parametrize("change", [{"steps": 3}, {"guidance": 2.0}, {"seed": 2}, {"batch": 9}, {"people": 3}])
+def test_another_protocol_is_another_shelf(
+    change: dict[str, object], store: Path, tiny: Checkpoints, quick: Evaluate, variants: Variants
+) -> None:
+    assert not (names(variant(quick, change), tiny, variants) & names(quick, tiny, variants))
+    assert names(quick, tiny, variants) == {path.name for path in store.iterdir()}
+
+
+def names(settings: Evaluate, checkpoints: Checkpoints, variants: Variants) -> set[str]:
+    people = read_people(Path(settings.portraits), settings.people)
+    plan = make_plan(read_prompts(settings.prompts), settings)
+    return {shelf(Path(), checkpoints, settings, people, plan, path, None).name for path in variants.values()}
+
+
+def test_a_changed_file_is_another_shelf(
+    tiny: Checkpoints, quick: Evaluate, variants: Variants, tmp_path: Path
+) -> None:
+    """Of the encoder, of a network, or of a reference photo."""
+    known = names(quick, tiny, variants)
+    moved = variants["tuned"]
+    assert moved is not None
+    copy = Path(shutil.copytree(moved, tmp_path / "encoder"))
+    assert names(quick, tiny, {"tuned": copy}) < known
+    (copy / ADAPTER_FILE).write_bytes((copy / ADAPTER_FILE).read_bytes() + b" ")
+    assert not names(quick, tiny, {"tuned": copy}) & known
+    base = Path(shutil.copytree(tiny.base, tmp_path / Path(tiny.base).name))
+    assert names(quick, tiny.model_copy(update={"base": str(base)}), variants) == known
+    (base / "model_index.json").write_text("{}")
+    assert not names(quick, tiny.model_copy(update={"base": str(base)}), variants) & known
+    photos = Path(shutil.copytree(quick.portraits, tmp_path / "photos"))
+    (photos / "000" / "0.jpg").write_bytes((photos / "001" / "0.jpg").read_bytes())
+    splits = quick.splits.model_dump() | {"test": str(photos)}
+    assert not names(variant(quick, {"splits": splits}), tiny, variants) & known
 
 
 def test_log_receives_every_number(work: Path, logged: dict[str, float]) -> None:
@@ -141,13 +207,13 @@ def test_log_receives_every_number(work: Path, logged: dict[str, float]) -> None
 
 
 def test_damaged_shard_is_refused(
-    work: Path, tiny: Checkpoints, quick: Evaluate, variants: Variants, tmp_path: Path
+    store: Path, tiny: Checkpoints, quick: Evaluate, variants: Variants, tmp_path: Path
 ) -> None:
-    shutil.copytree(work / "pictures", tmp_path / "pictures")
-    shard = tmp_path / "pictures" / "tuned" / "00001.parquet"
-    shard.write_bytes(shard.read_bytes()[:200])
-    with pytest.raises(InputError, match=r"00001\.parquet is damaged"):
-        evaluate(tiny, quick, variants, tmp_path, _silent)
+    own = Path(shutil.copytree(store, tmp_path / "store"))
+    for shard in own.rglob("00001.parquet"):
+        shard.write_bytes(shard.read_bytes()[:200])
+    with pytest.raises(InputError, match=r"store/.*/00001\.parquet is damaged .* remove it"):
+        evaluate(tiny, quick, variants, tmp_path / "work", _silent, own)
 
 
 @pytest.mark.parametrize(
@@ -163,15 +229,15 @@ def test_bad_settings_are_refused(
     change: dict[str, object], message: str, tiny: Checkpoints, quick: Evaluate, variants: Variants, tmp_path: Path
 ) -> None:
     with pytest.raises(InputError, match=message):
-        evaluate(tiny, variant(quick, change), variants, tmp_path, _silent)
+        evaluate(tiny, variant(quick, change), variants, tmp_path, _silent, tmp_path)
     assert not (tmp_path / "metrics.json").exists()
 
 
 def test_missing_adapter_is_refused(tiny: Checkpoints, quick: Evaluate, variants: Variants, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="nobody"):
-        evaluate(tiny, quick, {**variants, "tuned": tmp_path / "nobody"}, tmp_path, _silent)
+        evaluate(tiny, quick, {**variants, "tuned": tmp_path / "nobody"}, tmp_path, _silent, tmp_path)
 
 
 def test_unknown_method_is_refused(tiny: Checkpoints, quick: Evaluate, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="it was given tuned, untrained"):
-        evaluate(tiny, quick, {"tuned": None, "untrained": None}, tmp_path, _silent)
+        evaluate(tiny, quick, {"tuned": None, "untrained": None}, tmp_path, _silent, tmp_path)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
 import pandas as pd
@@ -16,6 +18,7 @@ from lookahead.evaluation.measure import measure
 from lookahead.evaluation.pictures import draw_pictures, read_pictures
 from lookahead.evaluation.plan import make_plan
 from lookahead.evaluation.portraits import read_people
+from lookahead.evaluation.store import shelf, take
 from lookahead.models.fast_child import child_at, lora_layers
 from lookahead.models.kv_encoder import KV_FILE, new_kv_encoder, save_kv_encoder
 from lookahead.sampling.loop import Sampler, image_guidance, kv_guidance, prepare
@@ -82,11 +85,11 @@ def encoder_of(
 
 
 def judge_cell(
-    checkpoints: Checkpoints, study: Ablation, settings: Evaluate, encoder: Path | None, work: Path
+    checkpoints: Checkpoints, study: Ablation, settings: Evaluate, encoder: Path | None, work: Path, store: Path
 ) -> pd.DataFrame:
     """Draw and judge everybody by both samplers: one row a picture, the column `sampler` says by which.
 
-    Writes `per_image.parquet` and `pictures/` into `work`; pictures that are there already are kept.
+    Writes `per_image.parquet` and `pictures/` into `work`; pictures that `store` holds are not drawn again.
 
     Raises:
         InputError: portraits, prompts or a checkpoint are missing or wrong.
@@ -99,14 +102,14 @@ def judge_cell(
     conditions = encode_conditions(checkpoints, pipe, people, plan)
     tables = []
     for name in SAMPLERS:
-        folder = work / "pictures" / name
-        if name == FULL:
+        fast, folder = study.fast_steps if name == FAST else None, work / "pictures" / name
+
+        def fill(place: Path, fast: int | None = fast, name: str = name) -> None:
             sampler = open_sampler(checkpoints, pipe, protocol, encoder)
-            draw_pictures(sampler, plan, conditions, protocol.batch, folder)
-        else:
-            sampler = _few_step(checkpoints, pipe, study, sampler, protocol)
-            with child_at(lora_layers(pipe.unet, FAST_CHILD), FAST_CHILD, 1.0):
-                draw_pictures(sampler, plan, conditions, protocol.batch, folder)
+            with nullcontext() if fast is None else _few_step(checkpoints, pipe, sampler, fast, protocol) as child:
+                draw_pictures(child or sampler, plan, conditions, protocol.batch, place, name)
+
+        take(shelf(store, checkpoints, protocol, people, plan, encoder, fast), plan, protocol.batch, fill, folder)
         rows = list(measure(name, plan, read_pictures(folder), judges, protocol.batch))
         tables.append(pd.DataFrame(rows).rename(columns={"method": "sampler"}))
     table = pd.concat(tables, ignore_index=True)
@@ -114,11 +117,15 @@ def judge_cell(
     return table
 
 
-def _few_step(checkpoints: Checkpoints, pipe: Pipeline, study: Ablation, full: Sampler, settings: Evaluate) -> Sampler:
+@contextmanager
+def _few_step(
+    checkpoints: Checkpoints, pipe: Pipeline, full: Sampler, steps: int, settings: Evaluate
+) -> Iterator[Sampler]:
     """The same encoder with the fast child: a few LCM steps without guidance, which the child has learnt (LCM)."""
     attach_fast_child(pipe, checkpoints)
     guidance = image_guidance(1.0) if full.kv is None else kv_guidance(1.0)
-    return prepare(pipe, "LCMScheduler", study.fast_steps, settings.adapter_scale, guidance, full.kv)
+    with child_at(lora_layers(pipe.unet, FAST_CHILD), FAST_CHILD, 1.0):
+        yield prepare(pipe, "LCMScheduler", steps, settings.adapter_scale, guidance, full.kv)
 
 
 def build_cell(
@@ -131,6 +138,7 @@ def build_cell(
     borrowed: Path,
     work: Path,
     log: Log,
+    store: Path,
 ) -> None:
     """Train and judge one cell into `work`: `training/`, `pictures/`, `per_image.parquet`, `metrics.json`.
 
@@ -138,7 +146,7 @@ def build_cell(
         InputError: as `train` and `judge_cell`.
     """
     encoder = encoder_of(checkpoints, study, row, settings, features, borrowed, work, log)
-    table = judge_cell(checkpoints, study, evaluate, encoder, work)
+    table = judge_cell(checkpoints, study, evaluate, encoder, work, store)
     means = table.groupby("sampler")[["identity", "prompt_right", "detected"]].mean()
     metrics = {f"{sampler}.{name}": float(value) for sampler, line in means.iterrows() for name, value in line.items()}
     write_json(work / "metrics.json", metrics)

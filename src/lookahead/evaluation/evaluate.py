@@ -23,6 +23,7 @@ from lookahead.evaluation.previews import measure_previews, save_previews
 from lookahead.evaluation.protocol import describe
 from lookahead.evaluation.report import Findings, write_report
 from lookahead.evaluation.scoring import embed_texts
+from lookahead.evaluation.store import shelf, take
 from lookahead.models.adapter import ADAPTER_FILE
 from lookahead.models.kv_encoder import KV_FILE, open_kv_encoder
 from lookahead.sampling.conditions import Condition, embed_prompts, encode_photos, reference_latents
@@ -33,12 +34,17 @@ PICTURES = "pictures"
 
 
 def evaluate(
-    checkpoints: Checkpoints, settings: Evaluate, variants: Mapping[str, Path | None], work: Path, log: Log
+    checkpoints: Checkpoints,
+    settings: Evaluate,
+    variants: Mapping[str, Path | None],
+    work: Path,
+    log: Log,
+    store: Path,
 ) -> None:
     """Compare the untuned adapter, the noise-only and the lookahead-tuned one on people never seen (design, section 5).
 
     Writes `metrics.json`, `protocol.json`, `per_image.parquet`, `previews.csv`, `report.html`, `grids/` and `pictures/`
-    into `work`; pictures that `work` holds already are kept, so a killed evaluation goes on.
+    into `work`. Pictures that `store` holds are not drawn again: a killed evaluation goes on, other judges only judge.
 
     Args:
         checkpoints: the world.
@@ -46,6 +52,7 @@ def evaluate(
         variants: encoder folder by method (METHODS); None is the world's untuned adapter.
         work: the folder to write to.
         log: receives every number of `metrics.json` by its dotted name.
+        store: where pictures are kept.
 
     Raises:
         InputError: portraits, prompts or a checkpoint are missing or wrong, or a reference photo shows no face.
@@ -54,7 +61,7 @@ def evaluate(
     people = read_people(Path(settings.portraits), settings.people)
     plan = make_plan(read_prompts(settings.prompts), settings)
     judges = open_judges(checkpoints, people, plan)
-    conditions = _draw(checkpoints, settings, variants, people, plan, work / PICTURES)
+    conditions = _draw(checkpoints, settings, variants, people, plan, work / PICTURES, store)
     previews = measure_previews(checkpoints, settings, people, conditions, judges.faces)
     save_previews(previews, work / "previews.csv")
     table = _judge(plan, judges, settings.batch, work)
@@ -91,13 +98,19 @@ def _draw(
     variants: Mapping[str, Path | None],
     people: list[Person],
     plan: Plan,
-    folder: Path,
+    out: Path,
+    store: Path,
 ) -> Conditions:
     pipe = open_pipeline(checkpoints)
     conditions = encode_conditions(checkpoints, pipe, people, plan)
     for method in METHODS:
-        sampler = open_sampler(checkpoints, pipe, settings, variants[method])
-        draw_pictures(sampler, plan, conditions, settings.batch, folder / method)
+        encoder = variants[method]
+
+        def fill(folder: Path, method: str = method, encoder: Path | None = encoder) -> None:
+            sampler = open_sampler(checkpoints, pipe, settings, encoder)
+            draw_pictures(sampler, plan, conditions, settings.batch, folder, method)
+
+        take(shelf(store, checkpoints, settings, people, plan, encoder, None), plan, settings.batch, fill, out / method)
     return conditions
 
 

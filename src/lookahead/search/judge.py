@@ -69,7 +69,7 @@ def judge(panel: Panel, encoder: Path | None, pictures: Path, people: int) -> Sc
     shots = [shot for shot in panel.plan.shots if shot.person < people]
     plan = Plan(panel.plan.styles, panel.plan.scenes, panel.plan.prompts, shots)
     sampler = open_sampler(checkpoints, open_pipeline(checkpoints), protocol, encoder)
-    draw_pictures(sampler, plan, panel.conditions, protocol.batch, pictures)
+    draw_pictures(sampler, plan, panel.conditions, protocol.batch, pictures, pictures.name)
     rows = pd.DataFrame(list(measure(pictures.name, plan, read_pictures(pictures), panel.judges, protocol.batch)))
     means = person_means(rows, (IDENTITY, PROMPT))
     return Scores(means[IDENTITY].round(_DIGITS).tolist(), means[PROMPT].round(_DIGITS).tolist())

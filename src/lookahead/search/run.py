@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import fcntl
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -42,15 +40,6 @@ class Task:
 
 
 Watching = Callable[[str, str | None], tuple[Watch, str | None]]
-
-
-@contextmanager
-def alone(path: Path) -> Iterator[None]:
-    """One worker of this machine at a time."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield
 
 
 def run_search(task: Task, watching: Watching, out: Path) -> dict[str, Any]:
