@@ -16,6 +16,7 @@ from safetensors.torch import load_file, save_file
 from lookahead.config import Checkpoints, Evaluate, variant
 from lookahead.data.prompts import read_prompts
 from lookahead.errors import InputError
+from lookahead.evaluation.compare import compare, places, read_run
 from lookahead.evaluation.evaluate import evaluate
 from lookahead.evaluation.metrics import METHODS, METRICS
 from lookahead.evaluation.plan import make_plan
@@ -214,6 +215,19 @@ def test_damaged_shard_is_refused(
         shard.write_bytes(shard.read_bytes()[:200])
     with pytest.raises(InputError, match=r"store/.*/00001\.parquet is damaged .* remove it"):
         evaluate(tiny, quick, variants, tmp_path / "work", _silent, own)
+
+
+def test_a_comparison_of_two_methods_agrees_with_the_metrics(work: Path, quick: Evaluate) -> None:
+    runs = [read_run(method, work, method) for method in ("noise_only", "tuned")]
+    metrics = json.loads((work / "metrics.json").read_text())["gain"]
+    found = {d.figure: d.change.row() for d in compare(runs, quick.bootstrap) if d.group == "all"}
+    assert found == {
+        "identity": metrics["identity"],
+        "prompt": metrics["prompt"],
+        "detection": metrics["detection_rate"],
+    }
+    shown = quick.grid_people * (quick.photo_prompts + 5) * quick.seeds
+    assert len(places(runs)) == shown and len(runs[0].album["reference"]) == quick.grid_people
 
 
 @pytest.mark.parametrize(

@@ -13,6 +13,7 @@ from lookahead.artifacts import Log, write_json, write_parquet
 from lookahead.config import Checkpoints, Evaluate
 from lookahead.data.prompts import read_prompts
 from lookahead.errors import InputError
+from lookahead.evaluation.album import save_album
 from lookahead.evaluation.faces import FaceReader, read_others, read_references
 from lookahead.evaluation.measure import Judges, measure
 from lookahead.evaluation.metrics import METHODS, Metrics, flatten, rows_of, scale_of_identity, summarise
@@ -20,9 +21,10 @@ from lookahead.evaluation.pictures import Conditions, draw_pictures, read_pictur
 from lookahead.evaluation.plan import Plan, make_plan
 from lookahead.evaluation.portraits import Person, read_people, read_photo
 from lookahead.evaluation.previews import measure_previews, save_previews
-from lookahead.evaluation.protocol import describe
+from lookahead.evaluation.protocol import describe, groups
 from lookahead.evaluation.report import Findings, write_report
 from lookahead.evaluation.scoring import embed_texts
+from lookahead.evaluation.series import save_series
 from lookahead.evaluation.store import shelf, take
 from lookahead.models.adapter import ADAPTER_FILE
 from lookahead.models.kv_encoder import KV_FILE, open_kv_encoder
@@ -43,8 +45,9 @@ def evaluate(
 ) -> None:
     """Compare the untuned adapter, the noise-only and the lookahead-tuned one on people never seen (design, section 5).
 
-    Writes `metrics.json`, `protocol.json`, `per_image.parquet`, `previews.csv`, `report.html`, `grids/` and `pictures/`
-    into `work`. Pictures that `store` holds are not drawn again: a killed evaluation goes on, other judges only judge.
+    Writes `metrics.json`, `protocol.json`, `per_image.parquet`, `previews.csv`, `groups.csv`, `preview_curves.csv`,
+    `album.parquet`, `report.html`, `grids/` and `pictures/` into `work`. Pictures that `store` holds are not drawn
+    again: a killed evaluation goes on, other judges only judge.
 
     Args:
         checkpoints: the world.
@@ -69,6 +72,8 @@ def evaluate(
     write_json(work / "metrics.json", rows_of(metrics))
     protocol = describe(settings, checkpoints, people, plan)
     write_json(work / "protocol.json", protocol)
+    save_series(table, previews, groups(settings, plan.styles), settings.bootstrap, settings.seed, work)
+    save_album(people[: settings.grid_people], plan, work / PICTURES, METHODS, work)
     write_report(Findings(people, plan, table, previews, metrics, protocol, settings), work / PICTURES, work)
     log(flatten(metrics), 0)
 
