@@ -15,13 +15,13 @@ from typer.testing import CliRunner
 
 from lookahead import cli
 from lookahead.artifacts import digest, write_json, write_parquet
-from lookahead.config import Tracking
+from lookahead.config import read_params
 from lookahead.errors import InputError
 from lookahead.evaluation.album import ALBUM, REFERENCE
 from lookahead.evaluation.compare import FILES, compare, read_run
 from lookahead.evaluation.compare_page import table, write_page
 from lookahead.evaluation.pictures import png
-from lookahead.tracking import connect
+from lookahead.tracking import Origin, open_recorder
 from tests.modules import ROOT
 
 STYLES = ["photo", "oil"]
@@ -186,11 +186,8 @@ def test_the_command_compares_folders_and_methods(one: Path, other: Path, here: 
 
 
 def test_the_command_reads_runs_of_mlflow(one: Path, other: Path, here: Path) -> None:
-    tracking = Tracking(enabled=True, uri="sqlite:///state/mlflow.db", experiment="lookahead")
-    client, experiment = connect(tracking)
-    run = client.create_run(experiment).info.run_id
-    for name in FILES:
-        client.log_artifact(run, str(other / name))
+    """The recorder keeps what a comparison needs."""
+    run = open_recorder(read_params(), Origin("evaluate", "tiny", {}, (), "key")).finish(other)["run"]
     done = invoke(one, run)
     assert done.exit_code == 0, done.exception
     assert run in done.output and "higher" in done.output

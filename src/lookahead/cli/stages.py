@@ -38,6 +38,20 @@ def import_folder(folder: Path, world: World = None) -> None:
 
 
 @app.command()
+def fetch(
+    photos: Annotated[Path, typer.Argument(help="a CSV file: url,sha256 or person,url,sha256")],
+    out: Annotated[Path, typer.Argument(help="a folder of portraits, e.g. models/sdxl/portraits/test")],
+) -> None:
+    """Bring portraits from a list of addresses and checksums; started again, it brings what is missing."""
+    from lookahead.data.fetch import fetch as bring
+    from lookahead.data.fetch import read_list
+
+    listed = read_list(photos)
+    bring(listed, out, print)
+    print(f"{len(listed)} photos of {len({photo.person for photo in listed})} people are in {out}")
+
+
+@app.command()
 def features(world: World = None) -> None:
     """Encode the dataset once."""
     run_stage("features", world=world)
