@@ -40,7 +40,7 @@ def import_folder(folder: Path, world: World = None) -> None:
 @app.command()
 def fetch(
     photos: Annotated[Path, typer.Argument(help="a CSV file: url,sha256 or person,url,sha256")],
-    out: Annotated[Path, typer.Argument(help="a folder of portraits, e.g. models/sdxl/portraits/test")],
+    out: Annotated[Path, typer.Argument(help="the folder of a split, filled with a folder a person")],
 ) -> None:
     """Bring portraits from a list of addresses and checksums; started again, it brings what is missing."""
     from lookahead.data.fetch import fetch as bring
