@@ -1,7 +1,8 @@
 """The ablation's cells, a training and an evaluation each: `python stages/ablation.py --variant ROW-SEED`."""
 
 from lookahead.ablation.cell import build_cell, settings_of
-from lookahead.config import Ablation, read_params
+from lookahead.config import Ablation, read_evaluate, read_params
+from lookahead.evaluation.store import STORE
 from lookahead.stage import Job, Stage, main
 
 
@@ -13,7 +14,8 @@ def cell(study: Ablation, row: str, seed: int) -> Stage:
         world, cells = job.world, job.runs / "ablation"
         settings = settings_of(study, row, seed, world.train)
         features, borrowed = job.runs / "features", cells / after / str(seed)
-        build_cell(world.checkpoints, study, row, settings, world.evaluate, features, borrowed, job.work, job.log)
+        protocol = read_evaluate(world.evaluate)
+        build_cell(world.checkpoints, study, row, settings, protocol, features, borrowed, job.work, job.log, STORE)
 
     borrows = (f"ablation/{after}/{seed}",) if study.rows[row].tuned == "borrow" else ()
     told = {"row": row, "tuned": study.rows[row].tuned, "changes": study.changes(row), "seed": seed}

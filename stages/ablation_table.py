@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from lookahead.ablation.report import write_ablation
-from lookahead.config import read_params
+from lookahead.config import read_evaluate, read_params
 from lookahead.stage import Job, Stage, main
 
 
@@ -12,7 +12,7 @@ def stage() -> Stage:
     study = read_params().studies.ablation
 
     def build(job: Job) -> None:
-        write_ablation(study, job.world.evaluate, job.runs / "ablation", job.work)
+        write_ablation(study, read_evaluate(job.world.evaluate), job.runs / "ablation", job.work)
 
     cells = tuple(f"ablation/{row}/{seed}" for row in study.rows for seed in study.seeds)
     return Stage("ablation", ("evaluate",), cells, build, study.model_dump(mode="json"), Path("results"))

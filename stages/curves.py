@@ -1,8 +1,9 @@
 """The curves' cells, a method at a strength of its adapter each: `python stages/curves.py --variant tuned-0.5`."""
 
-from lookahead.config import Curves, read_params
+from lookahead.config import Curves, read_evaluate, read_params
 from lookahead.curves.cell import Cell, build_cell, cells_of
 from lookahead.evaluation.methods import TUNED
+from lookahead.evaluation.store import STORE
 from lookahead.stage import Job, Stage, main
 
 
@@ -12,7 +13,8 @@ def stage(study: Curves, cell: Cell) -> Stage:
 
     def build(job: Job) -> None:
         encoder = job.runs / "train" / "lookahead" / "encoder" if tuned else None
-        build_cell(job.world.checkpoints, study, cell, job.world.evaluate, encoder, job.work, job.log)
+        settings = read_evaluate(job.world.evaluate)
+        build_cell(job.world.checkpoints, study, cell, settings, encoder, job.work, job.log, STORE)
 
     told = {"cell": cell.name} | study.model_dump(mode="json", include={"people", "photo_prompts"})
     reads = ("train/lookahead",) if tuned else ()

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from lookahead.config import read_params
+from lookahead.config import read_evaluate, read_params
 from lookahead.curves.cell import cells_of
 from lookahead.curves.report import write_curves
 from lookahead.stage import Job, Stage, main
@@ -13,7 +13,7 @@ def stage() -> Stage:
     study = read_params().studies.curves
 
     def build(job: Job) -> None:
-        write_curves(study, job.world.evaluate, job.runs / "curves", job.work)
+        write_curves(study, read_evaluate(job.world.evaluate), job.runs / "curves", job.work)
 
     cells = tuple(f"curves/{cell.name}" for cell in cells_of(study))
     return Stage("curves", ("evaluate",), cells, build, study.model_dump(mode="json"), Path("results"))

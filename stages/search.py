@@ -11,7 +11,8 @@ import torch
 from lookahead.artifacts import STATE, publish, workspace, write_json
 from lookahead.config import read_params
 from lookahead.errors import InputError
-from lookahead.search.run import Task, alone, run_search
+from lookahead.locks import alone
+from lookahead.search.run import Task, run_search
 from lookahead.stage import RUNS, cores
 from lookahead.tracking import open_study_recorder
 

@@ -11,6 +11,7 @@ from lookahead.config import Checkpoints, Params, read_params
 from lookahead.stage import Stage, run_stage
 from tests.data.conftest import TREE
 from tests.modules import ROOT
+from tests.protocols import write_protocol
 from tests.tiny import build_portraits
 
 WORLD = "tiny"
@@ -25,10 +26,9 @@ _TRAIN = {
     "samples": 2,
     "sample_steps": 2,
 }
+_PROTOCOL = {"people": 3, "photo_prompts": 1, "steps": 2, "prompts": f"prompts/{WORLD}.yaml"}
 _EVALUATE = {
-    "people": 3,
-    "photo_prompts": 1,
-    "steps": 2,
+    "protocol": f"protocols/{WORLD}.yaml",
     "batch": 9,
     "bootstrap": 100,
     "grid_people": 2,
@@ -47,7 +47,7 @@ def tree_of(checkpoints: Checkpoints) -> dict[str, Any]:
     world["photos"]["prompts"] = f"prompts/{WORLD}.yaml"
     world["features"]["batch"] = 5
     world["train"] |= _TRAIN
-    world["evaluate"] |= _EVALUATE | {"portraits": f"models/{WORLD}/portraits/test", "prompts": f"prompts/{WORLD}.yaml"}
+    world["evaluate"] |= _EVALUATE
     tree["worlds"][WORLD], tree["world"], tree["tracking"]["enabled"] = world, WORLD, False
     return tree
 
@@ -65,6 +65,7 @@ def build_project(root: Path, checkpoints: Checkpoints) -> Path:
     (root / "photos").mkdir()
     (root / "prompts" / f"{WORLD}.yaml").write_text(yaml.safe_dump(TREE, sort_keys=False), encoding="utf-8")
     shutil.copytree(ROOT / "stages", root / "stages", ignore=shutil.ignore_patterns("__pycache__"))
+    write_protocol(root / "protocols" / f"{WORLD}.yaml", f"models/{WORLD}/portraits", **_PROTOCOL)
     save_tree(root, tree_of(checkpoints))
     return root
 

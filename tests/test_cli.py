@@ -53,6 +53,7 @@ def test_there_is_a_command_for_every_stage() -> None:
             "personalize",
             "export",
             "import",
+            "compare",
         )
     )
 

@@ -65,7 +65,7 @@ def test_no_section_has_a_default() -> None:
         ("worlds.miniature.generate.photos", 1, "generate.photos"),
         ("worlds.miniature.generate.keep_photo", 2.0, "keep_photo"),
         ("worlds.miniature.generate.seed", -1, "generate.seed"),
-        ("worlds.miniature.evaluate.people", 1, "evaluate.people"),
+        ("worlds.miniature.evaluate.people", 48, "evaluate.people"),
         ("worlds.miniature.checkpoints.precision", "int8", "precision"),
         ("worlds.miniature.checkpoints.base", None, "checkpoints.base"),
         ("tracking.enabled", "yes", "tracking.enabled"),

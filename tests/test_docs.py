@@ -13,7 +13,7 @@ from lookahead.cli import app
 from tests.modules import ROOT
 
 PAGES = sorted((ROOT / "docs").glob("*.md"))
-MADE = ("runs/", "first-run/")  # what commands write
+MADE = ("runs/", "results/", "first-run/")  # what commands write
 
 
 def spans(page: Path) -> list[str]:

@@ -27,7 +27,7 @@ _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
 
 @contextmanager
-def _writing(path: Path) -> Iterator[None]:
+def writing(path: Path) -> Iterator[None]:
     """Turn whatever the operating system or safetensors says about a write into one message."""
     try:
         yield
@@ -48,7 +48,7 @@ def atomic(path: Path) -> Iterator[Path]:
     Raises:
         InputError: the disk is full or the folder cannot be written.
     """
-    with _writing(path):
+    with writing(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         handle, name = tempfile.mkstemp(path.suffix, f".{path.stem}.", path.parent)
         os.close(handle)
@@ -162,7 +162,7 @@ def workspace(stage: str, key: str) -> Path:
         InputError: the folder cannot be made.
     """
     path = STATE / "work" / stage / key
-    with _writing(path):
+    with writing(path):
         path.mkdir(parents=True, exist_ok=True)
     return path
 
@@ -174,7 +174,7 @@ def publish(work: Path, out: Path) -> None:
         InputError: the disk is full or the folder cannot be written; an earlier `out` stays.
     """
     old, new = out.with_name(f".{out.name}.old"), out.with_name(f".{out.name}.new")
-    with _writing(out):
+    with writing(out):
         out.parent.mkdir(parents=True, exist_ok=True)
         for left in (old, new):  # by a run that was killed right here
             shutil.rmtree(left, ignore_errors=True)

@@ -16,7 +16,7 @@ import psutil
 from PIL import Image
 
 from lookahead.artifacts import STATE, atomic, files_below
-from lookahead.config import Params, World
+from lookahead.config import Evaluate, Params, World, read_evaluate
 from lookahead.data.prompts import read_prompts
 from lookahead.errors import InputError
 from lookahead.evaluation.portraits import read_people
@@ -109,11 +109,12 @@ def _readable(path: Path) -> None:
         raise InputError(f"{path} cannot be read as a picture ({error}): replace it") from None
 
 
-def _portraits(world: World) -> Finding:
-    people = read_people(Path(world.evaluate.portraits), world.evaluate.people)
+def _protocol(settings: Evaluate) -> Finding:
+    people = read_people(Path(settings.portraits), settings.people)
     for person in people:
         _readable(person.reference)
-    return Finding("ok", "evaluate.portraits", f"{len(people)} people")
+    _prompts(settings.prompts)
+    return Finding("ok", "protocol", f"{settings.protocol}: {len(people)} people of {settings.portraits}")
 
 
 def _prompts(path: str) -> Finding:
@@ -175,9 +176,8 @@ def examine(params: Params, world_name: str) -> Iterator[Finding]:
         yield _tried(f"checkpoints.{name}", lambda n=name, s=source: _checkpoint(n, s))  # type: ignore[misc]
     for role, pack in world.checkpoints.faces.model_dump(exclude={"detection_size"}).items():
         yield _tried(f"checkpoints.faces.{role}", lambda r=role, p=pack: _pack(r, p))  # type: ignore[misc]
-    for path in sorted({world.generate.prompts, world.evaluate.prompts}):
-        yield _tried("prompts", lambda p=path: _prompts(p))  # type: ignore[misc]
-    yield _tried("evaluate.portraits", lambda: _portraits(world))
+    yield _tried("prompts", lambda: _prompts(world.generate.prompts))
+    yield _tried("protocol", lambda: _protocol(read_evaluate(world.evaluate)))
     for folder in (RUNS, STATE):
         yield _tried(str(folder), lambda f=folder: _folder(f))  # type: ignore[misc]
     yield _store(params)

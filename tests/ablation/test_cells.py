@@ -10,7 +10,7 @@ from safetensors.torch import load_file
 
 from lookahead.ablation.cell import build_cell, settings_of
 from lookahead.ablation.report import write_ablation
-from lookahead.config import Ablation, Evaluate, PreviewCurves, Row, read_params
+from lookahead.config import Ablation, Evaluate, Row, read_evaluate, read_params, variant
 from lookahead.errors import InputError
 from tests.tiny import build_portraits
 from tests.training.conftest import features, settings  # noqa: F401  (fixtures)
@@ -32,20 +32,22 @@ def study() -> Ablation:
 def protocol(tmp_path_factory: pytest.TempPathFactory) -> Evaluate:
     portraits = build_portraits(tmp_path_factory.mktemp("portraits"), 2)
     changes = {
-        "portraits": str(portraits),
+        "splits": {split: str(portraits) for split in ("search", "validation", "test")},
         "steps": 2,
         "batch": 10,
         "bootstrap": 200,
-        "previews": PreviewCurves(people=1, timesteps=[500], scales=[1.0]),
+        "previews": {"people": 1, "timesteps": [500], "scales": [1.0]},
     }
-    return read_params().worlds["miniature"].evaluate.model_copy(update=changes)
+    return variant(read_evaluate(read_params().worlds["miniature"].evaluate), changes)
 
 
 def build(tiny_world, study, row, seed, settings, protocol, features, cells) -> Path:  # noqa: F811
     work, borrowed = cells / row / str(seed), cells / (ROWS[row].after or "") / str(seed)
     short = settings.model_copy(update={"steps": 2})
     chosen = settings_of(study, row, seed, short)
-    build_cell(tiny_world, study, row, chosen, protocol, features, borrowed, work, lambda *_: None)
+    build_cell(
+        tiny_world, study, row, chosen, protocol, features, borrowed, work, lambda *_: None, cells.with_name("store")
+    )
     return work
 
 

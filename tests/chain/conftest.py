@@ -13,6 +13,7 @@ import yaml
 
 from lookahead.config import Checkpoints
 from tests.data.conftest import TREE
+from tests.protocols import write_protocol
 from tests.tiny import build_portraits
 
 ROOT = Path(__file__).parents[2]
@@ -22,9 +23,7 @@ SMALLER = {
     "features": {"batch": 4},
     "train": {"steps": 4, "batch": 2, "warmup": 1, "checkpoint_every": 2, "sample_every": 2, "samples": 1},
     "evaluate": {
-        "people": 2,
-        "photo_prompts": 1,
-        "steps": 2,
+        "protocol": "protocols/tiny.yaml",
         "batch": 8,
         "bootstrap": 100,
         "grid_people": 2,
@@ -32,6 +31,7 @@ SMALLER = {
         "diversity": {"people": 2, "prompts": 1, "seeds": 2},
     },
 }
+PROTOCOL = {"people": 2, "photo_prompts": 1, "steps": 2, "prompts": "prompts/tiny.yaml"}
 Params = dict[str, Any]
 
 
@@ -43,7 +43,6 @@ def tiny_params(root: Path, checkpoints: Checkpoints) -> Params:
         world[section].update(changes)
     world["train"]["sample_steps"] = 2
     world["generate"].update({"keep_photo": -1.0, "keep_stylised": -1.0, "prompts": "prompts/tiny.yaml"})
-    world["evaluate"].update({"prompts": "prompts/tiny.yaml", "portraits": "portraits"})
     world["checkpoints"] = checkpoints.model_dump(mode="json")
     tree["worlds"] = {"tiny": world}
     return tree | {"world": "tiny", "tracking": tree["tracking"] | {"enabled": False}}
@@ -79,16 +78,24 @@ def run_script(name: str, *arguments: str) -> str:
     return ""
 
 
+LOOPBACK = ("127.0.0.1", "localhost")  # servers of other tests
+
+
 @pytest.fixture(scope="session")
 def calls() -> Iterator[list[str]]:
-    """Every attempt to reach a network address while this fixture lives; all of them fail."""
+    """Every attempt to reach another machine while this fixture lives; all of them fail."""
     attempts: list[str] = []
+    connect, look_up = socket.socket.connect, socket.getaddrinfo
 
-    def refuse(_socket: socket.socket, address: object) -> None:
+    def refuse(own: socket.socket, address: object) -> None:
+        if isinstance(address, tuple) and address[0] in LOOPBACK:
+            return connect(own, address)
         attempts.append(str(address))
         raise OSError(f"no network here: {address}")
 
-    def unknown(host: object, *_rest: object, **_options: object) -> None:
+    def unknown(host: object, *rest: object, **options: object) -> object:
+        if host in LOOPBACK:
+            return look_up(host, *rest, **options)  # type: ignore[arg-type]
         attempts.append(str(host))
         raise socket.gaierror(f"no network here: {host}")
 
@@ -105,9 +112,10 @@ def finished(calls: list[str], tiny_world: Checkpoints, tmp_path_factory: pytest
     root = tmp_path_factory.mktemp("finished")
     shutil.copytree(ROOT / "stages", root / "stages", ignore=shutil.ignore_patterns("__pycache__"))
     shutil.copytree(Path(tiny_world.base).parent, root / "models")
-    build_portraits(root / "portraits", 3)
+    build_portraits(root / "portraits" / "test", 3)
     (root / "prompts").mkdir()
     (root / "prompts" / "tiny.yaml").write_text(yaml.safe_dump(TREE, sort_keys=False), encoding="utf-8")
+    write_protocol(root / "protocols" / "tiny.yaml", "portraits", **PROTOCOL)
     write_params(root, tiny_params(root, relative_checkpoints(tiny_world)))
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(root)

@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from lookahead.artifacts import digest_paths
-from tests.chain.conftest import RUN_ORDER, run_script
+from tests.chain.conftest import PROTOCOL, RUN_ORDER, run_script
+from tests.protocols import write_protocol
 
 Change = Callable[[str, object], None]
 WORLD = "worlds.tiny"
@@ -63,9 +64,18 @@ PARAMETERS = [
     ("generate", "worlds.tiny.checkpoints.generator.scheduler", "FastScheduler", ["FastScheduler"]),
     ("generate", "worlds.tiny.checkpoints.generator.pipeline", "models/bsae", ["models/bsae"]),
     ("generate", "worlds.tiny.checkpoints.faces.select", "models/faces/models/none", ["models/faces/models/none"]),
-    ("evaluate", "worlds.tiny.evaluate.sampler", "BestScheduler", ["BestScheduler"]),
-    ("evaluate", "worlds.tiny.evaluate.people", 90, ["90", "portraits holds only 3"]),
-    ("evaluate", "worlds.tiny.evaluate.portraits", "pictures", ["pictures does not exist"]),
+    ("evaluate", "worlds.tiny.evaluate.protocol", "protocols/none.yaml", ["protocols/none.yaml", "evaluate.protocol"]),
+]
+
+PROTOCOLS = [
+    ("sampler", "BestScheduler", ["BestScheduler"]),
+    ("people", 90, ["90 people", "portraits/test holds only 3"]),
+    ("people", 1, ["people", "greater than or equal to 2"]),
+    ("split", "tets", ["split", "'search', 'validation' or 'test'", "'tets'"]),
+    ("split", "search", ["portraits/search does not exist"]),
+    ("stepz", 3, ["stepz", "Extra inputs"]),
+    ("prompts", "prompts/none.yaml", ["prompts/none.yaml"]),
+    ("groups", {"recontextualise": "plain"}, ["name one group `plain` and one `stylised`"]),
 ]
 
 FILES = [
@@ -88,10 +98,12 @@ FILES = [
     ("evaluate", cut, "models/faces/models/report/detector.onnx", "report/detector.onnx"),
     ("evaluate", cut, "models/faces/models/report/recogniser.onnx", "report/recogniser.onnx"),
     ("evaluate", cut, "models/adapter/ip-adapter.safetensors", "ip-adapter.safetensors"),
-    ("evaluate", remove, "portraits", "the folder portraits does not exist"),
+    ("evaluate", remove, "portraits", "folder of portraits portraits/test does not exist"),
     ("evaluate", cut, "models/clip/open_clip_model.safetensors", "truncated"),
     ("evaluate", remove, "runs/tiny/train/lookahead/encoder/ip-adapter.safetensors", "lookahead/encoder"),
-    ("evaluate", scribble, "portraits/000/0.jpg", "portraits/000/0.jpg"),
+    ("evaluate", scribble, "portraits/test/000/0.jpg", "portraits/test/000/0.jpg"),
+    ("evaluate", scribble, "protocols/tiny.yaml", "the protocol protocols/tiny.yaml is not valid"),
+    ("evaluate", remove, "protocols/tiny.yaml", "the protocol protocols/tiny.yaml cannot be read"),
     ("evaluate", cut, "runs/tiny/train/noise_only/encoder/ip-adapter.safetensors", "noise_only/encoder"),
 ]
 
@@ -103,6 +115,16 @@ def test_a_bad_parameter(
     before = results(repository)
     change(name, value)
     error = run_script(stage)
+    assert error.startswith("error: ")
+    assert all(words in error for words in said), error
+    assert results(repository) == before
+
+
+@pytest.mark.parametrize(("name", "value", "said"), PROTOCOLS, ids=lambda x: x if isinstance(x, str) else "")
+def test_a_bad_protocol(repository: Path, name: str, value: object, said: list[str]) -> None:
+    before = results(repository)
+    write_protocol(repository / "protocols" / "tiny.yaml", "portraits", **PROTOCOL | {name: value})
+    error = run_script("evaluate")
     assert error.startswith("error: ")
     assert all(words in error for words in said), error
     assert results(repository) == before

@@ -1,5 +1,6 @@
 """`kill -9` in the middle of a stage: the same command continues and ends with the same output."""
 
+import shutil
 import subprocess
 import sys
 import time
@@ -8,12 +9,13 @@ from pathlib import Path
 import pytest
 
 from lookahead.artifacts import STATE, digest_paths
+from lookahead.evaluation.store import STORE
 
 FIRST = {
     "generate": "*/shards/*.parquet",
     "features": "*/images/*.safetensors",
     "train": "*.resume/step_*.safetensors",
-    "evaluate": "*/pictures/**/*.parquet",
+    "evaluate": "*/*.parquet",
 }  # what a stage writes when the first part of its work is done
 KEPT = ("generate", "features")  # their parts are published as they are
 PATIENCE = 600.0  # seconds
@@ -37,7 +39,8 @@ def test_a_killed_stage_continues(repository: Path, stage: str) -> None:
     output = f"{stage}/noise_only" if stage == "train" else stage
     before = digest_paths([Path("runs/tiny") / output])
     command = [sys.executable, f"stages/{stage}.py", *(["--variant", "noise_only"] if stage == "train" else [])]
-    work = STATE / "work" / "tiny" / output
+    work = STORE if stage == "evaluate" else STATE / "work" / "tiny" / output
+    shutil.rmtree(STORE)  # what the finished evaluation has drawn
     process = subprocess.Popen(command, stderr=subprocess.DEVNULL)
     wait_for(FIRST[stage], work, process)
     process.kill()

@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 from pydantic import ValidationError
 
-from lookahead.config import Checkpoints, Curves, Evaluate, read_params
+from lookahead.config import Checkpoints, Curves, Evaluate, read_evaluate, read_params, variant
 from lookahead.curves.cell import Cell, build_cell, cells_of
 from lookahead.curves.report import write_curves
 from lookahead.curves.table import FIGURES, find
@@ -22,14 +22,15 @@ BASE = Cell("base", 0.0)
 @pytest.fixture(scope="module")
 def protocol(tmp_path_factory: pytest.TempPathFactory) -> Evaluate:
     portraits = build_portraits(tmp_path_factory.mktemp("portraits"), STUDY.people)
-    changes = {"portraits": str(portraits), "steps": 2, "batch": 9, "bootstrap": 200}
-    return read_params().worlds["miniature"].evaluate.model_copy(update=changes)
+    splits = {"search": "nobody", "validation": "nobody", "test": str(portraits)}
+    changes = {"splits": splits, "steps": 2, "batch": 9, "bootstrap": 200}
+    return variant(read_evaluate(read_params().worlds["miniature"].evaluate), changes)
 
 
 def build(tiny_world: Checkpoints, cell: Cell, protocol: Evaluate, work: Path) -> None:
     """A cell; its tuned encoder is the untuned adapter's file, so that nothing may differ from the untuned cells."""
     encoder = Path(tiny_world.adapter.source) if cell.method == "tuned" else None
-    build_cell(tiny_world, STUDY, cell, protocol, encoder, work, lambda *_: None)
+    build_cell(tiny_world, STUDY, cell, protocol, encoder, work, lambda *_: None, work / "store")
 
 
 @pytest.fixture(scope="module")
@@ -64,12 +65,12 @@ def test_strength_and_nothing_else_changes_the_pictures(cells: Path) -> None:
 
 def test_kept_pictures_are_not_drawn_again(tiny_world: Checkpoints, protocol: Evaluate, cells: Path) -> None:
     work = cells / "adapter-0.5"
-    shards = {path: path.stat().st_mtime_ns for path in (work / "pictures").iterdir()}
+    shards = {path: path.stat().st_mtime_ns for path in (work / "store").rglob("*.parquet")}
     table = (work / "per_image.parquet").read_bytes()
     (work / "per_image.parquet").unlink()
     build(tiny_world, Cell("adapter", 0.5), protocol, work)
     assert (work / "per_image.parquet").read_bytes() == table
-    assert shards == {path: path.stat().st_mtime_ns for path in (work / "pictures").iterdir()}
+    assert shards and shards == {path: path.stat().st_mtime_ns for path in (work / "store").rglob("*.parquet")}
 
 
 def test_numbers_table_figure_and_page(cells: Path, protocol: Evaluate, tmp_path: Path) -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from lookahead.config import Checkpoints, Diversity, Evaluate, PreviewCurves, read_params
+from lookahead.config import Checkpoints, Evaluate, read_evaluate, read_params, variant
 from tests.tiny import build_portraits, build_tiny_world
 
 PEOPLE = 4
@@ -28,14 +28,14 @@ def portraits(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def quick(portraits: Path) -> Evaluate:
     """The miniature's protocol with few people and steps."""
     changes = {
-        "portraits": str(portraits),
+        "splits": {split: str(portraits) for split in ("search", "validation", "test")},
         "people": PEOPLE,
         "photo_prompts": 1,
         "steps": 2,
         "batch": 10,
         "bootstrap": 200,
         "grid_people": 2,
-        "previews": PreviewCurves(people=2, timesteps=[100, 900], scales=[0.0, 1.0]),
-        "diversity": Diversity(people=2, prompts=2, seeds=2),
+        "previews": {"people": 2, "timesteps": [100, 900], "scales": [0.0, 1.0]},
+        "diversity": {"people": 2, "prompts": 2, "seeds": 2},
     }
-    return read_params().worlds["miniature"].evaluate.model_copy(update=changes)
+    return variant(read_evaluate(read_params().worlds["miniature"].evaluate), changes)

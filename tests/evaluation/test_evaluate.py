@@ -13,11 +13,16 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
-from lookahead.config import Checkpoints, Evaluate
+from lookahead.config import Checkpoints, Evaluate, variant
+from lookahead.data.prompts import read_prompts
 from lookahead.errors import InputError
+from lookahead.evaluation.compare import compare, places, read_run
 from lookahead.evaluation.evaluate import evaluate
 from lookahead.evaluation.methods import COMPARISONS, VARIANTS
 from lookahead.evaluation.metrics import KINDS, METRICS, SPREAD
+from lookahead.evaluation.plan import make_plan
+from lookahead.evaluation.portraits import read_people
+from lookahead.evaluation.store import adapter_key, shelf
 from lookahead.models.adapter import ADAPTER_FILE
 from lookahead.models.kv_encoder import KV_FILE, new_kv_encoder, save_kv_encoder
 from lookahead.pages import number
@@ -52,16 +57,23 @@ def logged() -> dict[str, float]:
 
 
 @pytest.fixture(scope="module")
+def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where the finished evaluation keeps its pictures; copy it, do not touch it."""
+    return tmp_path_factory.mktemp("store")
+
+
+@pytest.fixture(scope="module")
 def work(
     tiny: Checkpoints,
     quick: Evaluate,
     variants: Variants,
     logged: dict[str, float],
+    store: Path,
     tmp_path_factory: pytest.TempPathFactory,
 ) -> Path:
     """A finished evaluation."""
     work = tmp_path_factory.mktemp("work")
-    evaluate(tiny, quick, variants, work, lambda numbers, step: logged.update(numbers))
+    evaluate(tiny, quick, variants, work, lambda numbers, step: logged.update(numbers), store)
     return work
 
 
@@ -139,26 +151,84 @@ def test_grid_has_a_column_a_person(work: Path, quick: Evaluate) -> None:
 def test_again_gives_the_same_bytes(
     work: Path, tiny: Checkpoints, quick: Evaluate, variants: Variants, tmp_path: Path
 ) -> None:
-    evaluate(tiny, quick, variants, tmp_path, _silent)
+    evaluate(tiny, quick, variants, tmp_path, _silent, tmp_path.with_name("fresh"))
     for path in work.rglob("*"):
         if path.is_file():
             assert path.read_bytes() == (tmp_path / path.relative_to(work)).read_bytes(), path.name
 
 
+def shards(store: Path) -> dict[Path, int]:
+    """When each kept shard was written."""
+    return {path.relative_to(store): path.stat().st_mtime_ns for path in store.rglob("*.parquet")}
+
+
 def test_goes_on_where_it_was_killed(
-    work: Path, tiny: Checkpoints, quick: Evaluate, variants: Variants, tmp_path: Path
+    work: Path, store: Path, tiny: Checkpoints, quick: Evaluate, variants: Variants, tmp_path: Path
 ) -> None:
-    """Shards that exist are kept, missing ones are drawn, and the numbers are the same."""
-    shutil.copytree(work / "pictures", tmp_path / "pictures")
-    kept = sorted((tmp_path / "pictures" / "adapter").iterdir())
-    shutil.rmtree(tmp_path / "pictures" / "tuned")
-    (tmp_path / "pictures" / "noise_only" / "00001.parquet").unlink()
-    stray = tmp_path / "pictures" / "adapter" / ".00009.killed.parquet"
+    """Shards that are kept are not drawn again, missing ones are, and the numbers are the same."""
+    own = Path(shutil.copytree(store, tmp_path / "store"))
+    gone = sorted(own.rglob("00001.parquet"))[0]
+    gone.unlink()
+    before = shards(own)
+    stray = gone.with_name(".00001.killed.parquet")
     stray.write_bytes(b"half")
-    before = [path.stat().st_mtime_ns for path in kept]
-    evaluate(tiny, quick, variants, tmp_path, _silent)
-    assert [path.stat().st_mtime_ns for path in kept] == before and not stray.exists()
-    assert (tmp_path / "metrics.json").read_bytes() == (work / "metrics.json").read_bytes()
+    evaluate(tiny, quick, variants, tmp_path / "work", _silent, own)
+    after = shards(own)
+    assert gone.relative_to(own) in after and not stray.exists()
+    assert {path: time for path, time in after.items() if path in before} == before
+    assert (tmp_path / "work" / "per_image.parquet").read_bytes() == (work / "per_image.parquet").read_bytes()
+
+
+def test_another_judge_draws_nothing(
+    work: Path, store: Path, tiny: Checkpoints, quick: Evaluate, variants: Variants, tmp_path: Path
+) -> None:
+    """The same pictures get other numbers."""
+    own = Path(shutil.copytree(store, tmp_path / "store"))
+    before = shards(own)
+    faces = tiny.faces.model_copy(update={"report": tiny.faces.select})
+    told = variant(quick, {"bootstrap": 50})
+    evaluate(tiny.model_copy(update={"faces": faces}), told, variants, tmp_path / "work", _silent, own)
+    assert shards(own) == before
+    ours, theirs = (pd.read_parquet(folder / "per_image.parquet") for folder in (work, tmp_path / "work"))
+    assert (ours["clip_t"] == theirs["clip_t"]).all() and (ours["identity"] != theirs["identity"]).any()
+
+
+@pytest.mark.parametrize("change", [{"steps": 3}, {"guidance": 2.0}, {"seed": 2}, {"batch": 9}, {"people": 3}])
+def test_another_protocol_is_another_shelf(
+    change: dict[str, object], store: Path, tiny: Checkpoints, quick: Evaluate, variants: Variants
+) -> None:
+    assert not (names(variant(quick, change), tiny, variants) & names(quick, tiny, variants))
+    assert names(quick, tiny, variants) < {path.name for path in store.iterdir()}  # and those of further noises
+
+
+def names(settings: Evaluate, checkpoints: Checkpoints, variants: Variants) -> set[str]:
+    people = read_people(Path(settings.portraits), settings.people)
+    plan = make_plan(read_prompts(settings.prompts), settings)
+    return {
+        shelf(Path(), checkpoints, settings, people, plan, adapter_key(checkpoints, path), None).name
+        for path in variants.values()
+    }
+
+
+def test_a_changed_file_is_another_shelf(
+    tiny: Checkpoints, quick: Evaluate, variants: Variants, tmp_path: Path
+) -> None:
+    """Of the encoder, of a network, or of a reference photo."""
+    known = names(quick, tiny, variants)
+    moved = variants["tuned"]
+    assert moved is not None
+    copy = Path(shutil.copytree(moved, tmp_path / "encoder"))
+    assert names(quick, tiny, {"tuned": copy}) < known
+    (copy / ADAPTER_FILE).write_bytes((copy / ADAPTER_FILE).read_bytes() + b" ")
+    assert not names(quick, tiny, {"tuned": copy}) & known
+    base = Path(shutil.copytree(tiny.base, tmp_path / Path(tiny.base).name))
+    assert names(quick, tiny.model_copy(update={"base": str(base)}), variants) == known
+    (base / "model_index.json").write_text("{}")
+    assert not names(quick, tiny.model_copy(update={"base": str(base)}), variants) & known
+    photos = Path(shutil.copytree(quick.portraits, tmp_path / "photos"))
+    (photos / "000" / "0.jpg").write_bytes((photos / "001" / "0.jpg").read_bytes())
+    splits = quick.splits.model_dump() | {"test": str(photos)}
+    assert not names(variant(quick, {"splits": splits}), tiny, variants) & known
 
 
 def test_log_receives_every_number(work: Path, logged: dict[str, float]) -> None:
@@ -169,20 +239,33 @@ def test_log_receives_every_number(work: Path, logged: dict[str, float]) -> None
 
 
 def test_damaged_shard_is_refused(
-    work: Path, tiny: Checkpoints, quick: Evaluate, variants: Variants, tmp_path: Path
+    store: Path, tiny: Checkpoints, quick: Evaluate, variants: Variants, tmp_path: Path
 ) -> None:
-    shutil.copytree(work / "pictures", tmp_path / "pictures")
-    shard = tmp_path / "pictures" / "tuned" / "00001.parquet"
-    shard.write_bytes(shard.read_bytes()[:200])
-    with pytest.raises(InputError, match=r"00001\.parquet is damaged"):
-        evaluate(tiny, quick, variants, tmp_path, _silent)
+    own = Path(shutil.copytree(store, tmp_path / "store"))
+    for shard in own.rglob("00001.parquet"):
+        shard.write_bytes(shard.read_bytes()[:200])
+    with pytest.raises(InputError, match=r"store/.*/00001\.parquet is damaged .* remove it"):
+        evaluate(tiny, quick, variants, tmp_path / "work", _silent, own)
+
+
+def test_a_comparison_of_two_methods_agrees_with_the_metrics(work: Path, quick: Evaluate) -> None:
+    runs = [read_run(method, work, method) for method in ("noise_only", "tuned")]
+    metrics = json.loads((work / "metrics.json").read_text())["gain"]
+    found = {d.figure: d.change.row() for d in compare(runs, quick.bootstrap) if d.group == "all"}
+    assert found == {
+        "identity": metrics["identity"],
+        "prompt": metrics["prompt"],
+        "detection": metrics["detection_rate"],
+    }
+    shown = quick.grid_people * (quick.photo_prompts + 5) * quick.seeds
+    assert len(places(runs)) == shown and len(runs[0].album["reference"]) == quick.grid_people
 
 
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"portraits": "no/such/folder"}, "no/such/folder does not exist"),
-        ({"people": 30}, "evaluate.people is 30"),
+        ({"splits": {"search": "a", "validation": "b", "test": "no/such/folder"}}, "no/such/folder does not exist"),
+        ({"people": 30}, "30 people are asked for"),
         ({"prompts": "no/prompts.yaml"}, "no/prompts.yaml"),
         ({"sampler": "Quickest"}, "Quickest"),
     ],
@@ -191,13 +274,13 @@ def test_bad_settings_are_refused(
     change: dict[str, object], message: str, tiny: Checkpoints, quick: Evaluate, variants: Variants, tmp_path: Path
 ) -> None:
     with pytest.raises(InputError, match=message):
-        evaluate(tiny, quick.model_copy(update=change), variants, tmp_path, _silent)
+        evaluate(tiny, variant(quick, change), variants, tmp_path, _silent, tmp_path)
     assert not (tmp_path / "metrics.json").exists()
 
 
 def test_missing_adapter_is_refused(tiny: Checkpoints, quick: Evaluate, variants: Variants, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="nobody"):
-        evaluate(tiny, quick, {**variants, "tuned": tmp_path / "nobody"}, tmp_path, _silent)
+        evaluate(tiny, quick, {**variants, "tuned": tmp_path / "nobody"}, tmp_path, _silent, tmp_path)
 
 
 def test_keys_and_values_make_a_further_method(
@@ -207,7 +290,7 @@ def test_keys_and_values_make_a_further_method(
     encoder = tmp_path / "encoder"
     shutil.copytree(str(variants["noise_only"]), encoder)
     save_kv_encoder(encoder / KV_FILE, new_kv_encoder(open_pipeline(tiny).unet, 2, 2, 0))
-    evaluate(tiny, quick, {**variants, "tuned": encoder}, tmp_path / "work", _silent)
+    evaluate(tiny, quick, {**variants, "tuned": encoder}, tmp_path / "work", _silent, tmp_path / "store")
     metrics = json.loads((tmp_path / "work" / "metrics.json").read_text())
     assert metrics["tuned_without_kv"] == metrics["noise_only"]  # the same image tokens, and nothing else
     assert metrics["kv_gain"] == metrics["gain"] and metrics["kv_gain"]["clip_t"]["mean"] != 0
@@ -224,9 +307,9 @@ def test_more_diversity_than_there_is_is_refused(
 ) -> None:
     diversity = quick.diversity.model_copy(update=change)
     with pytest.raises(InputError, match=message):
-        evaluate(tiny, quick.model_copy(update={"diversity": diversity}), variants, tmp_path, _silent)
+        evaluate(tiny, quick.model_copy(update={"diversity": diversity}), variants, tmp_path, _silent, tmp_path)
 
 
 def test_unknown_method_is_refused(tiny: Checkpoints, quick: Evaluate, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="it was given tuned, untrained"):
-        evaluate(tiny, quick, {"tuned": None, "untrained": None}, tmp_path, _silent)
+        evaluate(tiny, quick, {"tuned": None, "untrained": None}, tmp_path, _silent, tmp_path)

@@ -33,7 +33,7 @@ def test_missing_folder(tmp_path: Path) -> None:
 
 
 def test_too_few_people(portraits: Path) -> None:
-    with pytest.raises(InputError, match=r"evaluate.people is 48, but .* holds only 5"):
+    with pytest.raises(InputError, match=r"48 people are asked for, but .* holds only 5"):
         read_people(portraits, 48)
 
 

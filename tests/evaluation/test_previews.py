@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 import torch
 
-from lookahead.config import Checkpoints, Evaluate, PreviewCurves, read_params
+from lookahead.config import Checkpoints, Evaluate, PreviewCurves, read_evaluate, read_params
 from lookahead.data.prompts import read_prompts
 from lookahead.errors import InputError
 from lookahead.evaluation.faces import FaceReader
@@ -50,7 +50,7 @@ def test_the_noisier_the_less_of_the_miniatures_people_is_seen() -> None:
     """On the real parts: a preview's error grows with t, and its recognisability falls."""
     world = read_params().worlds["miniature"]
     curves = PreviewCurves(people=6, timesteps=[99, 549, 949], scales=[0.0])
-    settings = world.evaluate.model_copy(update={"people": 6, "previews": curves})
+    settings = read_evaluate(world.evaluate).model_copy(update={"people": 6, "previews": curves})
     people = read_people(Path(settings.portraits), 6)
     plan = make_plan(read_prompts(settings.prompts), settings)
     told = encode_conditions(world.checkpoints, open_pipeline(world.checkpoints), people, plan)

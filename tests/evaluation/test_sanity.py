@@ -14,11 +14,11 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 from torch.nn import functional as F
 
-from lookahead.config import Checkpoints, Evaluate, read_params
+from lookahead.config import Checkpoints, read_evaluate, read_params, variant
 from lookahead.evaluation.measure import face_row
 from lookahead.evaluation.metrics import person_means, scale_of_identity
 from lookahead.evaluation.panel import Panel, judged, open_panel, open_sampler
-from lookahead.evaluation.pictures import read_pictures
+from lookahead.evaluation.pictures import draw_pictures, read_pictures
 from lookahead.evaluation.portraits import read_people, read_photo
 from lookahead.evaluation.scoring import embed_pictures, score
 from lookahead.evaluation.statistics import interval
@@ -27,7 +27,8 @@ from lookahead.models.recogniser import open_recogniser
 from lookahead.world import open_faces, open_pipeline, quiet_alignment, recogniser_onnx
 
 WORLD = read_params().worlds["miniature"]
-VALIDATION = Path(WORLD.evaluate.portraits).with_name("validation")
+EVALUATE = read_evaluate(WORLD.evaluate)
+VALIDATION = Path(EVALUATE.splits.validation)
 PACKS = ("loss", "select", "report")
 
 
@@ -39,8 +40,8 @@ def checkpoints() -> Checkpoints:
 @pytest.fixture(scope="module")
 def panel(checkpoints: Checkpoints) -> Panel:
     """Eight people of the validation portraits, each as a photo and in every style."""
-    changes = {"portraits": str(VALIDATION), "people": 8, "photo_prompts": 1, "steps": 6, "bootstrap": 1000}
-    protocol: Evaluate = WORLD.evaluate.model_copy(update=changes)
+    changes = {"split": "validation", "people": 8, "photo_prompts": 1, "steps": 6, "bootstrap": 1000}
+    protocol = variant(EVALUATE, changes)
     return open_panel(checkpoints, protocol, open_pipeline(checkpoints))
 
 
@@ -52,7 +53,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def _judged(panel: Panel, folder: Path) -> pd.DataFrame:
     sampler = open_sampler(panel.checkpoints, open_pipeline(panel.checkpoints), panel.protocol, None)
-    return judged(panel, sampler, "adapter", folder)
+    draw_pictures(sampler, panel.plan, panel.conditions, panel.protocol.batch, folder, "adapter")
+    return judged(panel, "adapter", folder)
 
 
 @pytest.fixture(scope="module")

@@ -10,6 +10,7 @@ from lookahead.config import Checkpoints, PreviewCurves, Search, Train, World, r
 from lookahead.search.run import Task, run_search
 from lookahead.tracking.study import NoStudyRecorder
 from tests.modules import ROOT
+from tests.protocols import write_protocol
 from tests.tiny import build_portraits
 from tests.training.conftest import changed, features, settings  # noqa: F401  (fixtures)
 
@@ -64,12 +65,9 @@ def world(tiny_world: Checkpoints, settings: Train, tmp_path_factory: pytest.Tem
     for split in ("search", "validation"):
         build_portraits(portraits / split, 2)
     read = read_params(ROOT / "params.yaml").worlds["miniature"]
+    own = {"prompts": str(ROOT / "prompts" / "miniature.yaml"), "people": 2, "photo_prompts": 1, "steps": 2}
     small = {
-        "portraits": str(portraits / "test"),
-        "prompts": str(ROOT / "prompts" / "miniature.yaml"),
-        "people": 2,
-        "photo_prompts": 1,
-        "steps": 2,
+        "protocol": str(write_protocol(portraits / "protocol.yaml", str(portraits), **own)),
         "batch": 16,
         "bootstrap": 100,
         "previews": PreviewCurves(people=1, timesteps=[500], scales=[1.0]),

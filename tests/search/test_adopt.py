@@ -1,5 +1,6 @@
 """`lookahead adopt`: what it shows, that comments stay, and what it refuses."""
 
+import shutil
 import sys
 from pathlib import Path
 
@@ -96,5 +97,6 @@ def test_a_world_without_a_search_is_named(here: Path, monkeypatch: pytest.Monke
         cli.main()
     monkeypatch.setattr(sys, "argv", ["lookahead", "search", "--storage", "mysql://x"])
     (here / "runs" / "miniature" / "features").mkdir(parents=True)
+    shutil.copytree(ROOT / "protocols", here / "protocols")
     with pytest.raises(SystemExit, match="does not exist"):
         cli.main()

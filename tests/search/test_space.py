@@ -79,8 +79,10 @@ def test_two_active_entries_of_one_parameter_are_refused(world) -> None:
         ({"space": {"low": SPACE["low"] | {"log": True}}}, "begin above 0"),
         ({"space": {"power": SPACE["power"]}}, "name an entry above it"),
         ({"contours": [["low", "none"]]}, "not in the space"),
-        ({"confirm": {"settings": 4, "seeds": [11], "split": "v", "people": 2}}, "less than or equal to 3"),
-        ({"confirm": {"settings": 1, "seeds": [3], "split": "v", "people": 2}}, "confirm with fresh ones"),
+        ({"confirm": {"settings": 4, "seeds": [11], "split": "validation", "people": 2}}, "less than or equal to 3"),
+        ({"confirm": {"settings": 1, "seeds": [3], "split": "validation", "people": 2}}, "confirm with fresh ones"),
+        ({"split": "test"}, "'search' or 'validation'"),
+        ({"confirm": {"settings": 1, "seeds": [11], "split": "test", "people": 2}}, "'search' or 'validation'"),
         ({"mode": "both"}, "pareto"),
     ],
 )

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
 import pandas as pd
 
 from lookahead.artifacts import Log, write_json
-from lookahead.config import Ablation, Checkpoints, Evaluate, Train, changed
-from lookahead.evaluation.panel import judged, open_panel, open_sampler
+from lookahead.config import Ablation, Checkpoints, Evaluate, Train, changed, variant
+from lookahead.evaluation.panel import draw_once, judged, open_panel, open_sampler
+from lookahead.evaluation.store import adapter_key
 from lookahead.evaluation.tables import PER_IMAGE, save_rows
 from lookahead.models.fast_child import child_at, lora_layers
 from lookahead.models.kv_encoder import KV_FILE, new_kv_encoder, save_kv_encoder
@@ -33,7 +36,7 @@ def settings_of(study: Ablation, row: str, seed: int, settings: Train) -> Train:
 
 def protocol_of(study: Ablation, settings: Evaluate) -> Evaluate:
     """The evaluation of every cell: the world's, of as many people and prompts as the study asks for."""
-    return settings.model_copy(update={"people": study.people, "photo_prompts": study.photo_prompts, "seeds": 1})
+    return variant(settings, {"people": study.people, "photo_prompts": study.photo_prompts, "seeds": 1})
 
 
 def encoder_of(
@@ -77,11 +80,11 @@ def encoder_of(
 
 
 def judge_cell(
-    checkpoints: Checkpoints, study: Ablation, settings: Evaluate, encoder: Path | None, work: Path
+    checkpoints: Checkpoints, study: Ablation, settings: Evaluate, encoder: Path | None, work: Path, store: Path
 ) -> pd.DataFrame:
     """Draw and judge everybody by both samplers: one row a picture, the column `sampler` says by which.
 
-    Writes `per_image.parquet` and `pictures/` into `work`; pictures that are there already are kept.
+    Writes `per_image.parquet` and `pictures/` into `work`; pictures that `store` holds are not drawn again.
 
     Raises:
         InputError: portraits, prompts or a checkpoint are missing or wrong.
@@ -89,25 +92,32 @@ def judge_cell(
     protocol = protocol_of(study, settings)
     pipe = open_pipeline(checkpoints)
     panel = open_panel(checkpoints, protocol, pipe)
-    tables = {}
+    tables = []
     for name in SAMPLERS:
+        fast = study.fast_steps if name == FAST else None
+
+        @contextmanager
+        def ready(fast: int | None = fast) -> Iterator[Sampler]:
+            full = open_sampler(checkpoints, pipe, protocol, encoder)
+            with nullcontext(full) if fast is None else _few_step(checkpoints, pipe, full, fast, protocol) as sampler:
+                yield sampler
+
         folder = work / "pictures" / name
-        if name == FULL:
-            sampler = open_sampler(checkpoints, pipe, protocol, encoder)
-            tables[name] = judged(panel, sampler, name, folder)
-        else:
-            sampler = _few_step(checkpoints, pipe, study, sampler, protocol)
-            with child_at(lora_layers(pipe.unet, FAST_CHILD), FAST_CHILD, 1.0):
-                tables[name] = judged(panel, sampler, name, folder)
-    table = pd.concat(tables.values(), ignore_index=True).rename(columns={"method": "sampler"})
+        draw_once(panel, ready, name, panel.shelf(store, adapter_key(checkpoints, encoder), fast), folder)
+        tables.append(judged(panel, name, folder))
+    table = pd.concat(tables, ignore_index=True).rename(columns={"method": "sampler"})
     return save_rows(table, work / PER_IMAGE)
 
 
-def _few_step(checkpoints: Checkpoints, pipe: Pipeline, study: Ablation, full: Sampler, settings: Evaluate) -> Sampler:
+@contextmanager
+def _few_step(
+    checkpoints: Checkpoints, pipe: Pipeline, full: Sampler, steps: int, settings: Evaluate
+) -> Iterator[Sampler]:
     """The same encoder with the fast child: a few LCM steps without guidance, which the child has learnt (LCM)."""
     attach_fast_child(pipe, checkpoints)
     guidance = image_guidance(1.0) if full.kv is None else kv_guidance(1.0)
-    return prepare(pipe, "LCMScheduler", study.fast_steps, settings.adapter_scale, guidance, full.kv)
+    with child_at(lora_layers(pipe.unet, FAST_CHILD), FAST_CHILD, 1.0):
+        yield prepare(pipe, "LCMScheduler", steps, settings.adapter_scale, guidance, full.kv)
 
 
 def build_cell(
@@ -120,6 +130,7 @@ def build_cell(
     borrowed: Path,
     work: Path,
     log: Log,
+    store: Path,
 ) -> None:
     """Train and judge one cell into `work`: `training/`, `pictures/`, `per_image.parquet`, `metrics.json`.
 
@@ -127,7 +138,7 @@ def build_cell(
         InputError: as `train` and `judge_cell`.
     """
     encoder = encoder_of(checkpoints, study, row, settings, features, borrowed, work, log)
-    table = judge_cell(checkpoints, study, evaluate, encoder, work)
+    table = judge_cell(checkpoints, study, evaluate, encoder, work, store)
     means = table.groupby("sampler")[["identity", "prompt_right", "detected"]].mean()
     metrics = {f"{sampler}.{name}": float(value) for sampler, line in means.iterrows() for name, value in line.items()}
     write_json(work / "metrics.json", metrics)

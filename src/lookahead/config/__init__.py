@@ -4,8 +4,9 @@ from lookahead.config.checkpoints import Adapter, Checkpoints, FacePacks, Genera
 from lookahead.config.fields import Section, Variant
 from lookahead.config.params import Miniature, Params, Part, Tracking, World, changed, parse_params, read_params
 from lookahead.config.personalize import Fast, Personalize, Steering
+from lookahead.config.protocol import Evaluate, Protocol, Splits, read_evaluate, read_protocol, variant
 from lookahead.config.search import Checks, Choices, Confirm, FloatRange, Heartbeat, IntRange, Range, Search
-from lookahead.config.stages import Diversity, Evaluate, Features, Generate, KVGuidance, Photos, PreviewCurves
+from lookahead.config.stages import Diversity, EvaluateStage, Features, Generate, KVGuidance, Photos, PreviewCurves
 from lookahead.config.studies import Ablation, Curves, Row, Studies
 from lookahead.config.train import KV, Density, Lookahead, LoraScale, Preview, Train
 
@@ -21,6 +22,7 @@ __all__ = [
     "Density",
     "Diversity",
     "Evaluate",
+    "EvaluateStage",
     "FacePacks",
     "Fast",
     "Features",
@@ -40,11 +42,13 @@ __all__ = [
     "Photos",
     "Preview",
     "PreviewCurves",
+    "Protocol",
     "Range",
     "Row",
     "Scorer",
     "Search",
     "Section",
+    "Splits",
     "Steering",
     "Studies",
     "Tracking",
@@ -53,5 +57,8 @@ __all__ = [
     "World",
     "changed",
     "parse_params",
+    "read_evaluate",
     "read_params",
+    "read_protocol",
+    "variant",
 ]

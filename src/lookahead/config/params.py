@@ -10,9 +10,10 @@ import yaml
 from pydantic import Field, ValidationError, model_validator
 
 from lookahead.config.checkpoints import Checkpoints
-from lookahead.config.fields import Count, Positive, Section, Seed
+from lookahead.config.fields import Count, Positive, Section, Seed, told
 from lookahead.config.personalize import Personalize
-from lookahead.config.stages import Evaluate, Features, Generate, Photos
+from lookahead.config.protocol import read_evaluate
+from lookahead.config.stages import EvaluateStage, Features, Generate, Photos
 from lookahead.config.studies import Studies
 from lookahead.config.train import Train
 from lookahead.errors import InputError
@@ -26,8 +27,20 @@ class World(Section):
     photos: Photos
     features: Features
     train: Train
-    evaluate: Evaluate
+    evaluate: EvaluateStage
     personalize: Personalize
+
+    def told(self, section: str) -> object:
+        """A section as plain data; that of the evaluation with the protocol that it names, and its own portraits only.
+
+        Raises:
+            InputError: the protocol is missing or wrong.
+        """
+        own: Section = getattr(self, section)
+        if not isinstance(own, EvaluateStage):
+            return own.model_dump(mode="json")
+        settings = read_evaluate(own)
+        return settings.model_dump(mode="json", exclude={"splits"}) | {"portraits": settings.portraits}
 
 
 class Tracking(Section):
@@ -109,15 +122,7 @@ def changed(settings: Train, changes: Mapping[str, object]) -> Train:
     try:
         return Train.model_validate(tree)
     except ValidationError as error:
-        raise InputError("a change of the study is not valid:\n" + told(error)) from None
-
-
-def told(error: ValidationError) -> str:
-    """One line a fault: where it is, what is wrong, and the value."""
-    return "\n".join(
-        f"  {'.'.join(map(str, e['loc'])) or 'params.yaml'}: {e['msg']} (got {e['input']!r:.80})"
-        for e in error.errors()
-    )
+        raise InputError("a change of the study is not valid:\n" + told(error, "params.yaml")) from None
 
 
 def parse_params(tree: Mapping[str, object]) -> Params:
@@ -129,7 +134,7 @@ def parse_params(tree: Mapping[str, object]) -> Params:
     try:
         return Params.model_validate(tree)
     except ValidationError as error:
-        raise InputError("params.yaml is not valid:\n" + told(error)) from None
+        raise InputError("params.yaml is not valid:\n" + told(error, "params.yaml")) from None
 
 
 def read_params(path: Path = Path("params.yaml")) -> Params:

@@ -74,7 +74,7 @@ class Confirm(Section):
 
     settings: Annotated[int, Field(ge=1, le=3)]
     seeds: Annotated[list[Seed], Field(min_length=1)]
-    split: str
+    split: Literal["search", "validation"]
     people: Annotated[int, Field(ge=2)]
 
 
@@ -90,8 +90,8 @@ class Search(Section):
     """One study of one world.
 
     `pareto` looks for the front of identity and prompt alignment, `constrained` for the best identity whose prompt
-    alignment is at most `prompt_loss` below the untuned adapter's. `split` names the folder beside
-    `evaluate.portraits` whose first `people` judge. In `space`, `when` names other entries and the values of theirs
+    alignment is at most `prompt_loss` below the untuned adapter's. `split` is the one of the
+    protocol's whose first `people` judge: never `test`. In `space`, `when` names other entries and the values of theirs
     with which a parameter is drawn; without them it keeps its value of `params.yaml`.
     """
 
@@ -100,7 +100,7 @@ class Search(Section):
     startup: Count
     seed: Seed
     steps: Count
-    split: str
+    split: Literal["search", "validation"]
     people: Annotated[int, Field(ge=2)]
     photo_prompts: Count
     sample_steps: Count

@@ -79,22 +79,12 @@ class Diversity(Section):
     seeds: Annotated[int, Field(ge=2)]
 
 
-class Evaluate(Section):
-    """The evaluation protocol: people, prompts, sampler, statistics."""
+class EvaluateStage(Section):
+    """The protocol's file, and what is no part of a protocol: how many pictures at once, resamples, what is shown."""
 
-    portraits: str
-    people: Annotated[int, Field(ge=2)]
-    prompts: str
-    photo_prompts: Count
-    seeds: Count
-    sampler: str
-    steps: Count
-    guidance: NotNegative
-    kv_guidance: KVGuidance
-    adapter_scale: NotNegative
+    protocol: str
     batch: Count
     bootstrap: Count
     grid_people: Count
     previews: PreviewCurves
     diversity: Diversity
-    seed: Seed

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
 from lookahead.artifacts import Log, write_json
-from lookahead.config import Checkpoints, Curves, Evaluate
+from lookahead.config import Checkpoints, Curves, Evaluate, variant
 from lookahead.evaluation.methods import BASE, TUNED, UNTUNED
-from lookahead.evaluation.panel import judged, open_base, open_panel, open_sampler
+from lookahead.evaluation.panel import draw_once, judged, open_base, open_panel, open_sampler
+from lookahead.evaluation.store import NO_ADAPTER, adapter_key
 from lookahead.evaluation.tables import PER_IMAGE, save_rows
+from lookahead.sampling.loop import Sampler
 from lookahead.world import open_pipeline
 
 METHODS = (UNTUNED, TUNED)
@@ -35,7 +38,7 @@ def cells_of(study: Curves) -> list[Cell]:
 
 def protocol_of(study: Curves, settings: Evaluate) -> Evaluate:
     """The evaluation of every cell: the world's, of as many people and prompts as the study asks for."""
-    return settings.model_copy(update={"people": study.people, "photo_prompts": study.photo_prompts, "seeds": 1})
+    return variant(settings, {"people": study.people, "photo_prompts": study.photo_prompts, "seeds": 1})
 
 
 def build_cell(
@@ -46,8 +49,11 @@ def build_cell(
     encoder: Path | None,
     work: Path,
     log: Log,
+    store: Path,
 ) -> None:
-    """Draw and judge one cell into `work`: `pictures/`, `per_image.parquet`, `metrics.json`; pictures there are kept.
+    """Draw and judge one cell into `work`: `pictures/`, `per_image.parquet`, `metrics.json`.
+
+    Pictures that `store` holds are not drawn again.
 
     Args:
         checkpoints: the world.
@@ -57,16 +63,22 @@ def build_cell(
         encoder: the tuned encoder's folder; None for the untuned adapter and for the base model.
         work: the folder to write to.
         log: receives the means.
+        store: where pictures are kept.
 
     Raises:
         InputError: portraits, prompts, a checkpoint or the encoder are missing or wrong.
     """
-    protocol = protocol_of(study, settings).model_copy(update={"adapter_scale": cell.scale})
+    protocol = variant(protocol_of(study, settings), {"adapter_scale": cell.scale})
     pipe = open_pipeline(checkpoints)
     panel = open_panel(checkpoints, protocol, pipe)
-    base = cell.method == BASE
-    sampler = open_base(pipe, protocol) if base else open_sampler(checkpoints, pipe, protocol, encoder)
-    table = save_rows(judged(panel, sampler, cell.name, work / "pictures"), work / PER_IMAGE)
+    base, folder = cell.method == BASE, work / "pictures"
+
+    def ready() -> AbstractContextManager[Sampler]:
+        return nullcontext(open_base(pipe, protocol) if base else open_sampler(checkpoints, pipe, protocol, encoder))
+
+    key = NO_ADAPTER if base else adapter_key(checkpoints, encoder)
+    draw_once(panel, ready, cell.name, panel.shelf(store, key), folder)
+    table = save_rows(judged(panel, cell.name, folder), work / PER_IMAGE)
     means = table[["identity", "prompt_right", "detected"]].mean()
     metrics = {str(name): float(value) for name, value in means.items()}
     write_json(work / "metrics.json", metrics)

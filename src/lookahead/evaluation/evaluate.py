@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from functools import partial
 from pathlib import Path
 
 import pandas as pd
 
-from lookahead.artifacts import Log, digest, digest_paths, write_json
+from lookahead.artifacts import Log, write_json
 from lookahead.config import Checkpoints, Evaluate
 from lookahead.data.prompts import read_prompts
+from lookahead.evaluation.album import save_album
 from lookahead.evaluation.measure import Judges, measure
 from lookahead.evaluation.methods import BASE, Encoder, encoders_of
 from lookahead.evaluation.metrics import (
@@ -29,9 +31,13 @@ from lookahead.evaluation.pictures import Conditions, draw_pictures, read_pictur
 from lookahead.evaluation.plan import Plan, make_plan
 from lookahead.evaluation.portraits import Person, read_people
 from lookahead.evaluation.previews import measure_previews, save_previews
+from lookahead.evaluation.protocol import describe, groups
 from lookahead.evaluation.report import Findings, write_report
+from lookahead.evaluation.series import save_series
 from lookahead.evaluation.spread import gather, missing, spread_plan, spread_rows
+from lookahead.evaluation.store import NO_ADAPTER, adapter_key, shelf, take
 from lookahead.evaluation.tables import PER_IMAGE, as_table, save_rows
+from lookahead.sampling.loop import Sampler
 from lookahead.world import open_pipeline
 
 PICTURES = "pictures"
@@ -39,12 +45,18 @@ MORE = "spread"  # below it: pictures from further noises, and the base model's
 
 
 def evaluate(
-    checkpoints: Checkpoints, settings: Evaluate, variants: Mapping[str, Path | None], work: Path, log: Log
+    checkpoints: Checkpoints,
+    settings: Evaluate,
+    variants: Mapping[str, Path | None],
+    work: Path,
+    log: Log,
+    store: Path,
 ) -> None:
     """Compare the untuned adapter, the noise-only and the lookahead-tuned one on people never seen (design, section 5).
 
-    Writes `metrics.json`, `protocol.json`, `per_image.parquet`, `spread.parquet`, `previews.csv`, `report.html`,
-    `grids/` and `pictures/` into `work`; pictures that `work` holds already are kept, so a killed evaluation goes on.
+    Writes `metrics.json`, `protocol.json`, `per_image.parquet`, `spread.parquet`, `previews.csv`, `groups.csv`,
+    `preview_curves.csv`, `album.parquet`, `report.html`, `grids/` and `pictures/` into `work`. Pictures that `store`
+    holds are not drawn again: a killed evaluation goes on, other judges only judge.
 
     Args:
         checkpoints: the world.
@@ -52,6 +64,7 @@ def evaluate(
         variants: encoder folder by method (VARIANTS); None is the world's untuned adapter.
         work: the folder to write to.
         log: receives every number of `metrics.json` by its dotted name.
+        store: where pictures are kept.
 
     Raises:
         InputError: portraits, prompts or a checkpoint are missing or wrong, or a reference photo shows no face.
@@ -61,14 +74,16 @@ def evaluate(
     plan = make_plan(read_prompts(settings.prompts), settings)
     spread = spread_plan(plan, settings)
     judges = open_judges(checkpoints, people, plan)
-    conditions = _draw(checkpoints, settings, encoders, people, (plan, spread), work / PICTURES)
+    conditions = _draw(checkpoints, settings, encoders, people, (plan, spread), work / PICTURES, store)
     previews = measure_previews(checkpoints, settings, people, conditions, judges.faces)
     save_previews(previews, work / "previews.csv")
     table = _judge(plan, encoders, judges, settings.batch, work)
     metrics = _metrics(table, _judge_spread(plan, spread, encoders, judges, work), judges, settings, plan.styles[0])
     write_json(work / "metrics.json", rows_of(metrics))
-    protocol = _protocol(settings, people, plan)
+    protocol = describe(settings, checkpoints, people, plan)
     write_json(work / "protocol.json", protocol)
+    save_series(table, previews, groups(settings, plan.styles), settings.bootstrap, settings.seed, work)
+    save_album(people[: settings.grid_people], plan, work / PICTURES, list(encoders), work)
     write_report(Findings(people, plan, table, previews, metrics, protocol, settings), work / PICTURES, work)
     log(flatten(metrics), 0)
 
@@ -79,16 +94,26 @@ def _draw(
     encoders: Mapping[str, Encoder],
     people: list[Person],
     plans: tuple[Plan, Plan],
-    folder: Path,
+    out: Path,
+    store: Path,
 ) -> Conditions:
     plan, spread = plans
     pipe = open_pipeline(checkpoints)
     conditions = encode_conditions(checkpoints, pipe, people, plan)
+
+    def put(name: str, shots: Plan, adapter: object, ready: Callable[[], Sampler]) -> None:
+        def fill(folder: Path) -> None:
+            draw_pictures(ready(), shots, conditions, settings.batch, folder, name)
+
+        place = shelf(store, checkpoints, settings, people, shots, adapter, None)
+        take(place, shots, settings.batch, fill, out / name)
+
     for method, encoder in encoders.items():
-        sampler = open_sampler(checkpoints, pipe, settings, encoder.folder, encoder.keys_values)
-        draw_pictures(sampler, plan, conditions, settings.batch, folder / method)
-        draw_pictures(sampler, missing(spread, plan), conditions, settings.batch, folder / MORE / method)
-    draw_pictures(open_base(pipe, settings), spread, conditions, settings.batch, folder / MORE / BASE)
+        ready = partial(open_sampler, checkpoints, pipe, settings, encoder.folder, encoder.keys_values)
+        key = adapter_key(checkpoints, encoder.folder, encoder.keys_values)
+        put(method, plan, key, ready)
+        put(f"{MORE}/{method}", missing(spread, plan), key, ready)
+    put(f"{MORE}/{BASE}", spread, NO_ADAPTER, partial(open_base, pipe, settings))
     return conditions
 
 
@@ -118,16 +143,3 @@ def _metrics(table: pd.DataFrame, spread: pd.DataFrame, judges: Judges, settings
     scale = scale_of_identity(own, others, *resampling)
     scale |= scale_of_spread(spread[spread["method"] == BASE], *resampling)
     return metrics | joined(by_kind(table, plain, *resampling)) | {"scale": scale}
-
-
-def _protocol(settings: Evaluate, people: list[Person], plan: Plan) -> dict[str, object]:
-    """What defines the evaluation, and its hash: equal hashes mean that metrics may be compared."""
-    told: dict[str, object] = {
-        "people": [person.name for person in people],
-        "references": digest_paths([person.reference for person in people]),
-        "prompts": plan.prompts,
-        "styles": plan.styles,
-        "scenes": plan.scenes,
-        "settings": settings.model_dump(exclude={"batch", "grid_people", "portraits", "prompts"}),
-    }
-    return told | {"hash": digest(told)}

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,6 +18,7 @@ from lookahead.evaluation.pictures import Conditions, draw_pictures, read_pictur
 from lookahead.evaluation.plan import Plan, make_plan
 from lookahead.evaluation.portraits import Person, read_people, read_photo
 from lookahead.evaluation.scoring import embed_texts
+from lookahead.evaluation.store import shelf, take
 from lookahead.evaluation.tables import as_table
 from lookahead.models.adapter import ADAPTER_FILE
 from lookahead.models.kv_encoder import KV_FILE, open_kv_encoder
@@ -30,9 +33,14 @@ class Panel:
 
     checkpoints: Checkpoints
     protocol: Evaluate
+    people: list[Person]
     plan: Plan
     judges: Judges
     conditions: Conditions
+
+    def shelf(self, store: Path, adapter: object, fast_steps: int | None = None) -> Path:
+        """Where `store` keeps the pictures of an adapter (`evaluation.store.shelf`)."""
+        return shelf(store, self.checkpoints, self.protocol, self.people, self.plan, adapter, fast_steps)
 
 
 def open_panel(checkpoints: Checkpoints, protocol: Evaluate, pipe: Pipeline) -> Panel:
@@ -45,18 +53,35 @@ def open_panel(checkpoints: Checkpoints, protocol: Evaluate, pipe: Pipeline) -> 
     plan = make_plan(read_prompts(protocol.prompts), protocol)
     judges = open_judges(checkpoints, people, plan)
     conditions = encode_conditions(checkpoints, pipe, people, plan)
-    return Panel(checkpoints, protocol, plan, judges, conditions)
+    return Panel(checkpoints, protocol, people, plan, judges, conditions)
 
 
-def judged(panel: Panel, sampler: Sampler, name: str, folder: Path) -> pd.DataFrame:
-    """Draw every shot into `folder`, pictures that are there already aside: one row a picture, `name` as its method.
+def draw_once(
+    panel: Panel, ready: Callable[[], AbstractContextManager[Sampler]], name: str, place: Path, folder: Path
+) -> None:
+    """Put every shot's picture into `folder`; those that the shelf `place` holds are not drawn again.
+
+    Args:
+        panel: people and prompts.
+        ready: opens the sampler, only where pictures are missing.
+        name: of the method, for the progress bar.
+        place: the shelf.
+        folder: receives the pictures.
 
     Raises:
         InputError: a shard is damaged, or the disk is full.
     """
-    batch = panel.protocol.batch
-    draw_pictures(sampler, panel.plan, panel.conditions, batch, folder)
-    return as_table(measure(name, panel.plan, read_pictures(folder), panel.judges, batch))
+
+    def fill(shelf: Path) -> None:
+        with ready() as sampler:
+            draw_pictures(sampler, panel.plan, panel.conditions, panel.protocol.batch, shelf, name)
+
+    take(place, panel.plan, panel.protocol.batch, fill, folder)
+
+
+def judged(panel: Panel, name: str, folder: Path) -> pd.DataFrame:
+    """One row for every picture in `folder`, which holds all shots, with `name` as its method."""
+    return as_table(measure(name, panel.plan, read_pictures(folder), panel.judges, panel.protocol.batch))
 
 
 def open_judges(checkpoints: Checkpoints, people: list[Person], plan: Plan) -> Judges:

@@ -57,7 +57,12 @@ class Conditions:
         return torch.tensor([shot.person for shot in shots])
 
 
-def draw_pictures(sampler: Sampler, plan: Plan, conditions: Conditions, batch: int, folder: Path) -> None:
+def shards_of(plan: Plan, batch: int) -> list[str]:
+    """The names of the files that hold a plan's pictures, one a batch."""
+    return [f"{number:05d}.parquet" for number in range(-(-len(plan.shots) // batch))]
+
+
+def draw_pictures(sampler: Sampler, plan: Plan, conditions: Conditions, batch: int, folder: Path, label: str) -> None:
     """Draw every shot of the plan into shards `<folder>/00000.parquet`, one a batch; shards that exist are kept.
 
     Args:
@@ -65,14 +70,15 @@ def draw_pictures(sampler: Sampler, plan: Plan, conditions: Conditions, batch: i
         plan: the shots.
         conditions: of the plan's prompts and people.
         batch: shots drawn at once.
-        folder: the method's own; its name is shown on the progress bar.
+        folder: for these pictures alone.
+        label: what the progress bar shows.
     """
     for stray in folder.glob(".*"):  # what a killed run had half written
         stray.unlink()
-    with tqdm(total=len(plan.shots), desc=f"drawing, {folder.name}", unit="picture") as bar:
-        for number, start in enumerate(range(0, len(plan.shots), batch)):
+    with tqdm(total=len(plan.shots), desc=f"drawing, {label}", unit="picture") as bar:
+        for name, start in zip(shards_of(plan, batch), range(0, len(plan.shots), batch), strict=True):
             shots = plan.shots[start : start + batch]
-            path = folder / f"{number:05d}.parquet"
+            path = folder / name
             if not path.exists():
                 seeds = [shot.seed for shot in shots]
                 given, free = conditions.given(plan, shots), conditions.nothing(len(shots))
@@ -104,6 +110,6 @@ def read_pictures(folder: Path) -> Iterator[Image.Image]:
             rows = pq.read_table(path)["image"].to_pylist()
         except (pa.ArrowException, OSError, KeyError) as error:
             raise InputError(
-                f"{path} is damaged ({error}): remove it, and `lookahead evaluate` draws it again"
+                f"{path} is damaged ({error}): remove `state/pictures`, and the same command draws them again"
             ) from None
         yield from (Image.open(io.BytesIO(row)).convert("RGB") for row in rows)

@@ -32,11 +32,13 @@ def read_people(folder: Path, count: int) -> list[Person]:
     """
     if not folder.is_dir():
         raise InputError(
-            f"evaluate.portraits: the folder {folder} does not exist; it holds one folder of photos a person"
+            f"the protocol's folder of portraits {folder} does not exist; it holds one folder of photos a person"
         )
     folders = sorted(path for path in folder.iterdir() if path.is_dir())
     if len(folders) < count:
-        raise InputError(f"evaluate.people is {count}, but {folder} holds only {len(folders)}: add people or lower it")
+        raise InputError(
+            f"{count} people are asked for, but {folder} holds only {len(folders)}: add people, or lower `people`"
+        )
     return [_read_person(path) for path in folders[:count]]
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import lookahead
 from lookahead.artifacts import digest, digest_paths, files_below
-from lookahead.config import Search, World
+from lookahead.config import Evaluate, Search, World
 
 # Parts of the package, and modules of the search, that can change a trial's numbers; pages and tables cannot.
 _CODE = ("errors.py", "artifacts.py", "method", "models", "data", "sampling", "training", "evaluation", "world")
@@ -16,18 +16,21 @@ _SEARCH = ("space.py", "judge.py", "trial.py", "objectives.py")
 _OPEN = {"trials", "confirm", "heartbeat", "contours", "startup", "space"}
 
 
-def inputs_of(world: World, search: Search, features: Path) -> dict[str, str]:
+def inputs_of(world: World, settings: Evaluate, search: Search, features: Path) -> dict[str, str]:
     """Digests by name: equal ones mean that earlier trials count.
 
     Raises:
         InputError: the features, a checkpoint or the portraits are missing.
     """
-    tree = world.model_dump(mode="json", exclude={"train": {"steps", "seed"}})
+    tree = world.model_dump(mode="json", exclude={"train": {"steps", "seed"}, "evaluate": True})
+    tree["evaluate"] = settings.model_dump(mode="json")
     space = {name: one.model_dump(mode="json") for name, one in search.space.items()}
     return {
         "space": digest(space),
         "settings": digest(tree, search.model_dump(mode="json", exclude=_OPEN)),
-        "data": digest(_features(features), digest_paths(sorted(set(_local(tree["checkpoints"])))), _people(world)),
+        "data": digest(
+            _features(features), digest_paths(sorted(set(_local(tree["checkpoints"])))), _people(settings, search)
+        ),
         "code": digest_paths(_code()),
     }
 
@@ -38,9 +41,10 @@ def _features(folder: Path) -> list[object]:
     return [digest_paths([folder / "table.parquet"]), sizes]
 
 
-def _people(world: World) -> str:
-    folder = Path(world.evaluate.portraits).parent
-    return digest_paths([folder, Path(world.evaluate.prompts)]) if folder.is_dir() else ""
+def _people(settings: Evaluate, search: Search) -> str:
+    """Those who judge; the people of the test are not looked at."""
+    folders = [Path(getattr(settings.splits, split)) for split in (search.split, search.confirm.split)]
+    return digest_paths([*folders, Path(settings.prompts)])
 
 
 def _local(tree: object) -> Iterator[Path]:

@@ -10,6 +10,7 @@ import numpy as np
 
 from lookahead.evaluation.metrics import person_means
 from lookahead.evaluation.panel import Panel, judged, open_sampler
+from lookahead.evaluation.pictures import draw_pictures
 from lookahead.world import open_pipeline
 
 IDENTITY, PROMPT = "identity_select", "prompt"
@@ -37,5 +38,6 @@ def judge(panel: Panel, encoder: Path | None, pictures: Path, people: int) -> Sc
     shots = [shot for shot in panel.plan.shots if shot.person < people]
     fewer = replace(panel, plan=replace(panel.plan, shots=shots))
     sampler = open_sampler(panel.checkpoints, open_pipeline(panel.checkpoints), panel.protocol, encoder)
-    means = person_means(judged(fewer, sampler, pictures.name, pictures), (IDENTITY, PROMPT))
+    draw_pictures(sampler, fewer.plan, fewer.conditions, fewer.protocol.batch, pictures, pictures.name)
+    means = person_means(judged(fewer, pictures.name, pictures), (IDENTITY, PROMPT))
     return Scores(means[IDENTITY].round(_DIGITS).tolist(), means[PROMPT].round(_DIGITS).tolist())

@@ -12,7 +12,7 @@ import numpy as np
 import optuna
 
 from lookahead.artifacts import Log, digest
-from lookahead.config import Evaluate, Search, Train, World
+from lookahead.config import Evaluate, Search, Train, World, variant
 from lookahead.evaluation.panel import Panel, open_panel
 from lookahead.evaluation.statistics import interval
 from lookahead.search.judge import Scores, judge
@@ -40,9 +40,10 @@ class Watch(Protocol):
 
 @dataclass
 class Bench:
-    """The world, the search and the places that trials work in; panels are opened once, when one is needed."""
+    """The world, its evaluation, the search and the places that trials work in; panels are opened when needed."""
 
     world: World
+    evaluate: Evaluate
     search: Search
     features: Path
     state: Path
@@ -52,7 +53,7 @@ class Bench:
     def panel(self, split: str, seed: int, people: int, changes: Mapping[str, object]) -> Panel:
         """The judges of a split, whose noise derives from a seed."""
         if (split, seed) not in self.panels:
-            protocol = protocol_of(self.world.evaluate, split, {"seed": seed, "people": people, **changes})
+            protocol = protocol_of(self.evaluate, split, {"seed": seed, "people": people, **changes})
             checkpoints = self.world.checkpoints
             self.panels[split, seed] = open_panel(checkpoints, protocol, open_pipeline(checkpoints))
         return self.panels[split, seed]
@@ -69,9 +70,8 @@ class Bench:
 
 
 def protocol_of(settings: Evaluate, split: str, changes: Mapping[str, object]) -> Evaluate:
-    """The world's evaluation on the people of another split, which lie beside those of `portraits`."""
-    portraits = str(Path(settings.portraits).with_name(split))
-    return settings.model_copy(update={"portraits": portraits, "seeds": 1, **changes})
+    """The world's evaluation on the people of another split."""
+    return variant(settings, {"split": split, "seeds": 1, **changes})
 
 
 def untuned(bench: Bench, study: optuna.Study) -> Scores:
@@ -131,7 +131,7 @@ def _run(bench: Bench, trial: optuna.Trial, kind: str, settings: Train, values: 
         bench.watch.end(kind, slot, {"state": state, "reason": reason_of(error)}, work / "training")
         shutil.rmtree(work, ignore_errors=True)
         raise
-    told = told_of(scores, bench.world.evaluate)
+    told = told_of(scores, bench.evaluate)
     bench.watch.end(kind, slot, {"state": "complete", **told}, work / "training")
     shutil.rmtree(work)
     return scores

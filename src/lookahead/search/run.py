@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import fcntl
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -13,7 +11,7 @@ from typing import Any
 import optuna
 
 from lookahead.artifacts import digest
-from lookahead.config import Search, World
+from lookahead.config import Search, World, read_evaluate
 from lookahead.errors import InputError
 from lookahead.search.front import DEFAULT, complete, confirmations, confirmed
 from lookahead.search.inputs import inputs_of
@@ -44,15 +42,6 @@ class Task:
 Watching = Callable[[str, str | None], tuple[Watch, str | None]]
 
 
-@contextmanager
-def alone(path: Path) -> Iterator[None]:
-    """One worker of this machine at a time."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield
-
-
 def run_search(task: Task, watching: Watching, out: Path) -> dict[str, Any]:
     """Run what is missing of the study and of its confirmation, write the results into `out`, return the lineage.
 
@@ -66,14 +55,15 @@ def run_search(task: Task, watching: Watching, out: Path) -> dict[str, Any]:
     """
     search, world = task.search, task.world
     check_space(search, world.train)
-    inputs = inputs_of(world, search, task.features)
+    settings = read_evaluate(world.evaluate)
+    inputs = inputs_of(world, settings, search, task.features)
     storage = open_storage(task.address, task.state / "journal.log", search.heartbeat)
     study, new = open_study(task.name, 2 if search.mode == "pareto" else 1, storage, search, inputs, task.tell)
     if not new:
         await_plan(study)
     watch, key = watching(study.study_name, study.user_attrs.get(TRACKED))
     study.set_user_attr(TRACKED, key)
-    bench = Bench(world, search, task.features, task.state / study.study_name, watch)
+    bench = Bench(world, settings, search, task.features, task.state / study.study_name, watch)
     try:
         _try_out(task, study, bench)
         outcome = _confirm(task, storage, study, bench, inputs)
@@ -96,7 +86,7 @@ def _try_out(task: Task, study: optuna.Study, bench: Bench) -> None:
 
 def _confirm(task: Task, storage: Storage, study: optuna.Study, bench: Bench, inputs: dict[str, str]) -> Outcome:
     """Train the front's preferred settings anew, in a study of its own, so that workers share this, too."""
-    search, settings = task.search, task.world.evaluate
+    search, settings = task.search, bench.evaluate
     base = Scores(**study.user_attrs[UNTUNED])
     slots = confirmations(study, search, base)
     length = digest(search.confirm.model_dump(mode="json", exclude={"settings"}), task.world.train.steps)

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 FLUSH_ROWS, FLUSH_SECONDS = 100, 5.0  # every sending costs as much as a small training step
 LARGEST_BATCH = 1000  # metrics; the store takes no more
 LONGEST_PARAM = 500  # characters
-_FILES = ("*.html", "*.json", "*.csv")
+_FILES = ("*.html", "*.json", "*.csv", "per_image.parquet", "album.parquet")  # the last two: `lookahead compare`
 
 
 class Recorder(Protocol):

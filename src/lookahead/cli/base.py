@@ -1,0 +1,41 @@
+"""What the commands share: the application, common options, and running a stage's script."""
+
+from __future__ import annotations
+
+import runpy
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from lookahead.errors import InputError
+
+app = typer.Typer(
+    help="LCM-Lookahead: data, training, evaluation. `make repro` (or `dvc repro`) runs whatever is out of date.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+World = Annotated[str | None, typer.Option(help="a world of params.yaml; default: its `world`")]
+
+
+def script(name: str) -> Path:
+    """A stage's script.
+
+    Raises:
+        InputError: the current folder is not the repository's root.
+    """
+    path = Path("stages") / f"{name}.py"
+    if not path.is_file():
+        raise InputError(f"{path} does not exist in {Path.cwd()}: run from the repository's root")
+    return path
+
+
+def run_stage(name: str, **options: str | None) -> None:
+    """Run a stage's script, the one that `dvc repro` runs."""
+    path = script(name)
+    given = [word for option, value in options.items() if value is not None for word in (f"--{option}", value)]
+    sys.argv = [str(path), *given]
+    runpy.run_path(str(path), run_name="__main__")

@@ -1,0 +1,80 @@
+"""Commands of those who want pictures."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from lookahead.cli.base import World, app
+
+Encoder = Annotated[Path | None, typer.Option(help="an encoder's folder; default: the trained one, else untuned")]
+
+
+@app.command()
+def personalize(
+    portraits: Annotated[list[Path], typer.Argument(help="photos of one person, each with one face")],
+    prompt: Annotated[list[str], typer.Option(help="what to draw of `a person`; may be given several times")],
+    out: Annotated[Path, typer.Option(help="a new folder for grid.png and the pictures")],
+    world: World = None,
+    encoder: Encoder = None,
+    negative: Annotated[str | None, typer.Option(help="what should not be in the picture")] = None,
+    images: Annotated[int, typer.Option(min=1, help="pictures of each prompt")] = 1,
+    seed: Annotated[int, typer.Option(min=0, help="of the first picture; the next ones count on")] = 0,
+    fast: Annotated[bool, typer.Option("--fast", help="few steps, with the LCM-LoRA")] = False,
+    kv: Annotated[bool | None, typer.Option(help="use the KV-encoder, if the encoder has one")] = None,
+    adapter_scale: Annotated[float | None, typer.Option(help="how strongly the portrait counts, 0 to 1")] = None,
+    guidance: Annotated[float | None, typer.Option(help="how strongly prompt and portrait count, without KV")] = None,
+    steps: Annotated[int | None, typer.Option(help="of the scheduler")] = None,
+    scheduler: Annotated[str | None, typer.Option(help="any of diffusers', e.g. EulerDiscreteScheduler")] = None,
+    steering: Annotated[float | None, typer.Option(help="strength of lookahead guidance, e.g. 0.1; 0 is off")] = None,
+    combine: Annotated[str | None, typer.Option(help="several portraits: average or concatenate")] = None,
+) -> None:
+    """Draw a person from portraits and prompts.
+
+    Example: lookahead personalize me.jpg --prompt "a pencil drawing of a person in the snow" --out snow
+
+    What is not given comes from `personalize` in params.yaml. Draw only people who agreed to it.
+    """
+    from lookahead.config import read_params
+
+    params = read_params()
+    settings = params.of(world)
+    from lookahead.pipeline import personalize as pictures
+
+    pictures.check_out(out)
+    found = pictures.find_encoder(world or params.world, encoder)
+    print(f"encoder: {found or 'the untuned adapter (no tuned one in runs/; `lookahead train` makes one)'}", flush=True)
+    changes = {
+        "kv": kv,
+        "adapter_scale": adapter_scale,
+        "fast.guidance" if fast else "guidance": guidance,
+        "fast.steps" if fast else "steps": steps,
+        "fast.scheduler" if fast else "scheduler": scheduler,
+        "steering.strength": steering,
+        "combine": combine,
+    }
+    wish = pictures.Wish(tuple(portraits), tuple(prompt), negative, images, seed, fast, changes)
+    pictures.personalize(settings, found, wish, out)
+    print(out / pictures.GRID)
+
+
+@app.command()
+def export(
+    out: Annotated[Path, typer.Argument(help="its files are replaced")], world: World = None, encoder: Encoder = None
+) -> None:
+    """Write the encoder for other programs: a standard IP-Adapter file, and a model card."""
+    from lookahead.config import read_params
+
+    params = read_params()
+    settings = params.of(world)
+    from lookahead.pipeline import LookaheadPipeline
+    from lookahead.pipeline.export import export as write
+    from lookahead.pipeline.personalize import find_encoder
+
+    found = find_encoder(world or params.world, encoder)
+    print(f"encoder: {found or 'the untuned adapter'}", flush=True)
+    metrics = None if encoder else Path("runs", world or params.world, "evaluate", "metrics.json")
+    write(LookaheadPipeline(settings.checkpoints, settings.personalize, found), out, metrics)
+    print(out / "README.md")

@@ -1,0 +1,101 @@
+"""The evaluation's protocol, a file of its own: everything that decides whether two evaluations may be compared."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Literal, Self
+
+import yaml
+from pydantic import Field, ValidationError, model_validator
+
+from lookahead.config.fields import Count, NotNegative, Section, Seed, Split, told
+from lookahead.config.stages import EvaluateStage, KVGuidance
+from lookahead.errors import InputError
+
+Styles = Literal["plain", "stylised"]
+
+
+class Splits(Section):
+    """The folders of portraits that searching, choosing and testing use; nobody is in two of them."""
+
+    search: str
+    validation: str
+    test: str
+
+
+class Protocol(Section):
+    """People, prompts and sampler of an evaluation.
+
+    Everybody is drawn in the plain style in `photo_prompts` scenes and in every other style in one, `seeds` times each;
+    `groups` name the prompts of both kinds. `seed` is that of the noise and of the resampling.
+    """
+
+    splits: Splits
+    split: Split
+    people: Annotated[int, Field(ge=2)]
+    prompts: str
+    groups: dict[str, Styles]
+    photo_prompts: Count
+    seeds: Count
+    sampler: str
+    steps: Count
+    guidance: NotNegative
+    kv_guidance: KVGuidance
+    adapter_scale: NotNegative
+    seed: Seed
+
+    @model_validator(mode="after")
+    def _both_kinds(self) -> Self:
+        if sorted(self.groups.values()) != ["plain", "stylised"]:
+            raise ValueError(f"groups names {self.groups}: name one group `plain` and one `stylised`")
+        return self
+
+    @property
+    def portraits(self) -> str:
+        """The folder of the split in use."""
+        folder: str = getattr(self.splits, self.split)
+        return folder
+
+
+class Evaluate(Protocol, EvaluateStage):
+    """An evaluation: its protocol, and how it is carried out."""
+
+
+def read_protocol(path: str | Path) -> Protocol:
+    """Read and check a protocol file.
+
+    Raises:
+        InputError: the file is missing, is not YAML, or a key is unknown, missing or wrong; each is named.
+    """
+    try:
+        tree = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+    except OSError as error:
+        raise InputError(f"the protocol {path} cannot be read ({error.strerror}): check `evaluate.protocol`") from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise InputError(f"the protocol {path} is not valid YAML: {error}") from None
+    try:
+        return Protocol.model_validate(tree)
+    except ValidationError as error:
+        raise InputError(f"the protocol {path} is not valid:\n" + told(error, "file")) from None
+
+
+def read_evaluate(stage: EvaluateStage) -> Evaluate:
+    """The stage's section with the protocol that it names.
+
+    Raises:
+        InputError: as `read_protocol`.
+    """
+    return Evaluate.model_validate(read_protocol(stage.protocol).model_dump() | stage.model_dump())
+
+
+def variant(settings: Evaluate, changes: Mapping[str, object]) -> Evaluate:
+    """The evaluation with other values of its own keys, checked again: another protocol.
+
+    Raises:
+        InputError: a key is unknown, or its value is out of range.
+    """
+    try:
+        return Evaluate.model_validate(settings.model_dump() | dict(changes))
+    except ValidationError as error:
+        raise InputError("the changes to the protocol are not valid:\n" + told(error, "protocol")) from None

@@ -1,0 +1,62 @@
+"""What an evaluation was: `protocol.json`, whose hash says which results may be compared."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from lookahead.artifacts import digest, digest_paths
+from lookahead.config import Checkpoints, Evaluate, Protocol
+from lookahead.evaluation.identity import identity
+from lookahead.evaluation.plan import Plan
+from lookahead.evaluation.portraits import Person
+
+HASH = "hash"
+_ELSEWHERE = {"splits", "prompts", "groups"}  # told by what they hold, not by their paths
+Told = dict[str, object]
+
+
+def describe(settings: Evaluate, checkpoints: Checkpoints, people: list[Person], plan: Plan) -> Told:
+    """What decides the numbers besides the encoder, and its hash: equal hashes mean that they may be compared.
+
+    People and photos, prompts, noise and sampler, and the models that judge. Where files lie, how many pictures are
+    drawn at once and how many resamples an interval has do not matter.
+    """
+    told: Told = {
+        "people": [person.name for person in people],
+        "references": digest_paths([person.reference for person in people]),
+        "other_photos": digest_paths([photo for person in people for photo in person.others]),
+        "prompts": plan.prompts,
+        "styles": plan.styles,
+        "scenes": plan.scenes,
+        "groups": groups(settings, plan.styles),
+        "settings": settings.model_dump(mode="json", include=set(Protocol.model_fields) - _ELSEWHERE),
+        "judges": _judges(checkpoints),
+    }
+    return told | {HASH: digest(told)}
+
+
+def groups(settings: Protocol, styles: list[str]) -> dict[str, list[str]]:
+    """The styles of each group of prompts; the plain one is the first of `styles`."""
+    kinds = {"plain": styles[:1], "stylised": styles[1:]}
+    return {name: kinds[kind] for name, kind in settings.groups.items()}
+
+
+def _judges(checkpoints: Checkpoints) -> Told:
+    packs = checkpoints.faces.model_dump(exclude={"detection_size"})
+    return {
+        "recognisers": {role: identity(pack) for role, pack in packs.items()},
+        "detection_size": checkpoints.faces.detection_size,
+        "scorer": [identity(checkpoints.scorer.model), checkpoints.scorer.pretrained],
+    }
+
+
+def differences(one: Mapping[str, object], other: Mapping[str, object], above: str = "") -> list[str]:
+    """The dotted names of what two protocols tell differently, the hash aside."""
+    found: list[str] = []
+    for name in sorted({*one, *other} - {HASH}):
+        left, right = one.get(name), other.get(name)
+        if isinstance(left, Mapping) and isinstance(right, Mapping):
+            found += differences(left, right, f"{above}{name}.")
+        elif left != right:
+            found.append(f"{above}{name}")
+    return found

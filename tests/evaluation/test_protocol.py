@@ -1,0 +1,77 @@
+"""The protocol is data, and its hash says which results may be compared."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+from lookahead.config import Checkpoints, Evaluate, Scorer, read_evaluate, read_params, read_protocol, variant
+from lookahead.data.prompts import read_prompts
+from lookahead.errors import InputError
+from lookahead.evaluation.plan import make_plan
+from lookahead.evaluation.portraits import read_people
+from lookahead.evaluation.protocol import HASH, Told, describe, differences
+from tests.modules import ROOT
+
+
+def told(settings: Evaluate, checkpoints: Checkpoints) -> Told:
+    people = read_people(Path(settings.portraits), settings.people)
+    return describe(settings, checkpoints, people, make_plan(read_prompts(settings.prompts), settings))
+
+
+@pytest.mark.parametrize("world", ["miniature", "sdxl"])
+def test_the_worlds_name_their_protocols(world: str) -> None:
+    stage = read_params().worlds[world].evaluate
+    assert stage.protocol == f"protocols/{world}.yaml"
+    settings = read_evaluate(stage)
+    assert settings.split == "test" and settings.portraits == f"models/{world}/portraits/test"
+    assert (ROOT / settings.prompts).is_file()
+
+
+@pytest.mark.parametrize("text", ["- a\n", "people: 3\n", "a: [\n", ""])
+def test_a_file_that_is_no_protocol_is_one_error(text: str, tmp_path: Path) -> None:
+    (tmp_path / "p.yaml").write_text(text, encoding="utf-8")
+    with pytest.raises(InputError, match=r"the protocol .*p\.yaml is not valid"):
+        read_protocol(tmp_path / "p.yaml")
+
+
+def test_a_variant_is_checked(quick: Evaluate) -> None:
+    assert variant(quick, {"split": "search", "people": 2}).people == 2
+    with pytest.raises(InputError, match="split"):
+        variant(quick, {"split": "training"})
+
+
+@pytest.mark.parametrize("change", [{"batch": 3}, {"bootstrap": 77}, {"grid_people": 3}])
+def test_what_is_no_protocol_leaves_the_hash(change: dict[str, object], tiny: Checkpoints, quick: Evaluate) -> None:
+    assert told(variant(quick, change), tiny) == told(quick, tiny)
+
+
+@pytest.mark.parametrize(
+    ("change", "name"),
+    [
+        ({"steps": 3}, ["settings.steps"]),
+        ({"seed": 9}, ["settings.seed"]),
+        ({"people": 3}, ["other_photos", "people", "references", "settings.people"]),
+        ({"guidance": 1.5}, ["settings.guidance"]),
+    ],
+)
+def test_another_protocol_has_another_hash_and_says_where(
+    change: dict[str, object], name: list[str], tiny: Checkpoints, quick: Evaluate
+) -> None:
+    one, other = told(quick, tiny), told(variant(quick, change), tiny)
+    assert one[HASH] != other[HASH] and differences(one, other) == name
+
+
+def test_the_hash_knows_photos_and_judges_by_their_contents(tiny: Checkpoints, quick: Evaluate, tmp_path: Path) -> None:
+    moved = Path(shutil.copytree(quick.portraits, tmp_path / "elsewhere"))
+    splits = quick.splits.model_dump() | {"test": str(moved)}
+    assert told(variant(quick, {"splits": splits}), tiny) == told(quick, tiny)
+    shutil.copy(moved / "001" / "1.jpg", moved / "000" / "0.jpg")
+    assert differences(told(variant(quick, {"splits": splits}), tiny), told(quick, tiny)) == ["references"]
+    scorer = tiny.model_copy(update={"scorer": Scorer(model="ViT-L-14", pretrained="openai")})
+    assert differences(told(quick, scorer), told(quick, tiny)) == ["judges.scorer"]
+    swapped = tiny.faces.model_copy(update={"report": tiny.faces.select})
+    faces = tiny.model_copy(update={"faces": swapped})
+    assert differences(told(quick, faces), told(quick, tiny)) == ["judges.recognisers.report"]
