@@ -102,7 +102,7 @@ def test_breakdown_by_style() -> None:
 
 
 def test_kinds_of_prompts() -> None:
-    kinds = by_kind(_table(), "photo", 100, seed=0)
+    kinds = by_kind(_table(), {"recontextualise": ["photo"], "restyle": ["oil"]}, 100, seed=0)
     groups = breakdown(_table(), "style", 100, seed=0)
     assert kinds == {"recontextualise": groups["photo"], "restyle": groups["oil"]}
     assert rows_of(joined(kinds))["restyle"]["gain.identity"]["mean"] == pytest.approx(0.1)

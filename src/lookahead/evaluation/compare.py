@@ -12,9 +12,10 @@ import pandas as pd
 from lookahead.artifacts import read_json
 from lookahead.errors import InputError
 from lookahead.evaluation.album import ALBUM, Album, Place, read_album
+from lookahead.evaluation.metrics import group_of
 from lookahead.evaluation.protocol import HASH, differences
-from lookahead.evaluation.series import group_of
 from lookahead.evaluation.statistics import Array, Interval, by_person, paired_interval
+from lookahead.pages import no_difference
 
 FILES = ("protocol.json", "per_image.parquet", ALBUM)  # what is needed of an evaluation
 FIGURES = {"identity": "identity", "prompt": "prompt_right", "detection": "detected"}
@@ -47,7 +48,7 @@ class Difference:
     def verdict(self) -> str:
         """Whether the 95 % interval excludes 0, and on which side."""
         _, low, high = self.change.measured()
-        if low <= 0 <= high:
+        if no_difference(low, high):
             return "no difference"
         return "higher" if low > 0 else "lower"
 

@@ -6,14 +6,11 @@ from collections.abc import Sequence
 from itertools import groupby
 from pathlib import Path
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
-
-from lookahead.artifacts import atomic
 from lookahead.evaluation.album import REFERENCE, Place
 from lookahead.evaluation.compare import Difference, Run, places
 from lookahead.evaluation.protocol import HASH
 from lookahead.evaluation.report import inline_picture
-from lookahead.pages import plain, signed
+from lookahead.pages import plain, save_page, signed
 
 HEADS = ("run", "prompts", "figure", "first", "this", "difference, 95 %", "verdict")
 
@@ -45,15 +42,8 @@ def write_page(runs: Sequence[Run], found: Sequence[Difference], path: Path) -> 
     Raises:
         InputError: the file cannot be written.
     """
-    loader = PackageLoader("lookahead.evaluation", "templates")
-    environment = Environment(
-        loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    )
-    page = environment.get_template("compare.html.j2").render(
-        runs=runs, heads=HEADS, rows=rows_of(found), people=_people(runs), hash=runs[0].protocol[HASH]
-    )
-    with atomic(path) as temporary:
-        temporary.write_text(page, encoding="utf-8")
+    content: dict[str, object] = {"runs": runs, "heads": HEADS, "rows": rows_of(found), "people": _people(runs)}
+    save_page("lookahead.evaluation", "compare.html.j2", path, content | {"hash": runs[0].protocol[HASH]})
 
 
 def _people(runs: Sequence[Run]) -> list[dict[str, object]]:

@@ -78,7 +78,7 @@ def evaluate(
     previews = measure_previews(checkpoints, settings, people, conditions, judges.faces)
     save_previews(previews, work / "previews.csv")
     table = _judge(plan, encoders, judges, settings.batch, work)
-    metrics = _metrics(table, _judge_spread(plan, spread, encoders, judges, work), judges, settings, plan.styles[0])
+    metrics = _metrics(table, _judge_spread(plan, spread, encoders, judges, work), judges, settings, plan)
     write_json(work / "metrics.json", rows_of(metrics))
     protocol = describe(settings, checkpoints, people, plan)
     write_json(work / "protocol.json", protocol)
@@ -134,7 +134,7 @@ def _judge_spread(plan: Plan, spread: Plan, methods: Iterable[str], judges: Judg
     return save_rows(as_table(rows), work / "spread.parquet")
 
 
-def _metrics(table: pd.DataFrame, spread: pd.DataFrame, judges: Judges, settings: Evaluate, plain: str) -> Metrics:
+def _metrics(table: pd.DataFrame, spread: pd.DataFrame, judges: Judges, settings: Evaluate, plan: Plan) -> Metrics:
     resampling = settings.bootstrap, settings.seed
     diverse = summarise(spread, *resampling, SPREAD)
     metrics = {group: values | diverse[group] for group, values in summarise(table, *resampling).items()}
@@ -142,4 +142,4 @@ def _metrics(table: pd.DataFrame, spread: pd.DataFrame, judges: Judges, settings
     others = [[photo["report"] for photo in photos] for photos in judges.others]
     scale = scale_of_identity(own, others, *resampling)
     scale |= scale_of_spread(spread[spread["method"] == BASE], *resampling)
-    return metrics | joined(by_kind(table, plain, *resampling)) | {"scale": scale}
+    return metrics | joined(by_kind(table, groups(settings, plan.styles), *resampling)) | {"scale": scale}

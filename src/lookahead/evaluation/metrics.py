@@ -28,7 +28,6 @@ METRICS = {
 SPREAD = {"diversity": "diversity", "diversity_faces": "diversity_faces", "layout": "layout"}
 # These cannot be measured for everybody: a face may never be found, a person may have one photo only.
 PARTIAL = ("identity_detected", "identity_other", "copied", "diversity_faces")
-KINDS = ("recontextualise", "restyle")  # of prompts: the plain style in any scene; another style
 Metrics = dict[str, dict[str, Interval]]
 
 
@@ -125,10 +124,14 @@ def breakdown(table: pd.DataFrame, column: str, resamples: int, seed: int) -> di
     return {str(value): summarise(rows, resamples, seed, names) for value, rows in table.groupby(column, sort=False)}
 
 
-def by_kind(table: pd.DataFrame, plain: str, resamples: int, seed: int) -> dict[str, Metrics]:
-    """Identity and prompt alignment among the prompts of each kind (KINDS); `plain` is the style of a photo."""
-    kinds = np.where(table["style"] == plain, *KINDS)
-    return breakdown(table.assign(kind=kinds), "kind", resamples, seed)
+def group_of(styles: pd.Series, groups: Mapping[str, list[str]]) -> pd.Series:
+    """The group of prompts that each style belongs to."""
+    return styles.map({style: name for name, members in groups.items() for style in members})
+
+
+def by_kind(table: pd.DataFrame, groups: Mapping[str, list[str]], resamples: int, seed: int) -> dict[str, Metrics]:
+    """Identity and prompt alignment among the prompts of each group, whose styles `groups` names."""
+    return breakdown(table.assign(group=group_of(table["style"], groups)), "group", resamples, seed)
 
 
 def joined(groups: Mapping[str, Metrics]) -> Metrics:

@@ -16,10 +16,11 @@ from lookahead.evaluation.figures import save_breakdown, save_overview, save_pre
 from lookahead.evaluation.glossary import MEANINGS, SCALE
 from lookahead.evaluation.grids import people_lines, save_grid, thumbnail
 from lookahead.evaluation.methods import METHODS, comparable, present
-from lookahead.evaluation.metrics import KINDS, METRICS, SPREAD, Metrics, breakdown, by_kind
+from lookahead.evaluation.metrics import METRICS, SPREAD, Metrics, breakdown, by_kind
 from lookahead.evaluation.pictures import read_pictures
 from lookahead.evaluation.plan import Plan
 from lookahead.evaluation.portraits import Person, read_photo
+from lookahead.evaluation.protocol import groups as groups_of
 from lookahead.evaluation.statistics import Interval
 from lookahead.pages import inline, inline_png, save_page, signed
 
@@ -55,7 +56,7 @@ def write_report(findings: Findings, pictures: Path, work: Path) -> None:
     )
     resampling = settings.bootstrap, settings.seed
     groups = {column: breakdown(findings.table, column, *resampling) for column in ("style", "scene")}
-    groups["kind"] = by_kind(findings.table, findings.plan.styles[0], *resampling)
+    groups["kind"] = by_kind(findings.table, groups_of(findings.settings, findings.plan.styles), *resampling)
     save_grid(people_lines(shown, findings.plan, drawn, settings.photo_prompts), grids / "people.png")
     save_overview(findings.metrics, grids / "overview.png")
     save_breakdown(groups["style"], groups["scene"], grids / "styles_and_scenes.png")
@@ -65,6 +66,7 @@ def write_report(findings: Findings, pictures: Path, work: Path) -> None:
         "verdict": verdict(findings.metrics["gain"]),
         "albums": [_album(number, person, findings, drawn) for number, person in enumerate(shown)],
         "groups": groups,
+        "kinds": list(findings.settings.groups),
         "overview": inline_png(grids / "overview.png"),
         "preview_curves": inline_png(grids / "previews.png"),
         "by_group": inline_png(grids / "styles_and_scenes.png"),
@@ -81,7 +83,6 @@ def _words(metrics: Metrics) -> dict[str, object]:
         "compared": compared,
         "groups_of_metrics": [*present(metrics), *compared],
         "metric_names": list(METRICS | SPREAD),
-        "kinds": KINDS,
         "meanings": MEANINGS,
         "scale": SCALE,
     }

@@ -9,15 +9,11 @@ import numpy as np
 import pandas as pd
 
 from lookahead.artifacts import atomic
+from lookahead.evaluation.metrics import group_of
 from lookahead.evaluation.statistics import by_person, interval
 
 GROUPS, CURVES = "groups.csv", "preview_curves.csv"
 _FIGURES = {"identity": "identity", "prompt": "prompt_right"}
-
-
-def group_of(styles: pd.Series, groups: Mapping[str, list[str]]) -> pd.Series:
-    """The group of prompts that each style belongs to."""
-    return styles.map({style: name for name, members in groups.items() for style in members})
 
 
 def by_group(table: pd.DataFrame, groups: Mapping[str, list[str]], resamples: int, seed: int) -> pd.DataFrame:
