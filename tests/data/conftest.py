@@ -66,5 +66,5 @@ def dataset(tiny_world: Checkpoints, settings: Generate, tmp_path_factory: pytes
 def features(tiny_world: Checkpoints, dataset: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The output of `features`."""
     work = tmp_path_factory.mktemp("features")
-    encode(tiny_world, Features(batch=4), dataset, work, no_log)
+    encode(tiny_world, Features(batch=4), dataset, None, work, no_log)
     return work

@@ -83,7 +83,7 @@ def test_dropped_pictures_are_not_encoded(
     table = pq.read_table(dataset / "table.parquet")
     kept = pa.array([number not in (1, 6, 7, 8, 9, 10, 11) for number in range(15)])  # the second shard has none
     pq.write_table(table.set_column(table.schema.get_field_index("kept"), "kept", kept), source / "table.parquet")
-    encode(tiny_world, Features(batch=4), source, tmp_path / "out", no_log)
+    encode(tiny_world, Features(batch=4), source, None, tmp_path / "out", no_log)
     some, every = open_features(tmp_path / "out"), open_features(features)
     assert some.table.index.tolist() == [0, 2, 3, 4, 5, 12, 13, 14]
     assert _close(some.latents(torch.arange(8)), every.latents(some.table.index))
@@ -101,7 +101,7 @@ def test_a_run_continues_at_missing_parts_with_the_same_bytes(
     first = sorted((features / "images").glob("*"))[0]
     (tmp_path / "images" / first.name).write_bytes(first.read_bytes())
     encoded: list[int] = []
-    encode(tiny_world, Features(batch=4), dataset, tmp_path, lambda _metrics, number: encoded.append(number))
+    encode(tiny_world, Features(batch=4), dataset, None, tmp_path, lambda _metrics, number: encoded.append(number))
     assert encoded == [1, 2]
     for path in (p for p in features.rglob("*") if p.is_file()):
         assert (tmp_path / path.relative_to(features)).read_bytes() == path.read_bytes(), path
@@ -124,7 +124,7 @@ def test_damaged_features_are_one_error(features: Path, tmp_path: Path, name: st
 
 def test_a_dataset_without_table_is_refused(tiny_world: Checkpoints, tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"table\.parquet cannot be read.*run the stage `generate`"):
-        encode(tiny_world, Features(batch=4), tmp_path, tmp_path / "out", no_log)
+        encode(tiny_world, Features(batch=4), tmp_path, None, tmp_path / "out", no_log)
 
 
 def test_a_damaged_shard_is_named(tiny_world: Checkpoints, dataset: Path, tmp_path: Path) -> None:
@@ -134,4 +134,4 @@ def test_a_damaged_shard_is_named(tiny_world: Checkpoints, dataset: Path, tmp_pa
     for path in list_shards(dataset):
         (source / "shards" / path.name).write_bytes(path.read_bytes()[:-50])
     with pytest.raises(InputError, match=r"00000\.parquet cannot be read"):
-        encode(tiny_world, Features(batch=4), source, tmp_path / "out", no_log)
+        encode(tiny_world, Features(batch=4), source, None, tmp_path / "out", no_log)

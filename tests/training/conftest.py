@@ -57,6 +57,7 @@ def features(tmp_path_factory: pytest.TempPathFactory) -> Path:
         "scene": ["snow" for _ in rows],
         "prompt": [row % PROMPTS for row in rows],
         "photo": [row % PICTURES < 3 for row in rows],
+        "own": [False for _ in rows],
     }
     pq.write_table(pa.table(columns), folder / "table.parquet")
     return folder
@@ -90,6 +91,7 @@ def settings() -> Train:
         image_drop=0.3,
         text_drop=0.2,
         photos_only=False,
+        own_photos=0.25,
         noise_density=cosine(0.5),
         lookahead=Lookahead(
             weight=1.0,

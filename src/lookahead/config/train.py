@@ -84,7 +84,10 @@ class KV(Section):
 
 
 class Train(Section):
-    """Tuning the encoder; all variants share every number here. `photos_only` leaves stylised targets out."""
+    """Tuning the encoder; all variants share every number here.
+
+    `photos_only` leaves stylised targets out; `own_photos` is the share of targets from own photos, if there are any.
+    """
 
     steps: Count
     batch: Count
@@ -98,6 +101,7 @@ class Train(Section):
     image_drop: Fraction
     text_drop: Fraction
     photos_only: bool
+    own_photos: Fraction
     noise_density: Density
     lookahead: Lookahead
     share_timesteps: bool

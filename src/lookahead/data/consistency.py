@@ -9,7 +9,10 @@ from typing import Protocol
 
 import numpy as np
 from insightface.app import FaceAnalysis
+from insightface.app.common import Face as Found
 from numpy.typing import NDArray
+
+from lookahead.world import detect_faces
 
 Array = NDArray[np.float32]
 KEPT, NO_FACE, SEVERAL = "", "no face", "several faces"
@@ -86,12 +89,16 @@ def _area(box: Array) -> float:
 
 def find_face(faces: FaceAnalysis, pixels: NDArray[np.uint8]) -> Face | None:
     """The largest face in a picture (H, W, 3), RGB, or None."""
-    found = faces.get(np.ascontiguousarray(pixels[:, :, ::-1]), max_num=2, det_metric="max")
-    if not found:
+    blue_first = np.ascontiguousarray(pixels[:, :, ::-1])
+    boxes, landmarks = detect_faces(faces.models["detection"], blue_first)
+    if not len(boxes):
         return None
-    face, *others = sorted(found, key=lambda each: _area(each.bbox), reverse=True)
-    second = _area(others[0].bbox) / max(_area(face.bbox), 1e-12) if others else 0.0
-    return Face(face.bbox.astype(np.float32), face.kps.astype(np.float32), unit(face.embedding), second)
+    areas = [_area(box) for box in boxes]
+    first, *others = np.argsort(areas)[::-1]
+    found = Found(bbox=boxes[first, :4], kps=landmarks[first], det_score=boxes[first, 4])
+    embedding = faces.models["recognition"].get(blue_first, found)
+    second = areas[others[0]] / max(areas[first], 1e-12) if others else 0.0
+    return Face(found.bbox.astype(np.float32), found.kps.astype(np.float32), unit(embedding), second)
 
 
 def _mean_photo(sights: Iterable[Sight], plain: str) -> Array | None:

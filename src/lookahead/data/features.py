@@ -122,51 +122,90 @@ def _is_done(path: Path) -> bool:
     return path.is_file()
 
 
-def _encode_images(encoders: Encoders, batch: int, kept: pa.Table, generate: Path, work: Path, log: Log) -> None:
-    keep_only(work / IMAGES, [f"{shard.stem}.safetensors" for shard in list_shards(generate)])
-    landmarks = dict(zip(kept["index"].to_pylist(), kept["landmarks"].to_pylist(), strict=True))
-    with quiet_alignment(), tqdm(total=len(landmarks), desc="encoding pictures", unit="image") as bar:
-        for number, shard in enumerate(list_shards(generate)):
-            path = work / IMAGES / f"{shard.stem}.safetensors"
-            found = {index: pixels for index, pixels in read_pictures(shard) if index in landmarks}
-            if not found or _is_done(path):
-                bar.update(len(found))
-                continue
-            points = np.asarray([landmarks[index] for index in found], dtype=np.float32)  # (N, 5, 2)
-            tensors = _encode_shard(encoders, list(found.values()), points, batch, bar)
-            save_tensors(path, tensors, {})
-            log({"encoded": float(bar.n)}, number)
+@dataclass(frozen=True)
+class Dataset:
+    """A dataset's folder, the rows of its table that are kept, and whether it is the one of own photos."""
+
+    folder: Path
+    kept: pa.Table
+    own: bool
+
+    @property
+    def parts(self) -> dict[str, Path]:
+        """Its shards, by the names of their features, which sort as the rows of the features' table do."""
+        return {f"{'own-' * self.own}{shard.stem}.safetensors": shard for shard in list_shards(self.folder)}
 
 
-def _read_kept(generate: Path) -> pa.Table:
-    path = generate / "table.parquet"
+def _read_dataset(folder: Path, own: bool) -> Dataset:
+    path = folder / "table.parquet"
     try:
         table = pq.read_table(path, columns=_COLUMNS).select(_COLUMNS)
     except (pa.ArrowException, OSError, KeyError) as error:
-        raise InputError(f"{path} cannot be read ({error!s:.200}): run the stage `generate` again") from None
-    return table.filter(table["kept"])
+        stage = "photos" if own else "generate"
+        raise InputError(f"{path} cannot be read ({error!s:.200}): run the stage `{stage}` again") from None
+    return Dataset(folder, table.filter(table["kept"]), own)
 
 
-def _table(kept: pa.Table, prompts: list[str]) -> pa.Table:
+def _read_datasets(generated: Path, photos: Path | None) -> list[Dataset]:
+    found = [_read_dataset(generated, own=False)]
+    if photos is not None and (photos / "table.parquet").exists():  # nobody's photos, no table
+        found.append(_read_dataset(photos, own=True))
+    return found
+
+
+def _encode_part(encoders: Encoders, batch: int, shard: Path, landmarks: dict[int, Any], path: Path, bar: Any) -> bool:
+    """Whether there was anything to do."""
+    found = {index: pixels for index, pixels in read_pictures(shard) if index in landmarks}
+    if not found or _is_done(path):
+        bar.update(len(found))
+        return False
+    points = np.asarray([landmarks[index] for index in found], dtype=np.float32)  # (N, 5, 2)
+    save_tensors(path, _encode_shard(encoders, list(found.values()), points, batch, bar), {})
+    return True
+
+
+def _encode_images(encoders: Encoders, batch: int, datasets: Sequence[Dataset], work: Path, log: Log) -> None:
+    keep_only(work / IMAGES, [name for dataset in datasets for name in dataset.parts])
+    total, number = sum(len(dataset.kept) for dataset in datasets), 0
+    with quiet_alignment(), tqdm(total=total, desc="encoding pictures", unit="image") as bar:
+        for dataset in datasets:
+            kept = (dataset.kept[name].to_pylist() for name in ("index", "landmarks"))
+            landmarks = dict(zip(*kept, strict=True))
+            for name, shard in dataset.parts.items():
+                if _encode_part(encoders, batch, shard, landmarks, work / IMAGES / name, bar):
+                    log({"encoded": float(bar.n)}, number)
+                number += 1
+
+
+def _table(datasets: Sequence[Dataset], prompts: list[str]) -> pa.Table:
+    """A row a kept picture; nobody is in both datasets, so the own photos' people are numbered after the others."""
+    kept = pa.concat_tables([dataset.kept for dataset in datasets])
+    own = np.repeat([dataset.own for dataset in datasets], [len(dataset.kept) for dataset in datasets])
+    identity = kept["identity"].to_numpy()
+    identity = np.where(own, identity + identity[~own].max(initial=-1) + 1, identity)
     numbers = {prompt: number for number, prompt in enumerate(prompts)}
-    columns = {name: kept[name] for name in ("index", "identity", "style", "scene", "photo")}
+    columns = {name: kept[name] for name in ("index", "style", "scene", "photo")}
     prompt = pa.array([numbers[text] for text in kept["neutral_prompt"].to_pylist()], pa.int64())
-    return pa.table({"row": pa.array(range(len(kept)), pa.int64()), **columns, "prompt": prompt})
+    rows = pa.array(range(len(kept)), pa.int64())
+    return pa.table({"row": rows, "own": own, "identity": identity, **columns, "prompt": prompt})
 
 
-def encode(checkpoints: Checkpoints, settings: Features, generate: Path, work: Path, log: Log) -> None:
-    """Encode the kept pictures of `generate` into `work`: `images/`, `prompts.safetensors` and `table.parquet`.
+def encode(
+    checkpoints: Checkpoints, settings: Features, generated: Path, photos: Path | None, work: Path, log: Log
+) -> None:
+    """Encode the kept pictures of a dataset and of own photos: `images/`, `prompts.safetensors`, `table.parquet`.
 
-    A run that was cut off continues at its missing parts.
+    `generated` and `photos` are outputs of the stages of these names; one of nobody's photos counts as none. A run that
+    was cut off continues at its missing parts.
 
     Raises:
-        InputError: the dataset or a checkpoint is missing or damaged, or the disk is full.
+        InputError: a dataset or a checkpoint is missing or damaged, or the disk is full.
     """
-    kept = _read_kept(generate)
-    prompts = sorted(set(kept["neutral_prompt"].to_pylist()))
+    datasets = _read_datasets(generated, photos)
+    prompts = sorted({text for dataset in datasets for text in dataset.kept["neutral_prompt"].to_pylist()})
     encoders = open_encoders(checkpoints)
     keep_only(work, [])
     features = encode_prompts(encoders.pipe, prompts) | {"null_image_features": encode_no_image(encoders)}
     save_tensors(work / PROMPTS, {name: t.cpu().contiguous() for name, t in features.items()}, {})
-    _encode_images(encoders, settings.batch, kept, generate, work, log)
-    write_parquet(work / TABLE, _table(kept, prompts))
+    _encode_images(encoders, settings.batch, datasets, work, log)
+    write_parquet(work / TABLE, _table(datasets, prompts))

@@ -22,12 +22,14 @@ TABLE, PROMPTS, IMAGES = "table.parquet", "prompts.safetensors", "images"
 
 @dataclass(frozen=True)
 class FeatureTable:
-    """A row a kept picture (N,): person, prompt (a row of the prompts), whether it is a photo, index in the dataset."""
+    """A row a kept picture (N,): person, prompt (a row of the prompts), whether it is a photo, index in its dataset,
+    whether that is the one of own photos."""
 
     identity: Tensor
     prompt: Tensor
     photo: Tensor
     index: Tensor
+    own: Tensor
     style: Sequence[str]
     scene: Sequence[str]
 
@@ -117,7 +119,9 @@ def _mapped(path: Path) -> dict[str, Tensor]:
 def _read_table(path: Path) -> FeatureTable:
     try:
         table = pq.read_table(path)
-        tensors = {name: torch.tensor(table[name].to_numpy()) for name in ("identity", "prompt", "photo", "index")}
+        tensors = {
+            name: torch.tensor(table[name].to_numpy()) for name in ("identity", "prompt", "photo", "index", "own")
+        }
         return FeatureTable(**tensors, style=table["style"].to_pylist(), scene=table["scene"].to_pylist())
     except (pa.ArrowException, OSError, KeyError) as error:
         raise InputError(f"{path} cannot be read ({error!s:.200}): run the stage `features` again") from None

@@ -12,7 +12,7 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 
 from lookahead.config import Checkpoints
 from lookahead.errors import InputError
-from lookahead.world import open_faces
+from lookahead.world import detect_faces, open_faces
 
 Boxes = NDArray[np.float32]  # (F, 5): left, top, right, bottom in pixels, and the detector's confidence
 
@@ -41,18 +41,8 @@ class FaceCheck:
         self._detector, self._smallest = faces.models["detection"], smallest
 
     def boxes(self, portrait: Image.Image) -> Boxes:
-        """All faces that are found, the most certain one first.
-
-        A box whose middle lies in a surer one is that face again: detectors merge only boxes that nearly agree.
-        """
-        blue_first = np.ascontiguousarray(np.asarray(portrait)[:, :, ::-1])
-        found: Boxes = self._detector.detect(blue_first)[0]
-        kept: list[NDArray[np.float32]] = []
-        for box in found:
-            x, y = (box[0] + box[2]) / 2, (box[1] + box[3]) / 2
-            if not any(b[0] <= x <= b[2] and b[1] <= y <= b[3] for b in kept):
-                kept.append(box)
-        return np.array(kept, dtype=np.float32).reshape(-1, 5)
+        """All faces that are found, the surest first."""
+        return detect_faces(self._detector, np.ascontiguousarray(np.asarray(portrait)[:, :, ::-1]))[0]
 
     def __call__(self, portrait: Image.Image, name: str) -> Image.Image:
         """The portrait's largest square with the face as near to its middle as can be.

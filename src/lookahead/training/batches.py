@@ -8,7 +8,6 @@ import torch
 from torch import Generator, Tensor
 
 from lookahead.config import Train
-from lookahead.data.pairs import draw_pairs
 from lookahead.data.store import FeatureStore
 from lookahead.sampling.conditions import Condition, Prompt, Reference
 from lookahead.training.draws import draw_kept
@@ -50,16 +49,6 @@ def load_pairs(store: FeatureStore, targets: Tensor, references: Tensor, against
         reference=Reference(_float(store.latents(references)), _prompt(store, references)),
         embeddings=_float(wanted),
     )
-
-
-def draw_batch(store: FeatureStore, settings: Train, generator: Generator) -> Batch:
-    """Pairs: the target any picture, the reference another photo of its person (official release).
-
-    Raises:
-        InputError: nobody has two photos.
-    """
-    pairs = draw_pairs(store.table, settings.batch, generator, settings.photos_only)
-    return load_pairs(store, *pairs, settings.lookahead.against)
 
 
 def nothing(store: FeatureStore, count: int) -> Condition:

@@ -11,7 +11,7 @@ from lookahead.method.attention import KeysValues, appended
 from lookahead.method.lookahead import lookahead_loss
 from lookahead.method.shared_pass import drop_tokens
 from lookahead.models.fast_child import child_at
-from lookahead.training.batches import Batch, draw_batch, with_drops
+from lookahead.training.batches import Batch, load_pairs, with_drops
 from lookahead.training.draws import Draws, NoiseDraw, draw_both, generator_for, scale_at
 from lookahead.training.setup import Training
 from lookahead.training.step import lookahead_pass, noise_pass, preview_pass, reference_pass
@@ -90,7 +90,9 @@ def _noise_alone(training: Training, batch: Batch, draws: Draws, index: int) -> 
 
 def draw_index(training: Training, index: int) -> Batch:
     """The pairs of micro-batch `index`."""
-    return draw_batch(training.store, training.settings, generator_for("pairs", training.settings.seed, index))
+    settings = training.settings
+    rows = training.pairs.draw(settings.batch, generator_for("pairs", settings.seed, index))
+    return load_pairs(training.store, *rows, settings.lookahead.against)
 
 
 def mean_row(rows: list[Row]) -> Row:

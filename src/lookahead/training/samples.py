@@ -9,7 +9,6 @@ from PIL import Image
 from torch import Tensor
 
 from lookahead.artifacts import atomic
-from lookahead.data.pairs import draw_pairs
 from lookahead.method.attention import appended
 from lookahead.method.diffusion import add_noise
 from lookahead.method.preview import lcm_preview
@@ -68,7 +67,7 @@ def draw_samples(training: Training, path: Path) -> None:
     """
     settings = training.settings
     generator = generator_for("samples", settings.seed, 0)
-    targets, references = draw_pairs(training.store.table, settings.samples, generator)
+    targets, references = training.pairs.draw(settings.samples, generator)
     batch = load_pairs(training.store, targets, references)
     noise = torch.randn(batch.latents.shape, generator=generator).to(batch.latents.device)
     columns = [batch.reference.latents, batch.latents, *_previews(training, batch, noise)]

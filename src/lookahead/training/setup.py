@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from lookahead.config import Checkpoints, Train
+from lookahead.data.pairs import Pairs
 from lookahead.data.store import FeatureStore, open_features
 from lookahead.models.adapter import adapter_parameters
 from lookahead.training.networks import open_networks
@@ -23,6 +24,7 @@ class Training:
     pipe: Pipeline
     networks: Networks
     store: FeatureStore
+    pairs: Pairs
     settings: Train
     weights: dict[str, nn.Parameter]
     optimiser: torch.optim.AdamW
@@ -55,10 +57,11 @@ def open_training(checkpoints: Checkpoints, settings: Train, features: Path) -> 
     """Open the networks and the features, and make the optimiser.
 
     Raises:
-        InputError: a checkpoint or a file of features is missing or damaged.
+        InputError: a checkpoint or a file of features is missing or damaged, or nobody has two photos.
     """
     store = open_features(features)
+    pairs = Pairs(store.table, settings.own_photos, settings.photos_only)
     pipe, networks = open_networks(checkpoints, settings)
     weights = trained_weights(networks)
     average = {name: w.detach().clone() for name, w in weights.items()} if settings.ema else {}
-    return Training(pipe, networks, store, settings, weights, new_optimiser(weights, settings), average)
+    return Training(pipe, networks, store, pairs, settings, weights, new_optimiser(weights, settings), average)

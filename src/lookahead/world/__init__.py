@@ -13,7 +13,14 @@ from lookahead.world.diffusion import (
     open_preview_vae,
     scheduler_class,
 )
-from lookahead.world.faces import LandmarkDetector, open_faces, pack_folder, quiet_alignment, recogniser_onnx
+from lookahead.world.faces import (
+    LandmarkDetector,
+    detect_faces,
+    open_faces,
+    pack_folder,
+    quiet_alignment,
+    recogniser_onnx,
+)
 from lookahead.world.images import Scorer, open_image_encoder, open_scorer
 
 __all__ = [
@@ -24,6 +31,7 @@ __all__ = [
     "attach_adapter",
     "attach_fast_child",
     "detach_adapter",
+    "detect_faces",
     "device",
     "dtype",
     "encode_latents",

@@ -9,13 +9,16 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
+import torch
 from PIL import Image
 
 from lookahead.artifacts import read_json
 from lookahead.config import Checkpoints, Features, Photos
 from lookahead.data.features import encode
+from lookahead.data.pairs import Pairs
 from lookahead.data.photos.importing import import_photos
 from lookahead.data.photos.pictures import UnusableError, read_picture
 from lookahead.data.shards import list_shards, read_pictures
@@ -183,9 +186,21 @@ def test_the_same_folder_gives_the_same_bytes(
     assert all((imported / file).read_bytes() == (tmp_path / "again" / file).read_bytes() for file in files)
 
 
-def test_features_reads_it(tiny_world: Checkpoints, imported: Path, tmp_path: Path) -> None:
-    encode(tiny_world, Features(batch=4), imported, tmp_path / "features", no_log)
-    assert len(open_features(tmp_path / "features").table) == len(GOOD) + 2
+def test_features_mixes_it_with_the_invented_people(
+    tiny_world: Checkpoints, dataset: Path, features: Path, imported: Path, tmp_path: Path
+) -> None:
+    encode(tiny_world, Features(batch=4), dataset, imported, tmp_path / "features", no_log)
+    mixed, alone = open_features(tmp_path / "features"), open_features(features)
+    table, invented = mixed.table, len(alone.table)
+    assert table.own.tolist() == [False] * invented + [True] * (len(GOOD) + 2)
+    assert set(table.identity[table.own].tolist()) & set(table.identity[~table.own].tolist()) == set()
+    rows = torch.arange(invented)
+    assert torch.equal(mixed.latents(rows), alone.latents(rows))
+    kept = pq.read_table(imported / "table.parquet").filter(pc.field("kept"))
+    assert torch.allclose(mixed.landmarks(torch.nonzero(table.own)[:, 0]), torch.tensor(kept["landmarks"].to_pylist()))
+    targets, references = Pairs(table, own_share=0.75).draw(2000, torch.Generator().manual_seed(0))
+    assert table.own[targets].float().mean().item() == pytest.approx(0.75, abs=0.03)
+    assert torch.equal(table.own[targets], table.own[references])
 
 
 def test_pictures_are_square_and_landmarks_lie_on_the_face(imported: Path, photos: Photos) -> None:
