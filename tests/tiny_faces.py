@@ -32,33 +32,37 @@ def _cells(stride: int) -> int:
     return (SIZE // stride) ** 2 * 2
 
 
-def _detector_rows(stride: int, faces: int) -> tuple[Array, Array, Array]:
-    """Scores, boxes and landmarks of a stride: stride 16 sees the face at its centre cell, and one in the first."""
+def _detector_rows(stride: int, faces: int, doubled: bool) -> tuple[Array, Array, Array]:
+    """Scores, boxes and landmarks of a stride: stride 16 sees the face at its centre cell, and one in the first.
+
+    A doubled one is seen at the cell beside too, which overlaps too little for the detector to merge them.
+    """
     count, side, middle = _cells(stride), SIZE // stride, np.array([32, 32], dtype=np.float32)
     scores = np.zeros((count, 1), dtype=np.float32)
     if stride == 16:
         scores[[2 * (2 * side + 2), 0][:faces]] = 1
+        scores[2 * (2 * side + 1)] = 0.9 * doubled
     box = np.concatenate([middle - BOX[:2], BOX[2:] - middle]) / stride
     points = ((LANDMARKS - middle) / stride).reshape(-1)
     return scores, np.tile(box, (count, 1)).astype(np.float32), np.tile(points, (count, 1)).astype(np.float32)
 
 
-def _detector_heads(faces: int) -> tuple[list[onnx.NodeProto], list[onnx.TensorProto]]:
+def _detector_heads(faces: int, doubled: bool) -> tuple[list[onnx.NodeProto], list[onnx.TensorProto]]:
     nodes, constants = [], []
     for stride in STRIDES:
-        for kind, rows in zip(("score", "box", "points"), _detector_rows(stride, faces), strict=True):
+        for kind, rows in zip(("score", "box", "points"), _detector_rows(stride, faces, doubled), strict=True):
             constants.append(_constant(f"{kind}_{stride}_rows", rows))
             operation, other = ("Mul", "seen") if kind == "score" else ("Add", "shift")
             nodes.append(helper.make_node(operation, [f"{kind}_{stride}_rows", other], [f"{kind}_{stride}"]))
     return nodes, constants
 
 
-def save_detector(path: Path, faces: int = 1) -> None:
+def save_detector(path: Path, faces: int = 1, doubled: bool = False) -> None:
     """A detector that sees one face near the centre, a little off by the picture's brightness, and none in the dark.
 
-    With two faces it sees another one around the picture's corner.
+    With two faces it sees another one around the picture's corner. Doubled, it sees the first twice.
     """
-    heads, constants = _detector_heads(faces)
+    heads, constants = _detector_heads(faces, doubled)
     nodes = [
         helper.make_node("ReduceMean", ["pixels"], ["mean4"], axes=[0, 1, 2, 3], keepdims=1),
         helper.make_node("Reshape", ["mean4", "flat"], ["mean"]),

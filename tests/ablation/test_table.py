@@ -6,7 +6,7 @@ import pytest
 from lookahead.ablation.table import against, as_json, as_markdown, make_lines, two_level_interval
 from lookahead.config import Ablation, Row
 
-FIGURES = [f"{sampler}.{name}" for sampler in ("full", "fast") for name in ("identity", "prompt", "detection_rate")]
+FIGURES = [f"{sampler}.{name}" for sampler in ("full", "fast") for name in ("identity", "prompt", "style", "leak")]
 
 
 def study() -> Ablation:

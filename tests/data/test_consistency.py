@@ -1,9 +1,12 @@
+from pathlib import Path
+
 import numpy as np
 import pytest
 
 from lookahead.config import Checkpoints, Generate
 from lookahead.data.consistency import FEW, KEPT, NO_FACE, SEVERAL, UNLIKE, Sight, find_face, judge, summarise, unit
 from lookahead.world import open_faces
+from tests.tiny_faces import save_detector
 
 A, B = np.array([1, 0, 0], dtype=np.float32), np.array([0, 1, 0], dtype=np.float32)
 
@@ -70,3 +73,16 @@ def test_the_largest_face_is_found_and_the_dark_has_none(tiny_world: Checkpoints
     assert face.landmarks.shape == (5, 2)
     assert np.linalg.norm(face.embedding) == pytest.approx(1, abs=1e-5)
     assert find_face(faces, np.zeros((64, 64, 3), dtype=np.uint8)) is None
+
+
+@pytest.mark.parametrize(("seen", "second"), [({"doubled": True}, False), ({"faces": 2}, True)])
+def test_a_face_that_is_found_twice_is_no_second_one(
+    own_world: Checkpoints, seen: dict[str, int], second: bool
+) -> None:
+    save_detector(Path(own_world.faces.select) / "detector.onnx", **seen)
+    faces = open_faces(own_world.faces.select, own_world.faces.detection_size)
+    picture = np.full((64, 64, 3), 140, dtype=np.uint8)
+    assert len(faces.models["detection"].detect(picture)[0]) == 2  # what the detector itself says
+    face = find_face(faces, picture)
+    assert face is not None
+    assert (face.second_face > 0) == second

@@ -12,7 +12,7 @@ from PIL import Image, ImageEnhance, ImageOps
 
 from lookahead.config import Diversity, Evaluate
 from lookahead.data.prompts import read_prompts
-from lookahead.evaluation.layout import CELLS, layout
+from lookahead.evaluation.layout import CELLS, colours, layout, leaking
 from lookahead.evaluation.plan import Plan, make_plan
 from lookahead.evaluation.spread import distances, gather, missing, spread_plan
 
@@ -78,3 +78,22 @@ def test_pictures_are_gathered_in_the_order_of_the_shots(quick: Evaluate, plan: 
     assert [p.getpixel((0, 0))[0] for p in gather(spread, drawn)] == list(range(len(spread.shots)))
     with pytest.raises(KeyError):
         gather(replace(spread), drawn[: len(plan.shots)])
+
+
+def _dressed(body: int, clothes: int) -> Image.Image:
+    """A person, the upper half of a picture, in some clothes."""
+    drawn = np.asarray(_pattern(body)).copy()
+    drawn[len(drawn) // 2 :] = np.asarray(_pattern(clothes))[len(drawn) // 2 :]
+    return Image.fromarray(drawn)
+
+
+def test_clothes_of_the_reference_leak_and_the_persons_looks_do_not() -> None:
+    particular = leaking(_dressed(1, 2), [_dressed(1, 3), _dressed(1, 4)])
+    leaks = {clothes: float(colours(_dressed(1, clothes)) @ particular) for clothes in (2, 3, 5)}
+    assert leaks[2] > 0.25 and leaks[3] < -0.1
+    assert abs(leaks[5]) < 0.1  # clothes that no photo shows
+    assert float(colours(_dressed(6, 2)) @ particular) == pytest.approx(leaks[2], abs=0.1)  # on somebody else too
+
+
+def test_with_one_photo_there_is_no_leak_to_tell() -> None:
+    assert np.isnan(leaking(_pattern(1), [])).all()

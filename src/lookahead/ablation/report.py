@@ -35,7 +35,8 @@ def write_ablation(study: Ablation, settings: Evaluate, cells: Path, out: Path) 
     Raises:
         InputError: a cell is missing or of another study.
     """
-    lines = make_lines(read_cells(cells, study), study, settings.bootstrap, settings.seed)
+    people = read_people(Path(protocol_of(study, settings).portraits), study.people)
+    lines = make_lines(read_cells(cells, study, people), study, settings.bootstrap, settings.seed)
     write_json(out / "metrics.json", as_json(lines))
     with atomic(out / "table.md") as path:
         path.write_text(as_markdown(lines), encoding="utf-8")

@@ -2,20 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from PIL import Image
 
 from lookahead.ablation.cell import FAST, FULL
 from lookahead.config import Ablation
+from lookahead.evaluation.layout import colours, leaking
+from lookahead.evaluation.pictures import read_pictures
+from lookahead.evaluation.portraits import Person, read_photo
 from lookahead.evaluation.statistics import Array, Interval, by_person
 from lookahead.evaluation.tables import PER_IMAGE, read_rows
 
+LEAK = "leak"
 FIGURES = {
     "identity": "identity",
     "prompt": "prompt_right",
+    "style": "style_right",
+    "scene": "scene_right",
+    LEAK: LEAK,
     "detection_rate": "detected",
     "identity_loss": "identity_loss",
 }
@@ -50,26 +58,33 @@ def two_level_interval(values: Array, resamples: int, seed: int) -> Interval:
     return Interval(float(values.mean()), float(low), float(high))
 
 
-def read_cells(folder: Path, study: Ablation) -> dict[str, Values]:
+def read_cells(folder: Path, study: Ablation, people: Sequence[Person]) -> dict[str, Values]:
     """The person means of every row: (seeds, people) by "<sampler>.<figure>".
 
     Raises:
-        InputError: a cell is missing, damaged or of another study.
+        InputError: a cell or a photo is missing, damaged or of another study.
     """
-    return {
-        row: _stacked([_person_means(folder / row / str(seed), study) for seed in study.seeds]) for row in study.rows
-    }
+    particular = np.stack([_particular(person) for person in people])  # (P, D)
+    cells = {row: [folder / row / str(seed) for seed in study.seeds] for row in study.rows}
+    return {row: _stacked([_person_means(cell, study, particular) for cell in cells[row]]) for row in study.rows}
+
+
+def _particular(person: Person) -> Array:
+    reference, *others = (Image.fromarray(read_photo(path)) for path in (person.reference, *person.others))
+    return leaking(reference, others)
 
 
 def _stacked(cells: list[Values]) -> Values:
     return {name: np.stack([cell[name] for cell in cells]) for name in cells[0]}
 
 
-def _person_means(cell: Path, study: Ablation) -> Values:
+def _person_means(cell: Path, study: Ablation, particular: Array) -> Values:
     table = read_rows(cell / PER_IMAGE, study.people, "make ablation")
     means: Values = {}
     for sampler, rows in table.groupby("sampler"):
         people = rows["person"].to_numpy(np.int64)
+        drawn = np.stack([colours(picture) for picture in read_pictures(cell / "pictures" / str(sampler))])
+        rows = rows.assign(**{LEAK: (drawn * particular[people]).sum(1)})
         for figure, column in FIGURES.items():
             means[f"{sampler}.{figure}"] = by_person(people, rows[column].to_numpy(np.float64))
     return means
@@ -127,11 +142,12 @@ def _told(value: Interval | None, signed: bool) -> str:
 
 def as_markdown(lines: list[Line]) -> str:
     """The table that people read: full sampling first, the fast child's identity and prompt alignment behind."""
-    heads = ["", "identity", "prompt", "identity against", "prompt against", "row compared with"]
-    heads += ["identity, 4 steps", "prompt, 4 steps"]
+    told = ("identity", "prompt", "style", LEAK)
+    heads = ["", *told, "identity against", "prompt against", "row compared with"]
+    heads += ["identity, few steps", "prompt, few steps"]
     rows = ["| " + " | ".join(heads) + " |", "|" + "---|" * len(heads)]
     for line in lines:
-        cells = [line.label, *(_told(line.means[f"{FULL}.{figure}"], False) for figure in ("identity", "prompt"))]
+        cells = [line.label, *(_told(line.means[f"{FULL}.{figure}"], False) for figure in told)]
         cells += [_told(line.differences.get(f"{FULL}.{figure}"), True) for figure in ("identity", "prompt")]
         cells += [line.against or ""]
         cells += [_told(line.means[f"{FAST}.{figure}"], False) for figure in ("identity", "prompt")]
