@@ -10,6 +10,7 @@ from typer.testing import CliRunner
 
 from lookahead import cli
 from lookahead.artifacts import write_json
+from lookahead.cli.stages import headline_rows
 from lookahead.errors import InputError
 from tests.modules import ROOT
 
@@ -87,8 +88,15 @@ def test_the_headline_shows_every_method_with_intervals_and_where_to_look(here: 
     shown = CliRunner().invoke(cli.app, ["headline"]).output
     for told in ("0.300 [0.290, 0.310]", "0.350", "0.500 [0.490, 0.510]", "+0.200 [+0.190, +0.210]", "+0.150"):
         assert told in shown
-    assert all(name in shown for name in ("untuned", "noise loss only", "with lookahead"))
+    assert all(name in shown for name in ("untuned", "noise loss only", "lookahead − untuned"))
     assert "runs/miniature/evaluate/report.html" in shown and "make ui" in shown
+
+
+def test_the_headline_tells_of_keys_and_values_where_there_are_any() -> None:
+    known = METRICS | {name: METRICS["tuned"] for name in ("tuned_without_kv", "kv_gain")}
+    told = {len(given): [row[0] for row in headline_rows(given)] for given in (METRICS, known)}
+    assert "lookahead without KV" in told[len(known)] and "lookahead − lookahead without KV" in told[len(known)]
+    assert "lookahead without KV" not in told[len(METRICS)]
 
 
 def test_the_headline_of_another_world(here: Path) -> None:

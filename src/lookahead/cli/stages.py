@@ -11,7 +11,6 @@ import typer
 from lookahead.cli.base import World, app, run_stage, script
 
 Variant = Annotated[str | None, typer.Option(help="noise_only or lookahead; default: both")]
-NAMES = {"adapter": "untuned", "noise_only": "noise loss only", "tuned": "with lookahead"}
 COLUMNS = {"identity": "identity", "prompt": "prompt alignment"}
 
 
@@ -92,11 +91,13 @@ def _interval(entry: dict[str, float], signed: bool) -> str:
 
 
 def headline_rows(metrics: dict[str, dict[str, dict[str, float]]]) -> list[tuple[str, ...]]:
-    """The headline table's rows: each method, then what tuning and what the lookahead loss changed."""
-    changes = {"difference": "with lookahead - untuned", "gain": "with lookahead - noise loss only"}
+    """The headline table's rows: each method, then each comparison."""
+    from lookahead.evaluation.methods import COMPARISONS, METHODS
+
     rows = [("", *COLUMNS.values())]
-    for group, name in (NAMES | changes).items():
-        rows.append((name, *(_interval(metrics[group][column], group in changes) for column in COLUMNS)))
+    for group, told in (METHODS | COMPARISONS).items():
+        if group in metrics:
+            rows.append((told.name, *(_interval(metrics[group][column], group in COMPARISONS) for column in COLUMNS)))
     return rows
 
 
