@@ -19,7 +19,7 @@ def cell(study: Ablation, row: str, seed: int) -> Stage:
 
     borrows = (f"ablation/{after}/{seed}",) if study.rows[row].tuned == "borrow" else ()
     told = {"row": row, "tuned": study.rows[row].tuned, "changes": study.changes(row), "seed": seed}
-    told |= study.model_dump(mode="json", include={"people", "photo_prompts", "fast_steps"})
+    told |= study.model_dump(mode="json", include={"people", "photo_prompts", "steps", "fast_steps"})
     return Stage(f"ablation/{row}/{seed}", ("checkpoints", "train", "evaluate"), ("features", *borrows), build, told)
 
 

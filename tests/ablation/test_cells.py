@@ -25,7 +25,7 @@ ROWS = {
 
 @pytest.fixture(scope="module")
 def study() -> Ablation:
-    return Ablation(seeds=[0, 1], people=2, photo_prompts=1, fast_steps=2, grid_people=2, rows=ROWS)
+    return Ablation(seeds=[0, 1], people=2, photo_prompts=1, steps=2, fast_steps=2, grid_people=2, rows=ROWS)
 
 
 @pytest.fixture(scope="module")

@@ -16,7 +16,7 @@ def study() -> Ablation:
         "second": Row(label="second", after="first", tuned="train", changes={"lookahead.weight": 0.1}),
         "side": Row(label="side", after="first", tuned="train", changes={"photos_only": True}),
     }
-    return Ablation(seeds=[0, 1, 2], people=40, photo_prompts=1, fast_steps=4, grid_people=2, rows=rows)
+    return Ablation(seeds=[0, 1, 2], people=40, photo_prompts=1, steps=2, fast_steps=4, grid_people=2, rows=rows)
 
 
 def cells() -> dict[str, dict[str, np.ndarray]]:

@@ -35,8 +35,9 @@ def settings_of(study: Ablation, row: str, seed: int, settings: Train) -> Train:
 
 
 def protocol_of(study: Ablation, settings: Evaluate) -> Evaluate:
-    """The evaluation of every cell: the world's, of as many people and prompts as the study asks for."""
-    return variant(settings, {"people": study.people, "photo_prompts": study.photo_prompts, "seeds": 1})
+    """The evaluation of every cell: the world's, of as many people, prompts and steps as the study asks for."""
+    asked = study.model_dump(include={"people", "photo_prompts", "steps"})
+    return variant(settings, asked | {"seeds": 1})
 
 
 def encoder_of(

@@ -25,11 +25,12 @@ class Row(Section):
 
 
 class Ablation(Section):
-    """Rows in the order of the table, training seeds, and the size of each cell's evaluation."""
+    """Rows in the order of the table, training seeds, and each cell's evaluation: people, prompts, sampling steps."""
 
     seeds: Annotated[list[Seed], Field(min_length=1)]
     people: Annotated[int, Field(ge=2)]
     photo_prompts: Count
+    steps: Count
     fast_steps: Count
     grid_people: Count
     rows: Annotated[dict[str, Row], Field(min_length=2)]
