@@ -2,6 +2,7 @@
 
 from lookahead.config.checkpoints import Adapter, Checkpoints, FacePacks, Generator, ImageEncoder, Scorer
 from lookahead.config.fields import Section, Variant
+from lookahead.config.files import read_yaml
 from lookahead.config.params import Miniature, Params, Part, Tracking, World, changed, parse_params, read_params
 from lookahead.config.personalize import Fast, Personalize, Steering
 from lookahead.config.protocol import Evaluate, Protocol, Splits, read_evaluate, read_protocol, variant
@@ -60,5 +61,6 @@ __all__ = [
     "read_evaluate",
     "read_params",
     "read_protocol",
+    "read_yaml",
     "variant",
 ]

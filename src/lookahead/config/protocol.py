@@ -6,10 +6,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
-import yaml
 from pydantic import Field, ValidationError, model_validator
 
 from lookahead.config.fields import Count, NotNegative, Section, Seed, Split, told
+from lookahead.config.files import read_yaml
 from lookahead.config.stages import EvaluateStage, KVGuidance
 from lookahead.errors import InputError
 
@@ -68,16 +68,7 @@ def read_protocol(path: str | Path) -> Protocol:
     Raises:
         InputError: the file is missing, is not YAML, or a key is unknown, missing or wrong; each is named.
     """
-    try:
-        tree = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
-    except OSError as error:
-        raise InputError(f"the protocol {path} cannot be read ({error.strerror}): check `evaluate.protocol`") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise InputError(f"the protocol {path} is not valid YAML: {error}") from None
-    try:
-        return Protocol.model_validate(tree)
-    except ValidationError as error:
-        raise InputError(f"the protocol {path} is not valid:\n" + told(error, "file")) from None
+    return read_yaml(path, Protocol, "the protocol", "evaluate.protocol")
 
 
 def read_evaluate(stage: EvaluateStage) -> Evaluate:

@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Annotated
 
 import torch
-import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from lookahead.config import read_yaml
 from lookahead.errors import InputError
 
 Phrases = Annotated[dict[str, str], Field(min_length=1)]
@@ -129,14 +129,4 @@ def read_prompts(path: str | Path) -> Prompts:
     Raises:
         InputError: the file is missing, is not YAML, or a key is unknown, missing or wrong; each is named.
     """
-    try:
-        tree = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
-    except OSError as error:
-        raise InputError(f"the prompts file {path} cannot be read: {error.strerror}") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise InputError(f"the prompts file {path} is not valid YAML: {error}") from None
-    try:
-        return Prompts.model_validate(tree)
-    except ValidationError as error:
-        lines = [f"  {'.'.join(map(str, e['loc'])) or 'file'}: {e['msg']}" for e in error.errors()]
-        raise InputError(f"the prompts file {path} is not valid:\n" + "\n".join(lines)) from None
+    return read_yaml(path, Prompts, "the prompts file", "prompts")
