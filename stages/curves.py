@@ -16,7 +16,7 @@ def stage(study: Curves, cell: Cell) -> Stage:
         settings = read_evaluate(job.world.evaluate)
         build_cell(job.world.checkpoints, study, cell, settings, encoder, job.work, job.log, STORE)
 
-    told = {"cell": cell.name} | study.model_dump(mode="json", include={"people", "photo_prompts"})
+    told = {"cell": cell.name} | study.model_dump(mode="json", include={"people", "photo_prompts", "steps"})
     reads = ("train/lookahead",) if tuned else ()
     return Stage(f"curves/{cell.name}", ("checkpoints", "evaluate"), reads, build, told)
 

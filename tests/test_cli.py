@@ -93,7 +93,7 @@ def test_the_headline_shows_every_method_with_intervals_and_where_to_look(here: 
 
 
 def test_the_headline_tells_of_keys_and_values_where_there_are_any() -> None:
-    known = METRICS | {name: METRICS["tuned"] for name in ("tuned_without_kv", "kv_gain")}
+    known = METRICS | dict.fromkeys(("tuned_without_kv", "kv_gain"), METRICS["tuned"])
     told = {len(given): [row[0] for row in headline_rows(given)] for given in (METRICS, known)}
     assert "lookahead without KV" in told[len(known)] and "lookahead − lookahead without KV" in told[len(known)]
     assert "lookahead without KV" not in told[len(METRICS)]

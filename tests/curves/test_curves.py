@@ -15,7 +15,7 @@ from lookahead.curves.table import FIGURES, find
 from lookahead.errors import InputError
 from tests.tiny import build_portraits
 
-STUDY = Curves(people=3, photo_prompts=1, scales=[0.5, 1.0])
+STUDY = Curves(people=3, photo_prompts=1, steps=2, scales=[0.5, 1.0])
 BASE = Cell("base", 0.0)
 
 
@@ -110,4 +110,4 @@ def test_a_missing_cell_and_one_of_another_study_are_named(cells: Path, protocol
 @pytest.mark.parametrize("scales", [[1.0, 0.5], [0.5, 0.5], [0.0, 1.0], []])
 def test_strengths_that_make_no_curve_are_refused(scales: list[float]) -> None:
     with pytest.raises(ValidationError, match="scales"):
-        Curves(people=3, photo_prompts=1, scales=scales)
+        Curves(people=3, photo_prompts=1, steps=2, scales=scales)

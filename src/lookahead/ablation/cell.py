@@ -10,7 +10,7 @@ from pathlib import Path
 import pandas as pd
 
 from lookahead.artifacts import Log, write_json
-from lookahead.config import Ablation, Checkpoints, Evaluate, Train, changed, variant
+from lookahead.config import Ablation, Checkpoints, Evaluate, Train, changed
 from lookahead.evaluation.panel import draw_once, judged, open_panel, open_sampler
 from lookahead.evaluation.store import adapter_key
 from lookahead.evaluation.tables import PER_IMAGE, save_rows
@@ -32,12 +32,6 @@ def settings_of(study: Ablation, row: str, seed: int, settings: Train) -> Train:
         InputError: a change names no parameter, or its value is out of range.
     """
     return changed(settings, study.changes(row) | {"seed": seed})
-
-
-def protocol_of(study: Ablation, settings: Evaluate) -> Evaluate:
-    """The evaluation of every cell: the world's, of as many people, prompts and steps as the study asks for."""
-    asked = study.model_dump(include={"people", "photo_prompts", "steps"})
-    return variant(settings, asked | {"seeds": 1})
 
 
 def encoder_of(
@@ -90,7 +84,7 @@ def judge_cell(
     Raises:
         InputError: portraits, prompts or a checkpoint are missing or wrong.
     """
-    protocol = protocol_of(study, settings)
+    protocol = study.protocol(settings)
     pipe = open_pipeline(checkpoints)
     panel = open_panel(checkpoints, protocol, pipe)
     tables = []

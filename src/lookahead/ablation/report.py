@@ -8,7 +8,7 @@ from pathlib import Path
 from matplotlib.figure import Figure
 from PIL import Image
 
-from lookahead.ablation.cell import FAST, FULL, protocol_of
+from lookahead.ablation.cell import FAST, FULL
 from lookahead.ablation.table import Line, as_json, as_markdown, make_lines, read_cells
 from lookahead.artifacts import atomic, write_json
 from lookahead.config import Ablation, Evaluate
@@ -35,7 +35,7 @@ def write_ablation(study: Ablation, settings: Evaluate, cells: Path, out: Path) 
     Raises:
         InputError: a cell is missing or of another study.
     """
-    people = read_people(Path(protocol_of(study, settings).portraits), study.people)
+    people = read_people(Path(study.protocol(settings).portraits), study.people)
     lines = make_lines(read_cells(cells, study, people), study, settings.bootstrap, settings.seed)
     write_json(out / "metrics.json", as_json(lines))
     with atomic(out / "table.md") as path:
@@ -47,7 +47,7 @@ def write_ablation(study: Ablation, settings: Evaluate, cells: Path, out: Path) 
 
 def _strips(study: Ablation, settings: Evaluate, cells: Path) -> list[Strip]:
     """The same people, prompts and noise in every row: a photo and a stylised picture in turn, the first seed's."""
-    protocol = protocol_of(study, settings)
+    protocol = study.protocol(settings)
     people = read_people(Path(protocol.portraits), study.grid_people)
     plan = make_plan(read_prompts(protocol.prompts), protocol)
     of = {p: [i for i, shot in enumerate(plan.shots) if shot.person == p] for p in range(study.grid_people)}

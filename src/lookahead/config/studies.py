@@ -7,6 +7,7 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, JsonValue, model_validator
 
 from lookahead.config.fields import Count, Positive, Section, Seed
+from lookahead.config.protocol import Evaluate, variant
 from lookahead.config.search import Search
 
 
@@ -24,13 +25,22 @@ class Row(Section):
     changes: dict[str, JsonValue]
 
 
-class Ablation(Section):
-    """Rows in the order of the table, training seeds, and each cell's evaluation: people, prompts, sampling steps."""
+class Cells(Section):
+    """A study of many cells, each with an evaluation of so many people, scenes in the plain style, sampling steps."""
 
-    seeds: Annotated[list[Seed], Field(min_length=1)]
     people: Annotated[int, Field(ge=2)]
     photo_prompts: Count
     steps: Count
+
+    def protocol(self, settings: Evaluate) -> Evaluate:
+        """The evaluation of every cell, from the world's."""
+        return variant(settings, self.model_dump(include=set(Cells.model_fields)) | {"seeds": 1})
+
+
+class Ablation(Cells):
+    """Rows in the order of the table, training seeds, and the fast child's steps."""
+
+    seeds: Annotated[list[Seed], Field(min_length=1)]
     fast_steps: Count
     grid_people: Count
     rows: Annotated[dict[str, Row], Field(min_length=2)]
@@ -53,11 +63,9 @@ class Ablation(Section):
         return earlier | row.changes
 
 
-class Curves(Section):
-    """Adapters over their strength: which strengths, and the size of each cell's evaluation."""
+class Curves(Cells):
+    """Adapters over their strength: which strengths."""
 
-    people: Annotated[int, Field(ge=2)]
-    photo_prompts: Count
     scales: Annotated[list[Positive], Field(min_length=1)]
 
     @model_validator(mode="after")

@@ -36,11 +36,6 @@ def cells_of(study: Curves) -> list[Cell]:
     return [Cell(BASE, 0.0), *(Cell(method, scale) for method in METHODS for scale in study.scales)]
 
 
-def protocol_of(study: Curves, settings: Evaluate) -> Evaluate:
-    """The evaluation of every cell: the world's, of as many people and prompts as the study asks for."""
-    return variant(settings, {"people": study.people, "photo_prompts": study.photo_prompts, "seeds": 1})
-
-
 def build_cell(
     checkpoints: Checkpoints,
     study: Curves,
@@ -68,7 +63,7 @@ def build_cell(
     Raises:
         InputError: portraits, prompts, a checkpoint or the encoder are missing or wrong.
     """
-    protocol = variant(protocol_of(study, settings), {"adapter_scale": cell.scale})
+    protocol = variant(study.protocol(settings), {"adapter_scale": cell.scale})
     pipe = open_pipeline(checkpoints)
     panel = open_panel(checkpoints, protocol, pipe)
     base, folder = cell.method == BASE, work / "pictures"
