@@ -5,7 +5,6 @@
 
 from lookahead.data.synthesis import assist, synthesise
 from lookahead.stage import Job, Stage, main
-from lookahead.world.processes import claim_gpu, launched
 
 
 def build(job: Job) -> None:
@@ -16,8 +15,4 @@ def build(job: Job) -> None:
 STAGES = {"": Stage("generate", sections=("checkpoints", "generate"), reads=(), build=build)}
 
 if __name__ == "__main__":
-    claim_gpu(launched())
-    if launched().first:
-        main(STAGES)
-    else:
-        assist()
+    main(STAGES, assist)

@@ -1,11 +1,14 @@
-"""Tunes the encoder, with the lookahead loss and without: `python stages/train.py [--world W] [--variant V]`."""
+"""Tunes the encoder, with the lookahead loss and without: `python stages/train.py [--world W] [--variant V]`.
+
+`accelerate launch --multi_gpu --num_processes N stages/train.py` shares each step's micro-batches out to N processes.
+"""
 
 from collections.abc import Callable
 from typing import get_args
 
 from lookahead.config import Train, Variant
 from lookahead.stage import Job, Stage, main
-from lookahead.training.fit import train
+from lookahead.training.fit import assist, train
 
 
 def settings_of(variant: Variant, settings: Train) -> Train:
@@ -30,4 +33,4 @@ STAGES = {
 }
 
 if __name__ == "__main__":
-    main(STAGES)
+    main(STAGES, assist)

@@ -16,6 +16,7 @@ from lookahead.artifacts import STATE, Log, digest, files_below, publish, worksp
 from lookahead.config import Params, World, read_params
 from lookahead.errors import InputError
 from lookahead.tracking import Origin, open_recorder
+from lookahead.world.processes import claim_gpu, launched
 
 RUNS = Path("runs")
 EXEMPT = ("lookahead.cli", "lookahead.config", "lookahead.doctor", "lookahead.tracking")  # these change no output
@@ -121,15 +122,29 @@ def _arguments(variants: list[str]) -> argparse.Namespace:
     return parser.parse_args()
 
 
-def main(stages: Mapping[str, Stage]) -> None:
-    """Run the stages, by variant, that the command line asks for; bad input is one message and exit code 1."""
+def _assisting(assist: Callable[[], None] | None) -> Callable[[], None]:
+    if assist is None:
+        raise InputError("this stage runs in one process: start it without a launcher, or with --num_processes 1")
+    return assist
+
+
+def main(stages: Mapping[str, Stage], assist: Callable[[], None] | None = None) -> None:
+    """Run the stages, by variant, that the command line asks for; bad input is one message and exit code 1.
+
+    Where several processes are launched, the others call `assist` as often as the first one runs a stage.
+    """
     options = _arguments(list(stages))
+    chosen = [stage for name, stage in stages.items() if getattr(options, "variant", None) in (None, name)]
+    claim_gpu(launched())
     torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", cores())))
     try:
+        if not launched().first:
+            for _ in chosen:
+                _assisting(assist)()
+            return
         params = read_params()
-        for variant, stage in stages.items():
-            if getattr(options, "variant", None) in (None, variant):
-                run_stage(stage, params, options.world or params.world)
+        for stage in chosen:
+            run_stage(stage, params, options.world or params.world)
     except InputError as error:
         sys.exit(f"error: {error}")
     except KeyboardInterrupt:

@@ -17,7 +17,7 @@ from lookahead.evaluation.tables import PER_IMAGE, save_rows
 from lookahead.models.fast_child import child_at, lora_layers
 from lookahead.models.kv_encoder import KV_FILE, new_kv_encoder, save_kv_encoder
 from lookahead.sampling.loop import Sampler, image_guidance, kv_guidance, prepare
-from lookahead.training.fit import train
+from lookahead.training.fit import resume_folder, train
 from lookahead.world import FAST_CHILD, Pipeline, attach_fast_child, open_pipeline
 
 FULL, FAST = "full", "fast"
@@ -62,7 +62,7 @@ def encoder_of(
     if tuned == "train":
         if not (work / "training" / "metrics.json").exists():  # what a training writes last
             train(checkpoints, settings, features, work / "training", log)
-            shutil.rmtree(work / "training.resume")
+            shutil.rmtree(resume_folder(work / "training"))
         return work / "training" / ENCODER
     folder = work / ENCODER
     folder.mkdir(parents=True, exist_ok=True)

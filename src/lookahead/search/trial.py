@@ -14,7 +14,7 @@ from lookahead.models.adapter import ADAPTER_FILE, save_adapter
 from lookahead.models.kv_encoder import KV_FILE, save_kv_encoder
 from lookahead.search.space import Changes
 from lookahead.training.checkpoint import State, load_checkpoint
-from lookahead.training.fit import train
+from lookahead.training.fit import resume_folder, train
 from lookahead.training.setup import open_training
 
 Check = Callable[[Path, int], None]  # judges an encoder at a step, and may end the trial
@@ -47,7 +47,7 @@ def tune(checkpoints: Checkpoints, settings: Train, features: Path, work: Path, 
     if not (work / "metrics.json").exists():  # what a training writes last
         watched = log if check is None else _checking(checkpoints, settings, features, work, log, check)
         train(checkpoints, settings, features, work, watched)
-        shutil.rmtree(work.with_name(f"{work.name}.resume"))
+        shutil.rmtree(resume_folder(work))
     return work / "encoder"
 
 
@@ -60,8 +60,10 @@ def _checking(checkpoints: Checkpoints, settings: Train, features: Path, work: P
         done = step - 1
         if done and done % settings.checkpoint_every == 0 and done not in seen:
             seen.add(done)
-            resume = work.with_name(f"{work.name}.resume")
-            check(encoder_at(checkpoints, settings, features, resume, work.with_name("check") / "encoder"), done)
+            check(
+                encoder_at(checkpoints, settings, features, resume_folder(work), work.with_name("check") / "encoder"),
+                done,
+            )
 
     return watched
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import json
 import math
 import time
 from pathlib import Path
@@ -18,25 +19,29 @@ from lookahead.training.checkpoint import Curves, State, load_checkpoint, save_c
 from lookahead.training.losses import Row, mean_row
 from lookahead.training.samples import draw_samples
 from lookahead.training.setup import Training, open_training
+from lookahead.training.shares import check_shares
 from lookahead.training.update import train_step
+from lookahead.world.processes import broadcast, launched
 
 
 def fit(training: Training, run: str, work: Path, folder: Path, log: Log) -> Curves:
     """Train to the last step from wherever the checkpoints in `folder` left off; samples go to `work`.
 
+    Of several processes only the first one writes and logs.
+
     Raises:
         InputError: as `train_step` and `load_checkpoint`, or a file cannot be written.
     """
-    settings = training.settings
+    settings, first = training.settings, launched().first
     state = State(training.weights, training.average, training.optimiser)
     curves = load_checkpoint(folder, run, state)
-    bar = tqdm(total=settings.steps, initial=len(curves), desc=work.name, unit="step")
+    bar = tqdm(total=settings.steps, initial=len(curves), desc=work.name, unit="step", disable=not first)
     while True:
         done = len(curves)
         # The sample comes first: killed between the two, a resumed run draws it again.
-        if done % settings.sample_every == 0 or done == settings.steps:
+        if first and (done % settings.sample_every == 0 or done == settings.steps):
             draw_samples(training, work / "samples" / f"step_{done:04d}.png")
-        if done and (done % settings.checkpoint_every == 0 or done == settings.steps):
+        if first and done and (done % settings.checkpoint_every == 0 or done == settings.steps):
             save_checkpoint(folder, run, state, curves, settings.checkpoints_kept)
         if done == settings.steps:
             break
@@ -89,17 +94,36 @@ def train(checkpoints: Checkpoints, settings: Train, features: Path, work: Path,
     Raises:
         InputError: an input is missing or damaged, a loss is not finite, or the disk is full.
     """
+    check_shares(settings, launched())
+    for folder in (work, resume_folder(work)):
+        folder.mkdir(parents=True, exist_ok=True)
+    told = {"checkpoints": checkpoints.model_dump(), "settings": settings.model_dump()}
+    broadcast(json.dumps(told | {"features": str(features.resolve()), "work": str(work.resolve())}), launched())
     training = open_training(checkpoints, settings, features)
-    folder = work.with_name(f"{work.name}.resume")
-    work.mkdir(parents=True, exist_ok=True)
-    folder.mkdir(parents=True, exist_ok=True)
-    curves = fit(training, digest(settings.model_dump(mode="json")), work, folder, log)
+    curves = fit(training, digest(settings.model_dump(mode="json")), work, resume_folder(work), log)
     _publish_average(training)
     save_adapter(work / "encoder" / ADAPTER_FILE, training.networks.unet)
     if training.networks.kv is not None:
         save_kv_encoder(work / "encoder" / KV_FILE, training.networks.kv)
     _write_curves(work / "curves.csv", curves)
     write_json(work / "metrics.json", summary(training, curves))
+
+
+def assist() -> None:
+    """Take this process's share of the training that the first process begins, as it tells.
+
+    Raises:
+        InputError: as `train`, or another process ended.
+    """
+    told = json.loads(broadcast("", launched()))
+    checkpoints, settings = Checkpoints.model_validate(told["checkpoints"]), Train.model_validate(told["settings"])
+    training, work = open_training(checkpoints, settings, Path(told["features"])), Path(told["work"])
+    fit(training, digest(settings.model_dump(mode="json")), work, resume_folder(work), lambda _row, _step: None)
+
+
+def resume_folder(work: Path) -> Path:
+    """Where the checkpoints of the training in `work` lie: beside it, never published."""
+    return work.with_name(f"{work.name}.resume")
 
 
 def _publish_average(training: Training) -> None:

@@ -11,6 +11,8 @@ from lookahead.errors import InputError
 from lookahead.training.losses import Row, draw_index, mean_row, micro_step
 from lookahead.training.rates import rate_factor
 from lookahead.training.setup import Training
+from lookahead.training.shares import own_indices, put_together
+from lookahead.world.processes import launched
 
 
 def _check_finite(row: Row, step: int, training: Training) -> None:
@@ -32,16 +34,16 @@ def _check_finite(row: Row, step: int, training: Training) -> None:
 
 
 def train_step(training: Training, step: int) -> Row:
-    """One optimiser step over `accumulate` micro-batches; returns the curves' row.
+    """One optimiser step over `accumulate` micro-batches, those of other processes too; returns the curves' row.
 
     Raises:
-        InputError: a loss or the gradient is not finite; the weights are left as they were.
+        InputError: a loss or the gradient is not finite, or another process ended; the weights are left as they were.
     """
     settings, factor = training.settings, rate_factor(training.settings, step)
     progress = step / max(1, settings.steps - 1)
     training.optimiser.zero_grad(set_to_none=True)
-    indices = range(step * settings.accumulate, (step + 1) * settings.accumulate)
-    rows = [micro_step(training, index, progress) for index in indices]
+    rows = [micro_step(training, index, progress) for index in own_indices(settings, step, launched())]
+    rows = put_together(training.weights.values(), rows, launched())
     norm = nn.utils.clip_grad_norm_(training.weights.values(), settings.clip)
     row = mean_row(rows) | {"learning_rate": settings.learning_rate * factor, "gradient_norm": norm.item()}
     _check_finite(row, step, training)

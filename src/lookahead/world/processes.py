@@ -1,12 +1,18 @@
-"""Several processes of one `accelerate launch` (or torchrun): who this one is, and a message from the first to all."""
+"""Several processes of one `accelerate launch` (or torchrun): who this one is, and what they tell each other."""
 
 from __future__ import annotations
 
+import atexit
 import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
 import torch.distributed as dist
+from torch import Tensor
+
+from lookahead.errors import InputError
 
 
 @dataclass(frozen=True)
@@ -46,15 +52,69 @@ def claim_gpu(processes: Processes) -> None:
         os.environ["CUDA_VISIBLE_DEVICES"] = visible[processes.local % len(visible)]
 
 
+def _join() -> None:
+    """Meet the other processes, once for all that follows."""
+    if not dist.is_initialized():
+        dist.init_process_group("cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo")
+        atexit.register(dist.destroy_process_group)
+
+
+@contextmanager
+def _meeting() -> Iterator[None]:
+    try:
+        yield
+    except RuntimeError as error:
+        raise InputError(
+            f"another process of this launch ended ({str(error)[:120]}); its own message tells why, and the same "
+            "command continues"
+        ) from None
+
+
 def broadcast(text: str, processes: Processes) -> str:
-    """The first process's text in all of them; the others' own is not looked at, and they wait for it."""
+    """The first process's text in all of them; the others' own is not looked at, and they wait for it.
+
+    Raises:
+        InputError: another process ended.
+    """
     if processes.count == 1:
         return text
-    dist.init_process_group("gloo")
-    data = torch.tensor(list(text.encode()), dtype=torch.uint8)
-    size = torch.tensor([len(data)])
-    dist.broadcast(size, 0)
-    received = data if processes.first else torch.empty(int(size), dtype=torch.uint8)
-    dist.broadcast(received, 0)
-    dist.destroy_process_group()
-    return bytes(received.tolist()).decode()
+    with _meeting():
+        _join()
+        data = torch.tensor(list(text.encode()), dtype=torch.uint8)
+        size = torch.tensor([len(data)])
+        dist.broadcast(size, 0)
+        received = data if processes.first else torch.empty(int(size), dtype=torch.uint8)
+        dist.broadcast(received, 0)
+        return bytes(received.tolist()).decode()
+
+
+def add_up(tensors: Sequence[Tensor], processes: Processes) -> None:
+    """Replace tensors, all of one format on one device, by their sums over all processes: one all-reduce.
+
+    Raises:
+        InputError: another process ended.
+    """
+    if processes.count == 1:
+        return
+    flat = torch.cat([tensor.reshape(-1) for tensor in tensors])
+    with _meeting():
+        _join()
+        dist.all_reduce(flat)
+    sizes = [tensor.numel() for tensor in tensors]
+    for tensor, total in zip(tensors, flat.split(sizes), strict=True):
+        tensor.copy_(total.view_as(tensor))
+
+
+def gather(rows: Tensor, processes: Processes) -> Tensor:
+    """What every process holds, (N, ...) of (...), on the CPU, in the order of their numbers.
+
+    Raises:
+        InputError: another process ended.
+    """
+    if processes.count == 1:
+        return rows[None]
+    parts = [torch.empty_like(rows) for _ in range(processes.count)]
+    with _meeting():
+        _join()
+        dist.all_gather(parts, rows)
+    return torch.stack(parts)

@@ -1,0 +1,57 @@
+"""Several processes train one encoder: a step's micro-batches are dealt out, their gradients and figures put together.
+
+A micro-batch derives from its index alone, so any number of processes makes the same step, up to rounding.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import torch
+from torch import nn
+
+from lookahead.config import Train
+from lookahead.errors import InputError
+from lookahead.training.losses import Row
+from lookahead.world.processes import Processes, add_up, gather
+
+
+def check_shares(settings: Train, processes: Processes) -> None:
+    """Refuse a number of processes that micro-batches cannot be dealt out to.
+
+    Raises:
+        InputError: `accumulate` is no multiple of it.
+    """
+    if settings.accumulate % processes.count:
+        raise InputError(
+            f"train.accumulate is {settings.accumulate}, the micro-batches of a step, and {processes.count} processes "
+            f"share them out: make it a multiple of {processes.count} (a step then sees batch x accumulate pairs)"
+        )
+
+
+def own_indices(settings: Train, step: int, processes: Processes) -> list[int]:
+    """This process's micro-batches of a step."""
+    indices = range(step * settings.accumulate, (step + 1) * settings.accumulate)
+    return [index for index in indices if processes.mine(index)]
+
+
+def put_together(weights: Iterable[nn.Parameter], rows: list[Row], processes: Processes) -> list[Row]:
+    """Sum the gradients over all processes, in place, and return the rows of all micro-batches by their index.
+
+    Raises:
+        InputError: another process ended.
+    """
+    if processes.count == 1:
+        return rows
+    add_up([_gradient(weight) for weight in weights], processes)
+    names = list(rows[0])
+    own = torch.tensor([[row[name] for name in names] for row in rows], dtype=torch.float64)  # (own, figures)
+    every = gather(own, processes).transpose(0, 1).flatten(0, 1)  # (all, figures): index i is process i % N's
+    return [dict(zip(names, row, strict=True)) for row in every.tolist()]
+
+
+def _gradient(weight: nn.Parameter) -> torch.Tensor:
+    """A weight's gradient; zeros where no micro-batch of this process reached it."""
+    if weight.grad is None:
+        weight.grad = torch.zeros_like(weight)
+    return weight.grad
