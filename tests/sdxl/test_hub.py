@@ -1,5 +1,7 @@
 """The world `sdxl` on paper and in the hub's cache: what it needs, what is missing, one error for all of it."""
 
+import runpy
+import sys
 from pathlib import Path
 
 import pytest
@@ -102,6 +104,19 @@ def test_one_error_names_all_that_is_missing_how_to_get_it_and_the_way_back(sdxl
 def test_every_loader_gives_that_error(sdxl: Checkpoints, home: Path, opening) -> None:  # type: ignore[no-untyped-def]
     with pytest.raises(InputError, match="11 parts of this world have not been downloaded"):
         opening(sdxl)
+
+
+@pytest.mark.parametrize("stage", ["generate", "photos", "features", "train", "evaluate"])
+def test_every_stage_ends_with_that_error_before_it_reads_anything(
+    stage: str, home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As `dvc exp run -S world=sdxl` starts it; nothing else has run in that world."""
+    monkeypatch.chdir(ROOT)
+    monkeypatch.setattr(sys, "argv", [f"stages/{stage}.py", "--world", "sdxl"])
+    with pytest.raises(SystemExit) as caught:
+        runpy.run_path(f"stages/{stage}.py", run_name="__main__")
+    assert str(caught.value.code).startswith("error: 11 parts of this world have not been downloaded")
+    assert not (ROOT / "runs" / "sdxl" / stage).exists()
 
 
 def test_nothing_is_missing_where_everything_lies_in_the_caches(sdxl: Checkpoints, home: Path) -> None:

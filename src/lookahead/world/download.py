@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 from huggingface_hub import constants, snapshot_download
@@ -51,11 +52,11 @@ def _jobs(checkpoints: Checkpoints) -> Iterator[tuple[str, str, Callable[[], Non
     """What each part is called, what it is, and how to bring it, or None if it is here."""
     for part in hub_parts(checkpoints):
         lacks = part.missing()
-        bring = (lambda p=part, files=lacks: _bring(p, files)) if lacks else None
+        bring = partial(_bring, part, lacks) if lacks else None
         yield f"checkpoints.{part.name}", part.source.repository, bring
     for role, pack in named_packs(checkpoints).items():
         here = named_pack(pack) is not None
-        yield f"checkpoints.faces.{role}", f"the face pack {pack}", None if here else (lambda p=pack: _bring_pack(p))
+        yield f"checkpoints.faces.{role}", f"the face pack {pack}", None if here else partial(_bring_pack, pack)
 
 
 def download(checkpoints: Checkpoints, tell: Tell) -> None:
