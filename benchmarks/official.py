@@ -11,6 +11,7 @@ from pathlib import Path
 import torch
 from diffusers import AutoencoderKL, StableDiffusionXLPipeline, UNet2DConditionModel
 from peft import get_peft_model_state_dict
+from safetensors.torch import load_file
 from torch import Tensor, nn
 from transformers import (
     CLIPTextConfig,
@@ -45,6 +46,7 @@ from lookahead.training.draws import generator_for
 from lookahead.training.networks import train_adapter_only
 from lookahead.training.step import Networks, lookahead_pass, noise_pass, preview_pass, reference_pass
 from lookahead.world import FAST_CHILD, device, encode_latents
+from lookahead.world.hub import LORA_FILE
 
 RELOAD = 5  # steps for which alpha_LoRA stays (official recipe)
 
@@ -155,7 +157,8 @@ class Official:
         """A new alpha_LoRA: copy the U-Net, read the LoRA from the disk, fuse it."""
         self.child = None
         self.child = self._copy(self.twin)
-        self.child.load_lora_adapter(str(self.folder), prefix="unet", adapter_name=FAST_CHILD)
+        tensors = load_file(self.folder / LORA_FILE)
+        self.child.load_lora_adapter(tensors, prefix="unet", adapter_name=FAST_CHILD)
         self.child.fuse_lora(lora_scale=ALPHA, adapter_names=[FAST_CHILD])
         self.child.unload_lora()
         trained = {id(p) for p in self.adapter}

@@ -14,13 +14,14 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import resource
 import statistics
 import subprocess
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import torch
@@ -127,23 +128,28 @@ def main() -> None:
     parser.add_argument("--reduced", action="store_true", help="reduced width (always without a GPU)")
     parser.add_argument("--steps", type=int, default=10, help="that count; two more warm up")
     parser.add_argument("--batch", type=int, default=1, help="images a step")
-    parser.add_argument("--limit", type=int, default=120, help="seconds a row may take")
+    parser.add_argument("--limit", type=int, default=50, help="seconds a row may take")
     parser.add_argument("--rows", nargs="*", default=list(ROWS), choices=list(ROWS), help="only these")
+    parser.add_argument("--here", action="store_true", help="all rows in one process: sooner, and without their memory")
     parser.add_argument("--row", choices=list(ROWS), help=argparse.SUPPRESS)
     parser.add_argument("--json", type=Path, help="also write the figures to this file")
     options = parser.parse_args()
     options.reduced = options.reduced or device().type == "cpu"
+    sizes = REDUCED if options.reduced else FULL
     if options.row:
-        print(
-            json.dumps(asdict(measure(options.row, REDUCED if options.reduced else FULL, options.batch, options.steps)))
-        )
+        print(json.dumps(asdict(measure(options.row, sizes, options.batch, options.steps))))
         return
     name = torch.cuda.get_device_name() if device().type == "cuda" else "CPU"
     print(
         f"{name}, {'reduced width' if options.reduced else 'full size'}, matrix {matrix_rate():.3g} TFLOP/s\n",
         flush=True,
     )
-    found = {row: in_process(row, options) for row in options.rows}
+    if options.here:
+        found = {
+            row: replace(measure(row, sizes, options.batch, options.steps), memory=math.nan) for row in options.rows
+        }
+    else:
+        found = {row: in_process(row, options) for row in options.rows}
     table(found)
     if options.json:
         told = {row: asdict(cost) if isinstance(cost, Cost) else cost for row, cost in found.items()}
