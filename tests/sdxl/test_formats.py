@@ -271,13 +271,6 @@ def test_the_base_opens_in_bfloat16_with_the_names_of_the_full_one(
     assert {name: len(shape) for name, shape in ours.items()} == {name: len(theirs[name]) for name in ours}
 
 
-def test_the_tokenizer_files_of_the_hub_give_the_tokens_that_they_should(row: Checkpoints) -> None:
-    pipe, text = world.open_pipeline(row), "a photo of a person in the snow"
-    assert pipe.tokenizer(text).input_ids == build_tokenizer()(text).input_ids
-    tokens, _, pooled, _ = pipe.encode_prompt(text, device="cpu", do_classifier_free_guidance=False)
-    assert tokens.shape == (1, 77, 192) and pooled.shape == (1, 128)
-
-
 def test_no_text_encoder_starts_from_chance(row: Checkpoints, reduced: tuple[Checkpoints, Path]) -> None:
     """The names of the hub's files reach every parameter."""
     (folder,) = reduced[1].glob("models--stabilityai--stable-diffusion-xl-base-1.0/snapshots/*")
