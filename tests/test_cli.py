@@ -143,3 +143,8 @@ def test_an_unknown_command_or_option_is_refused() -> None:
 def test_the_pages_need_tracking(here: Path) -> None:
     (here / "params.yaml").write_text((here / "params.yaml").read_text().replace("enabled: true", "enabled: false"))
     assert isinstance(CliRunner().invoke(cli.app, ["ui"]).exception, InputError)
+
+
+def test_fetch_wants_a_folder_for_photos(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert "Give a folder: lookahead fetch list.csv FOLDER" in run_main(monkeypatch, "fetch", "list.csv")
+    assert "no world 'mars'" in run_main(monkeypatch, "fetch", "--world", "mars")

@@ -98,6 +98,10 @@ def run_stage(stage: Stage, params: Params, world_name: str) -> Path:
     if world_name not in params.worlds:
         raise InputError(f"there is no world {world_name!r}: params.yaml has {', '.join(sorted(params.worlds))}")
     world, runs = params.worlds[world_name], RUNS / world_name
+    if "checkpoints" in stage.sections:
+        from lookahead.world import require  # here: a table opens none, and needs none of its libraries
+
+        require(world.checkpoints, world_name)
     settings = {name: world.told(name) for name in stage.sections} | dict(stage.told)
     inputs = inputs_of(stage, settings, runs)
     key = digest(settings, fingerprint(inputs + code_files()))[:16]

@@ -9,8 +9,11 @@ from typing import Annotated
 import typer
 
 from lookahead.cli.base import World, app, run_stage, script
+from lookahead.errors import InputError
 
 Variant = Annotated[str | None, typer.Option(help="noise_only or lookahead; default: both")]
+_MARKS = {"ok": " ok ", "odd": "note", "bad": "BAD "}
+_SUBJECT = 30  # characters: the longest name of a part
 COLUMNS = {"identity": "identity", "prompt": "prompt alignment"}
 
 
@@ -38,10 +41,30 @@ def import_folder(folder: Path, world: World = None) -> None:
 
 @app.command()
 def fetch(
-    photos: Annotated[Path, typer.Argument(help="a CSV file: url,sha256 or person,url,sha256")],
-    out: Annotated[Path, typer.Argument(help="the folder of a split, filled with a folder a person")],
+    photos: Annotated[Path | None, typer.Argument(help="a CSV file: url,sha256 or person,url,sha256")] = None,
+    out: Annotated[Path | None, typer.Argument(help="the folder of a split, filled with a folder a person")] = None,
+    world: World = None,
 ) -> None:
-    """Bring portraits from a list of addresses and checksums; started again, it brings what is missing."""
+    """Bring a world's checkpoints from the hub; or portraits, from a list. Started again, it brings what is missing."""
+    if photos is None:
+        _fetch_checkpoints(world)
+    elif out is None:
+        raise InputError(f"where do the photos of {photos} go? Give a folder: lookahead fetch {photos} FOLDER")
+    else:
+        _fetch_photos(photos, out)
+
+
+def _fetch_checkpoints(world: str | None) -> None:
+    from lookahead.config import read_params
+
+    checkpoints = read_params().of(world).checkpoints
+    from lookahead.world.download import download  # after the parameters: a typo should not wait for torch
+
+    download(checkpoints, lambda line: print(line, flush=True))
+    print("everything that this world needs is here")
+
+
+def _fetch_photos(photos: Path, out: Path) -> None:
     from lookahead.data.fetch import fetch as bring
     from lookahead.data.fetch import read_list
 
@@ -69,19 +92,25 @@ def evaluate(world: World = None) -> None:
 
 
 @app.command()
-def doctor(world: World = None) -> None:
-    """Check that a reproduction would run here; exit code 1 if it would not."""
+def doctor(
+    world: World = None,
+    storage: Annotated[str | None, typer.Option(help="a shared search's database: postgresql+psycopg://...")] = None,
+) -> None:
+    """Check that a reproduction would run here, and say how to get what is missing; exit code 1 if anything is."""
     from lookahead.config import read_params
 
     params = read_params()
     from lookahead.doctor import examine  # after the parameters: a typo should not wait for torch
 
-    marks = {"ok": "  ok ", "odd": " odd ", "bad": " BAD "}
-    worst = False
-    for state, subject, message in examine(params, world or params.world):
-        print(f"{marks[state]} {subject}: {message}", flush=True)
-        worst = worst or state == "bad"
-    if worst:
+    mends: dict[str, list[str]] = {}
+    for state, subject, message, mend in examine(params, world or params.world, storage):
+        print(f" {_MARKS[state]} {subject:{_SUBJECT}}  {message}", flush=True)
+        if state == "bad":
+            mends.setdefault(mend, []).append(subject)
+    if mends:
+        print("\nWhat to do:")
+        for mend, subjects in mends.items():
+            print(f"  {', '.join(subjects)}:\n    {mend}")
         raise typer.Exit(1)
 
 

@@ -49,7 +49,10 @@ class Scorer(Section):
 
 
 class Checkpoints(Section):
-    """Every pretrained part of a world, as a hub id or a folder."""
+    """Every pretrained part of a world: a folder, or `owner/name[@commit][:weights]` on the hub.
+
+    The commit has 40 digits; `weights` names the variant of the files, such as fp16. Packs and scorers are names.
+    """
 
     base: str
     vae: str | None

@@ -17,11 +17,12 @@ from lookahead.world.faces import (
     LandmarkDetector,
     detect_faces,
     open_faces,
-    pack_folder,
     quiet_alignment,
     recogniser_onnx,
 )
+from lookahead.world.hub import require
 from lookahead.world.images import Scorer, open_image_encoder, open_scorer
+from lookahead.world.packs import pack_folder
 
 __all__ = [
     "FAST_CHILD",
@@ -44,5 +45,6 @@ __all__ = [
     "pack_folder",
     "quiet_alignment",
     "recogniser_onnx",
+    "require",
     "scheduler_class",
 ]

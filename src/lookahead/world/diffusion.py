@@ -19,11 +19,11 @@ from torch import Tensor
 from lookahead.config import Checkpoints
 from lookahead.errors import InputError
 from lookahead.world.devices import dtype, frozen
-from lookahead.world.sources import check_folder, check_weights, opening
+from lookahead.world.hub import LORA_FILE, place
+from lookahead.world.sources import check_weights, hub_source, opening
 
 FAST_CHILD = "fast_child"
 Pipeline = Any  # StableDiffusionXLPipeline, which gets its modules as attributes only when it runs
-_LORA_FILE = "pytorch_lora_weights.safetensors"
 _XL: Any = StableDiffusionXLPipeline
 _VAE: Any = AutoencoderKL
 _TINY: Any = AutoencoderTiny
@@ -41,16 +41,23 @@ def _quiet() -> Iterator[None]:
         notes.setLevel(level)
 
 
-def _open_xl(part: str, source: str, vae: str | None, checkpoints: Checkpoints) -> Pipeline:
+def _open_xl(part: str, name: str, source: str, vae: str | None, checkpoints: Checkpoints) -> Pipeline:
     overrides = {}
     if vae is not None:
-        check_folder(vae)
+        folder, variant = place("vae", vae, checkpoints)
         with opening("VAE", vae):
-            overrides["vae"] = _VAE.from_pretrained(vae, dtype=dtype(checkpoints), use_safetensors=True)
-    check_folder(source)
+            overrides["vae"] = _VAE.from_pretrained(
+                folder, variant=variant, dtype=dtype(checkpoints), use_safetensors=True
+            )
+    folder, variant = place(name, source, checkpoints)
     with opening(part, source):
         pipe = _XL.from_pretrained(
-            source, dtype=dtype(checkpoints), use_safetensors=True, add_watermarker=False, **overrides
+            folder,
+            variant=variant,
+            dtype=dtype(checkpoints),
+            use_safetensors=True,
+            add_watermarker=False,
+            **overrides,
         )
     for module in (pipe.unet, pipe.vae, pipe.text_encoder, pipe.text_encoder_2):
         frozen(module)
@@ -64,7 +71,7 @@ def open_pipeline(checkpoints: Checkpoints) -> Pipeline:
     Raises:
         InputError: a part is missing, truncated or of another kind; the message names its path or id.
     """
-    return _open_xl("base model", checkpoints.base, checkpoints.vae, checkpoints)
+    return _open_xl("base model", "base", checkpoints.base, checkpoints.vae, checkpoints)
 
 
 def open_generator(checkpoints: Checkpoints) -> Pipeline:
@@ -74,9 +81,9 @@ def open_generator(checkpoints: Checkpoints) -> Pipeline:
         InputError: a part is missing or truncated, or diffusers has no scheduler of that name.
     """
     generator = checkpoints.generator
-    pipe = _open_xl("few-step generator", generator.pipeline, None, checkpoints)
+    pipe = _open_xl("few-step generator", "generator.pipeline", generator.pipeline, None, checkpoints)
     if generator.lora is not None:
-        _load_lora(pipe, generator.lora, "generator")
+        _load_lora(pipe, place("generator.lora", generator.lora, checkpoints)[0], "generator")
         pipe.fuse_lora(adapter_names=["generator"])
         pipe.unload_lora_weights()
     pipe.scheduler = scheduler_class(generator.scheduler).from_config(pipe.scheduler.config)
@@ -95,10 +102,9 @@ def scheduler_class(name: str) -> Any:
     return found
 
 
-def _load_lora(pipe: Pipeline, source: str, name: str) -> None:
-    check_folder(source)
-    with opening("LoRA", source), _quiet():
-        pipe.load_lora_weights(source, weight_name=_LORA_FILE, adapter_name=name)
+def _load_lora(pipe: Pipeline, folder: str, name: str) -> None:
+    with opening("LoRA", folder), _quiet():
+        pipe.load_lora_weights(folder, weight_name=LORA_FILE, adapter_name=name)
 
 
 def attach_fast_child(pipe: Pipeline, checkpoints: Checkpoints) -> None:
@@ -107,7 +113,7 @@ def attach_fast_child(pipe: Pipeline, checkpoints: Checkpoints) -> None:
     Raises:
         InputError: the LoRA is missing, truncated or does not fit the U-Net.
     """
-    _load_lora(pipe, checkpoints.fast_child, FAST_CHILD)
+    _load_lora(pipe, place("fast_child", checkpoints.fast_child, checkpoints)[0], FAST_CHILD)
     for module in pipe.unet.modules():
         if isinstance(module, LoraLayer):
             module.set_scale(FAST_CHILD, 0.0)
@@ -117,7 +123,9 @@ def attach_fast_child(pipe: Pipeline, checkpoints: Checkpoints) -> None:
 def _adapter_place(source: str | Path | Checkpoints) -> tuple[str, str, str]:
     if isinstance(source, Checkpoints):
         adapter = source.adapter
-        return adapter.source, adapter.subfolder, adapter.weight
+        hub = hub_source(adapter.source)
+        folder = adapter.source if hub is None else place("adapter", adapter.source, source)[0]
+        return folder, adapter.subfolder, adapter.weight
     return str(Path(source).parent), "", Path(source).name
 
 
@@ -133,7 +141,7 @@ def attach_adapter(pipe: Pipeline, source: str | Path | Checkpoints) -> None:
         raise InputError(f"the adapter {path} is no .safetensors file: pickled weights are not opened")
     if path.is_file():
         check_weights(path)
-    elif Path(folder).is_dir() or not isinstance(source, Checkpoints):
+    else:
         raise InputError(f"{path} does not exist: an adapter file was expected there")
     with opening("image adapter", str(path)), _quiet():
         pipe.load_ip_adapter(folder, subfolder=subfolder, weight_name=weight, image_encoder_folder=None)
@@ -156,9 +164,9 @@ def open_preview_vae(checkpoints: Checkpoints) -> Any:
     Raises:
         InputError: it is missing or truncated.
     """
-    check_folder(checkpoints.preview_vae)
+    folder, variant = place("preview_vae", checkpoints.preview_vae, checkpoints)
     with opening("preview decoder", checkpoints.preview_vae):
-        return frozen(_TINY.from_pretrained(checkpoints.preview_vae, dtype=torch.float32, use_safetensors=True))
+        return frozen(_TINY.from_pretrained(folder, variant=variant, dtype=torch.float32, use_safetensors=True))
 
 
 @torch.no_grad()

@@ -13,29 +13,15 @@ import onnx
 import onnxruntime
 import torch
 from insightface.app import FaceAnalysis
-from insightface.utils import ensure_available
 from numpy.typing import NDArray
 from torch import Tensor
 
 from lookahead.errors import InputError
 from lookahead.world.devices import device
+from lookahead.world.packs import pack_folder
 from lookahead.world.sources import opening
 
 _CUDA, _CPU = "CUDAExecutionProvider", "CPUExecutionProvider"
-
-
-def pack_folder(pack: str) -> Path:
-    """The folder of an insightface pack: the path itself, or where insightface keeps or loads the pack so named.
-
-    Raises:
-        InputError: there is no such folder, and the name cannot be downloaded.
-    """
-    if Path(pack).is_dir():
-        return Path(pack)
-    if "/" in pack:
-        raise InputError(f"the face pack {pack} does not exist: check `checkpoints.faces`, or run `make miniature`")
-    with opening("face pack", pack):
-        return Path(ensure_available("models", pack))
 
 
 def open_faces(pack: str, detection_size: int) -> FaceAnalysis:

@@ -13,7 +13,8 @@ from transformers import CLIPImageProcessor, CLIPVisionModelWithProjection
 
 from lookahead.config import Checkpoints
 from lookahead.world.devices import device, dtype, frozen
-from lookahead.world.sources import check_folder, opening
+from lookahead.world.hub import hub_parts, place, require
+from lookahead.world.sources import check_folder, hub_source, opening
 
 
 @dataclass(frozen=True)
@@ -31,13 +32,14 @@ def open_image_encoder(checkpoints: Checkpoints) -> tuple[CLIPVisionModelWithPro
     Raises:
         InputError: it is missing or truncated.
     """
-    place = checkpoints.image_encoder
-    folder = Path(place.source, place.subfolder)
-    if Path(place.source).is_dir():
+    part = checkpoints.image_encoder
+    hub = hub_source(part.source)
+    folder = Path(part.source if hub is None else place("image_encoder", part.source, checkpoints)[0], part.subfolder)
+    if hub is None and Path(part.source).is_dir():
         check_folder(str(folder))
     with opening("image encoder", str(folder)):
         model = CLIPVisionModelWithProjection.from_pretrained(
-            place.source, subfolder=place.subfolder, dtype=dtype(checkpoints), use_safetensors=True
+            str(folder), variant=hub and hub.variant, dtype=dtype(checkpoints), use_safetensors=True
         )
     size: Any = model.config.image_size
     processor = CLIPImageProcessor(size={"shortest_edge": size}, crop_size={"height": size, "width": size})
@@ -53,6 +55,8 @@ def open_scorer(checkpoints: Checkpoints) -> Scorer:
     name, pretrained = checkpoints.scorer.model, checkpoints.scorer.pretrained
     if name.startswith("local-dir:"):
         check_folder(name.removeprefix("local-dir:"))
+    if any(part.name == "scorer" and part.missing() for part in hub_parts(checkpoints)):
+        require(checkpoints)
     with opening("text-image scorer", name):
         model, preprocess = open_clip.create_model_from_pretrained(name, pretrained=pretrained, device=device())
         return Scorer(frozen(model), preprocess, open_clip.get_tokenizer(name))

@@ -3,11 +3,32 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 from lookahead.errors import InputError
+
+_HUB = re.compile(r"(?P<repository>[\w.-]+/[\w.-]+)(@(?P<revision>[0-9a-f]{40}))?(:(?P<variant>\w+))?")
+
+
+@dataclass(frozen=True)
+class HubSource:
+    """`owner/name[@revision][:variant]`: a repository of the hub, a commit, and which of its weights, such as fp16."""
+
+    repository: str
+    revision: str | None
+    variant: str | None
+
+
+def hub_source(source: str) -> HubSource | None:
+    """What a source of the parameters names on the hub; None for a folder, also for one that is misspelt."""
+    found = None if Path(source).is_dir() else _HUB.fullmatch(source)
+    if found is None or Path(source).parent.is_dir():
+        return None
+    return HubSource(found["repository"], found["revision"], found["variant"])
 
 
 def check_weights(path: Path) -> None:
@@ -32,7 +53,7 @@ def check_weights(path: Path) -> None:
 
 
 def check_folder(source: str) -> None:
-    """Check every safetensors file below a folder; a hub id is left to the library that opens it.
+    """Check every safetensors file below a folder; of a hub id, only its shape.
 
     Raises:
         InputError: a file is truncated, or the source is neither a folder nor shaped like a hub id.
@@ -42,7 +63,7 @@ def check_folder(source: str) -> None:
         for path in sorted(folder.rglob("*.safetensors")):
             check_weights(path)
         return
-    if source.count("/") != 1 or folder.parent.is_dir():
+    if hub_source(source) is None:
         raise InputError(
             f"{source} is neither a folder here nor a hub id: check `checkpoints`, or run `make miniature`"
         )
@@ -58,6 +79,5 @@ def opening(part: str, source: str) -> Iterator[None]:
     except Exception as error:
         reason = str(error).strip().splitlines() or [type(error).__name__]
         raise InputError(
-            f"the {part} cannot be opened from {source}: {reason[0]:.300} "
-            "(check `checkpoints` in params.yaml; hub ids need a network once)"
+            f"the {part} cannot be opened from {source}: {reason[0]:.300} (check `checkpoints` in params.yaml)"
         ) from error

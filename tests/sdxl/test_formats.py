@@ -1,0 +1,329 @@
+"""The published formats without the published weights: the real files' sizes, and real structure, narrowed."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import TypeVar
+
+import pytest
+import torch
+from diffusers import (
+    AutoencoderKL,
+    AutoencoderTiny,
+    EulerAncestralDiscreteScheduler,
+    EulerDiscreteScheduler,
+    StableDiffusionXLPipeline,
+    UNet2DConditionModel,
+)
+from huggingface_hub import constants
+from peft.tuners.lora import LoraLayer
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+from transformers import (
+    CLIPTextConfig,
+    CLIPTextModel,
+    CLIPTextModelWithProjection,
+    CLIPTokenizer,
+    CLIPVisionConfig,
+    CLIPVisionModelWithProjection,
+)
+
+from benchmarks.sdxl import FULL, LORA_TARGETS, REDUCED, Sizes, adapter_shapes, cross_attentions
+from lookahead import world
+from lookahead.config import Checkpoints, read_params
+from lookahead.world.hub import LORA_FILE, missing
+from tests.modules import ROOT
+from tests.sdxl.published import BYTES, Shapes, data_bytes, header_bytes, kohya
+from tests.tiny import build_tokenizer
+
+T = TypeVar("T")
+UNET_PARAMETERS = 2_567_463_684  # as several trainers log it for SDXL
+LORA_MODULES = 788
+POSITIONS = {"vision_model.embeddings.position_ids": (1, 257)}  # a buffer that older versions of transformers wrote
+
+
+def unet_of(sizes: Sizes) -> UNet2DConditionModel:
+    return UNet2DConditionModel(**sizes.unet)
+
+
+def adapted(unet: nn.Module) -> dict[str, nn.Module]:
+    """The modules that LCM-LoRA adapts, by name."""
+    ends = tuple(f".{target}" for target in LORA_TARGETS)
+    return {name: module for name, module in unet.named_modules() if name.endswith(ends) and hasattr(module, "weight")}
+
+
+def lora_shapes(unet: nn.Module, rank: int) -> dict[str, tuple[int, ...]]:
+    """The tensors of a LoRA in kohya's naming."""
+    shapes: dict[str, tuple[int, ...]] = {}
+    for name, module in adapted(unet).items():
+        out, into, *kernel = module.weight.shape
+        shapes[f"{kohya(name)}.lora_down.weight"] = (rank, into, *kernel)
+        shapes[f"{kohya(name)}.lora_up.weight"] = (out, rank, *[1] * len(kernel))
+        shapes[f"{kohya(name)}.alpha"] = ()
+    return shapes
+
+
+def shapes_of(module: nn.Module) -> dict[str, tuple[int, ...]]:
+    return {name: tuple(tensor.shape) for name, tensor in module.state_dict().items()}
+
+
+@pytest.fixture(scope="module")
+def full_unet() -> UNet2DConditionModel:
+    """SDXL's U-Net without memory."""
+    with torch.device("meta"):
+        return unet_of(FULL)
+
+
+def full_shapes(name: str, unet: UNet2DConditionModel) -> Shapes:
+    """Names and shapes of every tensor of a published file, from its configuration."""
+    make: dict[str, Callable[[], nn.Module]] = {
+        "text": lambda: CLIPTextModel(CLIPTextConfig(**FULL.text)),
+        "text_2": lambda: CLIPTextModelWithProjection(CLIPTextConfig(**FULL.text_2)),
+        "vae": lambda: AutoencoderKL(**FULL.vae),
+        "base_vae": lambda: AutoencoderKL(**FULL.vae),
+        "preview_vae": AutoencoderTiny,
+        "image_encoder": lambda: CLIPVisionModelWithProjection(CLIPVisionConfig(**FULL.vision)),
+    }
+    if name == "adapter":
+        return adapter_shapes(FULL, cross_attentions(unet))
+    if name == "fast_child":
+        return lora_shapes(unet, FULL.lora_rank)
+    with torch.device("meta"):
+        found = shapes_of(unet if name == "unet" else make[name]())
+    return published_names(found) if name == "text" else found
+
+
+def published_names(tensors: Mapping[str, T]) -> dict[str, T]:
+    """A text encoder's tensors as the hub names them; transformers 5 leaves the first word out."""
+    return {f"text_model.{name.removeprefix('text_model.')}": tensor for name, tensor in tensors.items()}
+
+
+def test_the_unet_has_the_published_number_of_parameters(full_unet: UNet2DConditionModel) -> None:
+    assert sum(parameter.numel() for parameter in full_unet.parameters()) == UNET_PARAMETERS
+    assert len(adapted(full_unet)) == LORA_MODULES
+    assert len(cross_attentions(full_unet)) == 70  # transformer blocks (official code)
+
+
+HALF = {"unet", "base_vae", "text", "text_2", "adapter", "fast_child"}
+UNKNOWN = {"vae": 1, "fast_child": 640}  # bytes of metadata at most, which the sources do not tell
+
+
+@pytest.mark.parametrize("name", [name for name in BYTES if name != "recogniser"])
+def test_names_shapes_and_format_fill_the_published_file_to_the_byte(
+    name: str, full_unet: UNet2DConditionModel
+) -> None:
+    """A safetensors file is its tensors and a header that spells every name, shape and offset."""
+    shapes, kind = full_shapes(name, full_unet), "F16" if name in HALF else "F32"
+    before = POSITIONS if name == "image_encoder" else {}
+    left = BYTES[name] - data_bytes(shapes, kind) - data_bytes(before, "I64") - 8
+    lengths = {header_bytes(shapes, kind, metadata, before) for metadata in ({}, {"format": "pt"})}
+    exact = lengths | {-(-length // 8) * 8 for length in lengths}  # newer files are padded to 8 bytes
+    assert left in exact or 0 < left - min(lengths) <= UNKNOWN.get(name, 0)
+
+
+def random_half(shapes: Shapes, generator: torch.Generator) -> dict[str, Tensor]:
+    return {name: torch.randn(shape, generator=generator).mul(0.05).half() for name, shape in shapes.items()}
+
+
+def write_tokenizer(folder: Path, tokenizer: CLIPTokenizer) -> None:
+    """The four files that the hub has, which transformers no longer writes so."""
+    folder.mkdir(parents=True)
+    model = json.loads(tokenizer._tokenizer.to_str())["model"]
+    merges = [merge if isinstance(merge, str) else " ".join(merge) for merge in model["merges"]]
+    (folder / "vocab.json").write_text(json.dumps(model["vocab"]))
+    (folder / "merges.txt").write_text("\n".join(["#version: 0.2", *merges, ""]))
+    (folder / "tokenizer_config.json").write_text(
+        json.dumps({"tokenizer_class": "CLIPTokenizer", "model_max_length": 77})
+    )
+    special = {"bos_token": "<|startoftext|>", "eos_token": "<|endoftext|>"}
+    special |= {"unk_token": "<|endoftext|>", "pad_token": "<|endoftext|>"}
+    (folder / "special_tokens_map.json").write_text(json.dumps(special))
+
+
+def write_pipeline(folder: Path, scheduler: EulerDiscreteScheduler | EulerAncestralDiscreteScheduler) -> None:
+    """A repository such as SDXL's: half-precision weights, CLIP's tokenizer files, SDXL's noise schedule."""
+    tokenizer = build_tokenizer()
+    pipe = StableDiffusionXLPipeline(
+        vae=AutoencoderKL(**REDUCED.vae),
+        text_encoder=CLIPTextModel(CLIPTextConfig(**REDUCED.text)),
+        text_encoder_2=CLIPTextModelWithProjection(CLIPTextConfig(**REDUCED.text_2)),
+        tokenizer=tokenizer,
+        tokenizer_2=tokenizer,
+        unet=unet_of(REDUCED),
+        scheduler=scheduler,
+        add_watermarker=False,
+    )
+    pipe.to(torch.float16).save_pretrained(folder, variant="fp16")
+    text = folder / "text_encoder" / "model.fp16.safetensors"
+    save_file(published_names(load_file(text)), text, {"format": "pt"})
+    for name in ("tokenizer", "tokenizer_2"):
+        for file in (folder / name).iterdir():
+            file.unlink()
+        (folder / name).rmdir()
+        write_tokenizer(folder / name, tokenizer)
+
+
+def write_child(path: Path, naming: str) -> None:
+    """An LCM-LoRA with an effect and alpha = rank / 2, in kohya's naming as published, or the same in diffusers'."""
+    generator, tensors = torch.Generator().manual_seed(1), {}
+    unet = unet_of(REDUCED)
+    for name in adapted(unet):
+        tensors[kohya(name)] = name
+    drawn = random_half(lora_shapes(unet, REDUCED.lora_rank), generator)
+    if naming == "kohya":
+        save_file({n: torch.tensor(4.0).half() if n.endswith("alpha") else t for n, t in drawn.items()}, path)
+        return
+    written = {}
+    for short, name in tensors.items():
+        written[f"unet.{name}.lora_A.weight"] = drawn[f"{short}.lora_down.weight"]
+        written[f"unet.{name}.lora_B.weight"] = drawn[f"{short}.lora_up.weight"] / 2
+    save_file(written, path)
+
+
+@pytest.fixture(scope="module")
+def reduced(tmp_path_factory: pytest.TempPathFactory) -> tuple[Checkpoints, Path]:
+    """The row `sdxl` of params.yaml, its repositories in a cache of the hub with real structure at reduced width."""
+    cache = tmp_path_factory.mktemp("hub")
+    row = read_params(ROOT / "params.yaml").worlds["sdxl"].checkpoints
+
+    def at(source: str) -> Path:
+        repository, commit = source.split(":")[0].split("@")
+        folder = cache / f"models--{repository.replace('/', '--')}" / "snapshots" / commit
+        folder.mkdir(parents=True, exist_ok=True)
+        return folder
+
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        schedule = {"beta_schedule": "scaled_linear", "beta_start": 0.00085, "beta_end": 0.012}
+        write_pipeline(at(row.base), EulerDiscreteScheduler(**schedule, prediction_type="epsilon"))
+        write_pipeline(at(row.generator.pipeline), EulerAncestralDiscreteScheduler(**schedule))
+        AutoencoderKL(**REDUCED.vae).save_pretrained(at(row.vae or ""))
+        AutoencoderTiny().save_pretrained(at(row.preview_vae))
+        vision = CLIPVisionModelWithProjection(CLIPVisionConfig(**REDUCED.vision))
+        vision.save_pretrained(at(row.image_encoder.source) / row.image_encoder.subfolder)
+    write_child(at(row.fast_child) / LORA_FILE, "kohya")
+    shapes = adapter_shapes(REDUCED, cross_attentions(unet_of(REDUCED)))
+    place = at(row.adapter.source) / row.adapter.subfolder
+    place.mkdir()
+    save_file(random_half(shapes, torch.Generator().manual_seed(2)), place / row.adapter.weight)
+    return row, cache
+
+
+@pytest.fixture
+def row(reduced: tuple[Checkpoints, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Checkpoints:
+    """The row, with that cache as the hub's."""
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(reduced[1]))
+    monkeypatch.setenv("HOME", str(tmp_path))
+    return reduced[0]
+
+
+def prediction(pipe: world.Pipeline, image: bool) -> Tensor:
+    """The U-Net's answer to fixed inputs."""
+    generator = torch.Generator().manual_seed(0)
+    sizes = REDUCED
+    tokens = torch.randn(1, 77, sizes.unet["cross_attention_dim"], generator=generator)
+    added = {
+        "text_embeds": torch.randn(1, sizes.text_2["projection_dim"], generator=generator),
+        "time_ids": torch.tensor([[256.0, 256, 0, 0, 256, 256]]),
+    }
+    if image:
+        features = torch.randn(1, 1, 257, sizes.vision["hidden_size"], generator=generator)
+        added["image_embeds"] = [features.to(pipe.unet.dtype)]  # type: ignore[assignment]
+    latents = torch.randn(1, 4, 16, 16, generator=generator)
+    added |= {name: added[name].to(pipe.unet.dtype) for name in ("text_embeds", "time_ids")}
+    with torch.no_grad():
+        out = pipe.unet(
+            latents.to(pipe.unet.dtype), torch.tensor(500), tokens.to(pipe.unet.dtype), added_cond_kwargs=added
+        )
+    answer: Tensor = out.sample.float()
+    return answer
+
+
+def at_scale(pipe: world.Pipeline, scale: float) -> list[LoraLayer]:
+    layers = [module for module in pipe.unet.modules() if isinstance(module, LoraLayer)]
+    for layer in layers:
+        layer.set_scale(world.FAST_CHILD, scale)
+    return layers
+
+
+def test_only_scorer_and_packs_are_missing(row: Checkpoints) -> None:
+    assert [line.split(":")[0].removeprefix("checkpoints.") for line in missing(row)] == [
+        "scorer",
+        "faces.loss",
+        "faces.select",
+        "faces.report",
+    ]
+
+
+def test_the_base_opens_in_bfloat16_with_the_names_of_the_full_one(
+    row: Checkpoints, full_unet: UNet2DConditionModel
+) -> None:
+    pipe = world.open_pipeline(row)
+    assert {module.dtype for module in (pipe.unet, pipe.vae, pipe.text_encoder_2)} == {torch.bfloat16}
+    assert pipe.scheduler.config.prediction_type == "epsilon"
+    assert pipe.vae.config.scaling_factor == 0.13025 and not pipe.vae.config.force_upcast
+    ours, theirs = shapes_of(pipe.unet), shapes_of(full_unet)
+    assert set(ours) <= set(theirs)
+    blocks = {name.split(".transformer_blocks")[0] for name in theirs}
+    assert {name.split(".transformer_blocks")[0] for name in ours} == blocks  # all but some transformer blocks
+    assert {name: len(shape) for name, shape in ours.items()} == {name: len(theirs[name]) for name in ours}
+
+
+def test_no_text_encoder_starts_from_chance(row: Checkpoints, reduced: tuple[Checkpoints, Path]) -> None:
+    """The names of the hub's files reach every parameter."""
+    (folder,) = reduced[1].glob("models--stabilityai--stable-diffusion-xl-base-1.0/snapshots/*")
+    pipe = world.open_pipeline(row)
+    for name, encoder in (("text_encoder", pipe.text_encoder), ("text_encoder_2", pipe.text_encoder_2)):
+        written = load_file(folder / name / "model.fp16.safetensors")
+        opened = encoder.state_dict() if name == "text_encoder_2" else published_names(encoder.state_dict())
+        assert set(opened) == set(written)
+        assert all(torch.equal(opened[key], tensor.bfloat16()) for key, tensor in written.items())
+
+
+def test_the_vae_comes_from_its_own_repository(row: Checkpoints, reduced: tuple[Checkpoints, Path]) -> None:
+    other = next(iter(reduced[1].glob("models--madebyollin--sdxl-vae*/snapshots/*")))
+    theirs = AutoencoderKL.from_pretrained(other).state_dict()["encoder.conv_in.weight"]
+    torch.testing.assert_close(world.open_pipeline(row).vae.encoder.conv_in.weight, theirs.bfloat16())
+
+
+def test_the_generator_opens(row: Checkpoints) -> None:
+    assert isinstance(world.open_generator(row).scheduler, EulerAncestralDiscreteScheduler)
+
+
+def test_the_preview_decoder_is_taesd_in_float32(row: Checkpoints) -> None:
+    decoder = world.open_preview_vae(row)
+    assert decoder.dtype is torch.float32 and decoder.config.scaling_factor == 1.0
+    assert decoder.decode(torch.zeros(1, 4, 4, 4)).sample.shape == (1, 3, 32, 32)
+
+
+def test_the_image_encoder_gives_257_tokens(row: Checkpoints) -> None:
+    encoder, processor = world.open_image_encoder(row)
+    assert processor.crop_size["height"] == 224
+    features = encoder(torch.zeros(1, 3, 224, 224, dtype=encoder.dtype), output_hidden_states=True).hidden_states[-2]
+    assert features.shape == (1, 257, REDUCED.vision["hidden_size"])
+
+
+def test_the_fast_child_opens_alike_in_both_namings(row: Checkpoints, tmp_path: Path) -> None:
+    """And on every module that it was published for."""
+    write_child(tmp_path / LORA_FILE, "diffusers")
+    plain = row.model_copy(update={"precision": "float32"})
+    kohyas, diffusers = world.open_pipeline(plain), world.open_pipeline(plain)
+    base = prediction(kohyas, image=False)
+    world.attach_fast_child(kohyas, plain)
+    torch.testing.assert_close(prediction(kohyas, image=False), base)  # off
+    world.attach_fast_child(diffusers, plain.model_copy(update={"fast_child": str(tmp_path)}))
+    assert len(at_scale(kohyas, 1.0)) == len(at_scale(diffusers, 1.0)) == len(adapted(unet_of(REDUCED)))
+    one, other = prediction(kohyas, image=False), prediction(diffusers, image=False)
+    torch.testing.assert_close(one, other, atol=2e-4, rtol=1e-3)
+    assert (one - base).abs().mean() > 10 * (one - other).abs().mean()
+
+
+def test_the_adapter_opens_after_the_fast_child_with_sixteen_tokens(row: Checkpoints) -> None:
+    pipe = world.open_pipeline(row)
+    world.attach_fast_child(pipe, row)
+    world.attach_adapter(pipe, row)
+    (projection,) = pipe.unet.encoder_hid_proj.image_projection_layers
+    assert projection(torch.zeros(1, 257, 128, dtype=torch.bfloat16)).shape == (1, 16, 192)
+    assert prediction(pipe, image=True).isfinite().all()

@@ -1,0 +1,40 @@
+"""The real graph of buffalo_l's recogniser, IResNet-50 at 112 px, with random weights: it is as large as published."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+from benchmarks.sdxl import IRESNET50, iresnet
+from tests.sdxl.published import BYTES
+
+
+@pytest.fixture(scope="module")
+def pack(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A pack with the recogniser alone, its normalisation layers in a trained network's order of size."""
+    folder = tmp_path_factory.mktemp("pack")
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        network = iresnet(**IRESNET50)
+        for module in network.modules():
+            if isinstance(module, nn.BatchNorm2d | nn.BatchNorm1d):
+                module.running_var.uniform_(0.5, 2.0)  # type: ignore[union-attr]
+                module.running_mean.normal_(0, 0.1)  # type: ignore[union-attr]
+    axes = {"data": {0: "N"}, "embedding": {0: "N"}}
+    torch.onnx.export(
+        network.eval(),
+        (torch.zeros(1, 3, 112, 112),),
+        str(folder / "w600k_r50.onnx"),
+        input_names=["data"],
+        output_names=["embedding"],
+        dynamic_axes=axes,
+        dynamo=False,
+    )
+    return folder
+
+
+def test_the_graph_is_as_large_as_the_published_one(pack: Path) -> None:
+    assert abs((pack / "w600k_r50.onnx").stat().st_size / BYTES["recogniser"] - 1) < 1e-3
