@@ -5,6 +5,7 @@ SHELL := bash
 
 BIN := .venv/bin
 STAMP := .venv/installed
+DEMO := .venv/installed-demo
 PARTS = $(shell $(BIN)/python -c "from lookahead.miniature.build import PARTS; print(*PARTS)")
 
 export HF_HUB_OFFLINE ?= 1
@@ -13,13 +14,18 @@ export MLFLOW_SKIP_PIP_REQUIREMENTS_CHECK := true
 export DVC_NO_ANALYTICS := true
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: help install repro test test-all check ui ablation curves search dashboard miniature clean
+.PHONY: help install repro test test-all check demo ui ablation curves search dashboard miniature clean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*##/\t/' | expand -t 12
 
 $(STAMP): pyproject.toml constraints.txt
 	@scripts/install
+
+# Not an extra: Gradio's upper bounds contradict two pins (the file tells which), so that pip has to be told not to look at them.
+$(DEMO): $(STAMP) src/lookahead/demo/requirements.txt
+	pip install --quiet --no-deps --constraint constraints.txt --requirement src/lookahead/demo/requirements.txt
+	@touch $@
 
 install: $(STAMP)  ## create .venv and install the tested versions
 
@@ -30,7 +36,7 @@ repro: $(STAMP)  ## data, training, evaluation; then the headline
 test: $(STAMP)  ## what a developer waits for: at most 10 minutes on two cores
 	pytest -m "not slow"
 
-test-all: $(STAMP)  ## the slow tests
+test-all: $(DEMO)  ## the slow tests
 	pytest -m slow
 
 check: $(STAMP)  ## style, types, stripped notebooks
@@ -38,6 +44,9 @@ check: $(STAMP)  ## style, types, stripped notebooks
 	ruff format --check .
 	mypy
 	nbstripout --verify notebooks/*.ipynb
+
+demo: $(DEMO)  ## a page to try portraits and prompts in, on http://127.0.0.1:7860
+	@lookahead demo --port $${PORT:-7860}
 
 ablation: $(STAMP)  ## what each part of the method does: about 2 hours on two cores; resumes
 	dvc repro studies/ablation/dvc.yaml:table

@@ -45,7 +45,8 @@ def test_a_command_and_its_options_exist(page: Path) -> None:
     for name in re.findall(r"(?:`|bin/)lookahead (\w+)", text):
         assert name in commands, name
     known = {option for command in commands.values() for p in command.params for option in [*p.opts, *p.secondary_opts]}
-    other = set(re.findall(r"(?<![\w-])--[a-z][\w-]*", text)) - known - {"--help"}
+    completion = {"--help", "--install-completion", "--show-completion", "--no-deps"}
+    other = set(re.findall(r"(?<![\w-])--[a-z][\w-]*", text)) - known - completion
     benchmarks = "".join(script.read_text(encoding="utf-8") for script in (ROOT / "benchmarks").glob("*.py"))
     assert {option for option in other if f'"{option}"' not in benchmarks} <= set(
         launch_command_parser()._option_string_actions

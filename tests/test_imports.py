@@ -25,6 +25,7 @@ ALLOWED = {
     "curves": {"sampling", "evaluation", "world", "config", "pages", *BASE},
     "search": {"method", "models", "data", "sampling", "world", "training", "evaluation", "config", "pages", *BASE},
     "pipeline": {"method", "models", "sampling", "world", "config", *BASE},
+    "demo": {"pipeline", "evaluation", "data", "world", "config", *BASE},
     "tracking": {"config", *BASE},
 }
 COMPOSERS = {"stage", "cli", "doctor"}  # like the scripts in stages/, they may import everything

@@ -78,3 +78,26 @@ def export(
     metrics = None if encoder else Path("runs", world or params.world, "evaluate", "metrics.json")
     write(LookaheadPipeline(settings.checkpoints, settings.personalize, found), out, metrics)
     print(out / "README.md")
+
+
+@app.command()
+def demo(
+    world: World = None,
+    encoder: Encoder = None,
+    port: Annotated[int, typer.Option(min=1, max=65535, help="on 127.0.0.1")] = 7860,
+) -> None:
+    """Open a page to try portraits and prompts in, untuned and tuned side by side, for this machine only.
+
+    It needs Gradio: `make demo` installs it, and starts this.
+    """
+    from lookahead.config import read_params
+
+    params = read_params()
+    settings = params.of(world)
+    from lookahead.demo.serve import serve
+    from lookahead.pipeline.personalize import find_encoder
+
+    found = find_encoder(world or params.world, encoder)
+    print(f"encoder: {found or 'the untuned adapter alone (no tuned one in runs/; `lookahead train` makes one)'}")
+    print(f"http://127.0.0.1:{port} in a minute (Ctrl-C stops it)", flush=True)
+    serve(settings, found, port)

@@ -1,0 +1,143 @@
+"""The page itself: Gradio's parts, and what each of them calls."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from threading import Event
+from typing import Any
+
+import gradio as gr
+from PIL import Image
+
+from lookahead.data.prompts import Prompts
+from lookahead.demo.studio import TUNED, UNTUNED, Drawn, Sliders, Stopped, Studio
+from lookahead.errors import InputError
+
+_TITLES = {UNTUNED: "Untuned adapter", TUNED: "Tuned with lookahead"}
+_INTRODUCTION = """# Pictures of a person
+
+A portrait and a prompt in, pictures out; everything stays on this machine. **Draw people who agreed to it**, and say
+of a picture that it is generated. *Identity* is the cosine to the portrait by a recogniser that the training never saw:
+a stranger scores about 0, the same photo 1. *Prompt* is the cosine of picture and prompt by CLIP."""
+_NO_TUNED = """**No tuned encoder is here**: only the untuned adapter draws. `make repro` trains one; or start the page
+again with `lookahead demo --encoder FOLDER`."""
+
+
+class Page:
+    """Answers the page's events; a drawing can be stopped by the visitor who started it, and by nobody else."""
+
+    def __init__(self, studio: Studio, prompts: Prompts) -> None:
+        """Answer with a studio, and presets from the world's prompts."""
+        self._studio, self._prompts = studio, prompts
+        self._stops: dict[str, Event] = {}
+
+    def look(self, portrait: Image.Image | None) -> tuple[Image.Image | None, str]:
+        """The face that is detected, and whether the portrait can be used."""
+        return (None, "") if portrait is None else self._studio.look(portrait)
+
+    def preset(self, style: str, scene: str) -> str:
+        """The prompt of a style and a scene, of nobody by name."""
+        return self._prompts.neutral(style, scene)
+
+    def begin(self, request: gr.Request) -> str:
+        """Make ready for a drawing, outside the queue, so that one that still waits can be stopped, too."""
+        session = str(request.session_hash)
+        if session not in self._stops or self._stops[session].is_set():
+            self._stops[session] = Event()
+        return "Waiting for its turn."
+
+    def draw(
+        self,
+        portrait: Image.Image | None,
+        prompt: str,
+        images: int,
+        seed: float,
+        adapter_scale: float,
+        guidance: float,
+        kv: bool,
+        fast: bool,
+        request: gr.Request,
+        progress: Any = gr.Progress(),  # noqa: B008  (how Gradio hands it in)
+    ) -> Iterator[list[Any]]:
+        """The galleries, then what happened: after each encoder what there is until then."""
+        stop = self._stops.setdefault(str(request.session_hash), Event())
+        sliders = Sliders(prompt, int(images), int(seed), adapter_scale, guidance, kv, fast)
+        galleries: dict[str, list[tuple[Image.Image, str]]] = {name: [] for name in self._studio.encoders}
+        scores: list[str] = []
+        yield [*galleries.values(), "Drawing."]
+        try:
+            for name, drawn in self._studio.draw(
+                portrait, sliders, stop, lambda who, n, of: progress((n, of), desc=f"{who}, step {n} of {of}")
+            ):
+                galleries[name] = [(one.picture, one.caption) for one in drawn]
+                scores.append(told(name, drawn))
+                yield [*galleries.values(), " ".join(scores)]
+        except Stopped:
+            yield [*galleries.values(), "Stopped."]
+        except InputError as error:
+            yield [*galleries.values(), "Not drawn."]
+            raise gr.Error(str(error), title="This cannot be drawn", print_exception=False) from None
+
+    def stop(self, request: gr.Request) -> str:
+        """Stop this visitor's drawings, each at its next step, where it says so itself."""
+        event = self._stops.get(str(request.session_hash))
+        if event is None:
+            return "Nothing is being drawn."
+        event.set()
+        return "Stopping."
+
+
+def told(name: str, drawn: Sequence[Drawn]) -> str:
+    """What an encoder's pictures scored on average."""
+    seen = [one.identity or 0.0 for one in drawn]
+    prompt = sum(one.prompt for one in drawn) / len(drawn)
+    return f"{_TITLES[name]}: identity {sum(seen) / len(seen):.2f}, prompt {prompt:.2f} on average."
+
+
+def build(studio: Studio, prompts: Prompts, examples: Sequence[Path]) -> gr.Blocks:
+    """The page with its events; `examples` are portraits to click on, or none."""
+    page, settings = Page(studio, prompts), studio.settings
+    first = [next(iter(prompts.styles)), next(iter(prompts.scenes))]
+    with gr.Blocks(title="lookahead", analytics_enabled=False, delete_cache=(3600, 3600)) as blocks:
+        gr.Markdown(_INTRODUCTION)
+        if TUNED not in studio.encoders:
+            gr.Markdown(_NO_TUNED)
+        with gr.Row():
+            with gr.Column():
+                portrait = gr.Image(type="pil", label="Portrait", sources=["upload", "webcam", "clipboard"], height=260)
+                if examples:
+                    gr.Examples([[str(path)] for path in examples], [portrait], label="Example portraits")
+            with gr.Column():
+                face = gr.Image(label="Detected face", interactive=False, height=260)
+                said = gr.Markdown()
+        with gr.Row():
+            style = gr.Dropdown(list(prompts.styles), value=first[0], label="Style")
+            scene = gr.Dropdown(list(prompts.scenes), value=first[1], label="Scene")
+            prompt = gr.Textbox(page.preset(*first), label="Prompt", scale=3)
+        with gr.Row():
+            images = gr.Slider(1, 8, 4, step=1, label="Pictures")
+            scale = gr.Slider(0, 1.5, settings.adapter_scale, step=0.05, label="Adapter scale")
+            guidance = gr.Slider(0.2, 2, 1, step=0.1, label="Guidance (1: as in params.yaml)")
+            seed = gr.Number(0, label="Seed", precision=0, minimum=0)
+            kv = gr.Checkbox(
+                settings.kv and studio.has_kv,
+                label="KV-encoder" if studio.has_kv else "KV-encoder (this encoder has none)",
+                interactive=studio.has_kv,
+            )
+            fast = gr.Checkbox(False, label="Few steps (LCM-LoRA)")
+        with gr.Row():
+            start, stop = gr.Button("Draw", variant="primary"), gr.Button("Stop", variant="stop")
+        status = gr.Markdown("Choose a portrait, then Draw.")
+        with gr.Row():
+            galleries = [
+                gr.Gallery(label=_TITLES[name], columns=2, object_fit="contain", height=330, format="png")
+                for name in studio.encoders
+            ]
+        portrait.change(page.look, [portrait], [face, said], show_progress="hidden")
+        gr.on([style.change, scene.change], page.preset, [style, scene], [prompt], show_progress="hidden")
+        wished = [portrait, prompt, images, seed, scale, guidance, kv, fast]
+        begun = start.click(page.begin, None, [status], queue=False, trigger_mode="multiple", show_progress="hidden")
+        begun.then(page.draw, wished, [*galleries, status], show_progress_on=[galleries[0]])
+        stop.click(page.stop, None, [status], queue=False, show_progress="hidden")
+    return blocks.queue(default_concurrency_limit=1)

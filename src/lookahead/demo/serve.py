@@ -1,0 +1,66 @@
+"""Serves the page on this machine's own address, offline and without leaving files behind."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from lookahead.config import World, read_evaluate
+from lookahead.data.prompts import read_prompts
+from lookahead.demo.studio import Studio
+from lookahead.errors import InputError
+
+_EXAMPLES = 8
+
+
+def examples(world: World) -> list[Path]:
+    """The first photo of some people of the portraits to test with; none where there are none, as in a fresh `sdxl`."""
+    folder = Path(read_evaluate(world.evaluate).splits.test)
+    return sorted(folder.glob("*/0.jpg"))[:_EXAMPLES]
+
+
+def serve(world: World, encoder: Path | None, port: int) -> None:
+    """Serve the page until Ctrl-C; uploads and pictures are removed at the end.
+
+    Raises:
+        InputError: Gradio is missing, the port is taken, or something of the world cannot be opened.
+    """
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit())  # so that the folder goes then, too
+    with tempfile.TemporaryDirectory(prefix="lookahead-demo-") as place:
+        page = open_page(world, encoder, port, place)
+        try:
+            page.block_thread()
+        finally:
+            page.close(verbose=False)
+
+
+def open_page(world: World, encoder: Path | None, port: int, place: str) -> Any:
+    """Start to serve the page on 127.0.0.1 and return it, Gradio's; `place` receives uploads and pictures.
+
+    Raises:
+        InputError: Gradio is missing, the port is taken, or something of the world cannot be opened.
+    """
+    # Gradio reads these when it is imported.
+    os.environ |= {"GRADIO_TEMP_DIR": place, "GRADIO_ANALYTICS_ENABLED": "False", "HF_HUB_DISABLE_TELEMETRY": "1"}
+    try:
+        from lookahead.demo.page import build
+    except ModuleNotFoundError as error:
+        raise InputError(f"the demo page needs Gradio ({error}): `make demo` installs it") from None
+    page = build(Studio(world, encoder), read_prompts(world.generate.prompts), examples(world))
+    try:
+        page.launch(
+            server_name="127.0.0.1",
+            server_port=port,
+            share=False,
+            quiet=True,
+            prevent_thread_lock=True,
+            footer_links=[],
+            run_history=False,
+        )
+    except OSError as error:
+        raise InputError(f"port {port} of 127.0.0.1 cannot be used ({error}): choose another by `--port`") from None
+    return page

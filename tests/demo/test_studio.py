@@ -1,0 +1,134 @@
+"""What the page does, without a browser: looking, drawing, scoring, stopping, and plain words."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+from threading import Event
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from lookahead.config import World
+from lookahead.demo.studio import TUNED, UNTUNED, Drawn, Sliders, Stopped, Studio, framed
+from lookahead.errors import InputError
+from lookahead.pipeline import LookaheadPipeline
+
+SLIDERS = Sliders("a photo of a person in the snow", 2, 5, 0.6, 1.0, True, False)
+FRAME = (212, 85, 42)
+
+
+def ignore(who: str, step: int, steps: int) -> None:
+    """Nobody watches."""
+
+
+@pytest.fixture(scope="module")
+def studio(world: World, encoder: Path) -> Studio:
+    return Studio(world, encoder)
+
+
+def drawn(studio: Studio, photo: Image.Image | None, sliders: Sliders = SLIDERS) -> dict[str, list[Drawn]]:
+    return dict(studio.draw(photo, sliders, Event(), ignore))
+
+
+def differ(one: Image.Image, other: Image.Image) -> int:
+    return int(abs(np.asarray(one).astype(int) - np.asarray(other).astype(int)).max())
+
+
+def test_it_draws_what_the_pipeline_draws(
+    studio: Studio, world: World, encoder: Path, photos: list[Image.Image]
+) -> None:
+    seen: list[tuple[str, int, int]] = []
+    got = dict(studio.draw(photos[0], SLIDERS, Event(), lambda *step: seen.append(step)))
+    assert list(got) == [UNTUNED, TUNED] and studio.has_kv
+    assert seen == [(name, step, 2) for name in (UNTUNED, TUNED) for step in (1, 2)]
+    for name, folder in ((UNTUNED, None), (TUNED, encoder)):
+        pipe = LookaheadPipeline(world.checkpoints, world.personalize, folder)
+        alone = pipe(photos[0], SLIDERS.prompt, seed=5, num_images=2, adapter_scale=0.6)
+        assert [one.seed for one in got[name]] == [5, 6]
+        assert all(differ(one.picture, other) == 0 for one, other in zip(got[name], alone, strict=True))
+    assert all(-1 <= one.prompt <= 1 for one in got[TUNED])
+
+
+@pytest.mark.parametrize("change", [{"guidance": 2.0}, {"adapter_scale": 0.0}, {"fast": True}, {"seed": 9}])
+def test_every_slider_changes_the_pictures_of_both(
+    change: dict[str, float], studio: Studio, photos: list[Image.Image]
+) -> None:
+    before, after = drawn(studio, photos[0]), drawn(studio, photos[0], replace(SLIDERS, **change))  # type: ignore[arg-type]
+    assert all(differ(before[name][0].picture, after[name][0].picture) > 1 for name in (UNTUNED, TUNED))
+
+
+def test_the_kv_switch_changes_the_tuned_one_only(studio: Studio, photos: list[Image.Image]) -> None:
+    on, off = drawn(studio, photos[0]), drawn(studio, photos[0], replace(SLIDERS, kv=False))
+    assert differ(on[TUNED][0].picture, off[TUNED][0].picture) > 1
+    assert differ(on[UNTUNED][0].picture, off[UNTUNED][0].picture) == 0
+
+
+def test_without_a_trained_encoder_the_untuned_one_draws_alone(world: World, photos: list[Image.Image]) -> None:
+    studio = Studio(world, None)
+    assert list(drawn(studio, photos[0])) == [UNTUNED] and not studio.has_kv
+
+
+def test_the_portrait_itself_scores_one(studio: Studio, photos: list[Image.Image]) -> None:
+    (same,) = studio._scored(photos[0], [photos[0]], SLIDERS)
+    assert same.identity == pytest.approx(1.0) and same.caption == f"identity 1.00, prompt {same.prompt:.2f}, seed 5"
+    (dark,) = studio._scored(photos[0], [Image.new("RGB", (64, 64))], SLIDERS)
+    assert dark.identity is None and dark.caption.startswith("no face found, prompt ")
+
+
+def test_stop_ends_it_at_the_next_step(studio: Studio, photos: list[Image.Image]) -> None:
+    stop, seen = Event(), []
+
+    def press(who: str, step: int, steps: int) -> None:
+        seen.append((who, step))
+        stop.set()
+
+    with pytest.raises(Stopped):
+        list(studio.draw(photos[0], SLIDERS, stop, press))
+    assert seen == [(UNTUNED, 1)]
+    assert len(drawn(studio, photos[0])) == 2  # the next one is not stopped, nor kept waiting
+
+
+@pytest.mark.parametrize(
+    ("portrait", "prompt", "said"),
+    [
+        (None, "a photo of a person", "no portrait"),
+        (Image.new("RGB", (64, 64)), "a photo of a person", "no face is found"),
+        (Image.new("RGB", (64, 64)), " ", "prompt is empty"),
+    ],
+    ids=["no portrait", "no face", "no prompt"],
+)
+def test_what_cannot_be_drawn_is_said(studio: Studio, portrait: Image.Image | None, prompt: str, said: str) -> None:
+    with pytest.raises(InputError, match=said):
+        drawn(studio, portrait, replace(SLIDERS, prompt=prompt))
+
+
+def test_looking_frames_the_face_and_says_whether_it_will_do(studio: Studio, photos: list[Image.Image]) -> None:
+    shown, said = studio.look(photos[0])
+    assert shown.size == (256, 256) and said.startswith("One face is found")
+    assert FRAME in set(shown.get_flattened_data())
+    dark, said = studio.look(Image.new("RGB", (64, 64)))
+    assert "no face is found" in said and FRAME not in set(dark.get_flattened_data())
+
+
+def test_the_frame_lies_where_the_box_is() -> None:
+    shown = framed(Image.new("RGB", (128, 128)), np.array([[10, 20, 60, 90, 1]], dtype=np.float32))
+    assert shown.size == (256, 256)
+    assert shown.getpixel((20, 100)) == FRAME and shown.getpixel((120, 100)) == FRAME
+    assert shown.getpixel((70, 40)) == FRAME and shown.getpixel((70, 100)) == (0, 0, 0)
+
+
+def test_without_gradio_one_message_says_how_to_get_it(tmp_path: Path) -> None:
+    code = (
+        "import sys; sys.modules['gradio'] = None\n"
+        "from pathlib import Path\n"
+        "from lookahead.demo.serve import open_page\n"
+        "from lookahead.errors import InputError\n"
+        "try: open_page(None, None, 0, sys.argv[1])\n"
+        "except InputError as error: print(error)"
+    )
+    done = subprocess.run([sys.executable, "-c", code, str(tmp_path)], capture_output=True, text=True, check=False)
+    assert "needs Gradio" in done.stdout and "make demo" in done.stdout, done.stderr
