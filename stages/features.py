@@ -10,7 +10,7 @@ def build(job: Job) -> None:
     encode(job.world.checkpoints, job.world.features, *datasets, job.work, job.log)
 
 
-STAGES = {"": Stage("features", sections=("checkpoints", "features"), reads=("generate", "photos"), build=build)}
+STAGES = {"": Stage("features", ("checkpoints", "features"), ("generate",), build, reads_if_there=("photos",))}
 
 if __name__ == "__main__":
     main(STAGES)

@@ -35,7 +35,8 @@ class Job:
 @dataclass(frozen=True)
 class Stage:
     """A stage: its output's path below `<root>/<world>`, its own sections of the world, the outputs that it reads, the
-    function that fills its workspace, and what else its output depends on."""
+    function that fills its workspace, what else its output depends on, and outputs that it reads where there are any.
+    """
 
     name: str
     sections: tuple[str, ...]
@@ -43,6 +44,7 @@ class Stage:
     build: Callable[[Job], None]
     told: Mapping[str, object] = field(default_factory=dict)
     root: Path = RUNS
+    reads_if_there: tuple[str, ...] = ()
 
 
 def cores() -> int:
@@ -72,7 +74,8 @@ def inputs_of(stage: Stage, settings: Mapping[str, object], runs: Path) -> list[
             raise InputError(
                 f"{runs / name} does not exist: run `lookahead {name.split('/')[0]}` first, or `dvc repro`"
             )
-    return [runs / name for name in stage.reads] + sorted(set(local_paths(dict(settings))))
+    further = [runs / name for name in stage.reads_if_there if (runs / name).is_dir()]
+    return [runs / name for name in stage.reads] + further + sorted(set(local_paths(dict(settings))))
 
 
 def code_files() -> list[Path]:
