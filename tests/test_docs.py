@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import yaml
 from accelerate.commands.launch import launch_command_parser
+from mlflow.models.cli import serve
 from typer.main import get_command
 
 from lookahead.cli import app
@@ -48,7 +49,8 @@ def test_a_command_and_its_options_exist(page: Path) -> None:
     completion = {"--help", "--install-completion", "--show-completion", "--no-deps"}
     other = set(re.findall(r"(?<![\w-])--[a-z][\w-]*", text)) - known - completion
     benchmarks = "".join(script.read_text(encoding="utf-8") for script in (ROOT / "benchmarks").glob("*.py"))
-    assert {option for option in other if f'"{option}"' not in benchmarks} <= set(
+    served = {option for parameter in serve.params for option in parameter.opts}
+    assert {option for option in other if f'"{option}"' not in benchmarks} <= served | set(
         launch_command_parser()._option_string_actions
     )
 

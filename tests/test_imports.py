@@ -26,6 +26,7 @@ ALLOWED = {
     "search": {"method", "models", "data", "sampling", "world", "training", "evaluation", "config", "pages", *BASE},
     "pipeline": {"method", "models", "sampling", "world", "config", *BASE},
     "demo": {"pipeline", "evaluation", "data", "world", "config", *BASE},
+    "serving": {"pipeline", *BASE},
     "tracking": {"config", *BASE},
 }
 COMPOSERS = {"stage", "cli", "doctor"}  # like the scripts in stages/, they may import everything
@@ -58,11 +59,11 @@ def test_the_method_imports_torch_only(path) -> None:  # type: ignore[no-untyped
     assert roots <= {"torch", "lookahead"} | standard
 
 
-def test_only_tracking_imports_mlflow() -> None:
+def test_only_tracking_and_serving_import_mlflow() -> None:
     importers = {
         part_of(name_of(path)) for path in files() if any(n.split(".")[0] == "mlflow" for n in top_level(path))
     }
-    assert importers == {"tracking"}
+    assert importers == {"tracking", "serving"}
 
 
 def test_only_stages_and_the_command_import_tracking() -> None:

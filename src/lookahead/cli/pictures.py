@@ -81,6 +81,27 @@ def export(
 
 
 @app.command()
+def register(
+    folder: Annotated[Path, typer.Argument(help="what `lookahead export` wrote")],
+    name: Annotated[str | None, typer.Option(help="of the model; default: lookahead-WORLD")] = None,
+    alias: Annotated[str, typer.Option(help="moves to the new version")] = "champion",
+    world: World = None,
+) -> None:
+    """Put an exported encoder into MLflow's model registry, from where it is served over HTTP (docs/serving.md)."""
+    from lookahead.config import read_params
+
+    params = read_params()
+    from lookahead.serving.register import register as put
+    from lookahead.tracking import connect, store_uri
+
+    name = name or f"lookahead-{world or params.world}"
+    version = put(folder, *connect(params.tracking), name, alias)
+    print(f"{name} version {version} is {alias}; serve it from here, the repository's root:")
+    print(f"  MLFLOW_TRACKING_URI={store_uri(params.tracking)} .venv/bin/mlflow models serve \\")
+    print(f"    --model-uri models:/{name}@{alias} --env-manager local --host 127.0.0.1 --port 5001")
+
+
+@app.command()
 def demo(
     world: World = None,
     encoder: Encoder = None,

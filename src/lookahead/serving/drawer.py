@@ -1,0 +1,67 @@
+"""What MLflow loads to serve an exported encoder: this file is the model's code, so nothing is pickled.
+
+A request's rows have `portrait`, a picture file in base64, and `prompt`; the answer is a PNG in base64 for each row.
+"""
+
+from __future__ import annotations
+
+import base64
+import io
+
+import mlflow
+from mlflow.pyfunc import PythonModel
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+from lookahead.errors import InputError
+from lookahead.pipeline import LookaheadPipeline
+from lookahead.pipeline.portraits import FaceCheck
+
+
+def read_base64(data: str) -> Image.Image:
+    """The picture in a base64 text, upright.
+
+    Raises:
+        InputError: it is no base64, or no picture.
+    """
+    try:
+        with Image.open(io.BytesIO(base64.b64decode(data, validate=True))) as picture:
+            return ImageOps.exif_transpose(picture).convert("RGB")
+    except (ValueError, UnidentifiedImageError, OSError) as error:
+        raise InputError(f"`portrait` is no picture file in base64 ({error!s:.100})") from None
+
+
+def write_base64(picture: Image.Image) -> str:
+    """A picture as PNG in base64."""
+    buffer = io.BytesIO()
+    picture.save(buffer, format="PNG")
+    return base64.b64encode(buffer.getvalue()).decode("ascii")
+
+
+class Drawer(PythonModel):  # type: ignore[misc]
+    """Draws the person of each row's portrait as its prompt says."""
+
+    def load_context(self, context) -> None:  # type: ignore[no-untyped-def]
+        """Open the exported folder; its checkpoints are found from the folder that the server is started in.
+
+        Raises:
+            InputError: a checkpoint or a file of the encoder is missing or damaged.
+        """
+        self._pipe = LookaheadPipeline.from_pretrained(context.artifacts["encoder"])
+        self._check = FaceCheck(self._pipe.checkpoints, self._pipe.settings.smallest_face)
+
+    def predict(self, context, model_input, params=None) -> list[str]:  # type: ignore[no-untyped-def]
+        """A PNG in base64 for each row; `params` are `seed` and `fast` (few steps, with the LCM-LoRA).
+
+        Raises:
+            InputError: a portrait is no picture, or does not show one face.
+        """
+        asked = params or {}
+        rows = zip(model_input["portrait"], model_input["prompt"], strict=True)
+        return [self._draw(portrait, prompt, **asked) for portrait, prompt in rows]
+
+    def _draw(self, portrait: str, prompt: str, seed: int = 0, fast: bool = False) -> str:
+        square = self._check(read_base64(portrait), "the portrait")
+        return write_base64(self._pipe(square, prompt, seed=int(seed), fast=bool(fast))[0])
+
+
+mlflow.models.set_model(Drawer())
