@@ -43,13 +43,16 @@ def test_a_difference_is_found_and_no_difference_is_said():
     assert lines["untuned"].differences == {}
     mean, low, high = lines["second"].differences["full.identity"].measured()
     assert low > 0 and mean == pytest.approx(0.1, abs=0.01) and high - low < 0.03
+    assert lines["first"].gains == {} and lines["second"].gains == lines["second"].differences
+    mean, _, _ = lines["side"].gains["full.identity"].measured()
+    assert mean == pytest.approx(lines["side"].differences["full.identity"].measured()[0])  # it comes after the first
     _, low, high = lines["side"].differences["full.identity"].measured()
     assert low < 0 < high
     _, low, high = lines["second"].means["full.identity"].measured()
     assert high - low > 0.08  # people differ much more than rows do
     assert len(lines["second"].by_seed["full.identity"]) == 3
     table = as_markdown(list(lines.values())).splitlines()
-    assert len(table) == 6 and table[5].count("(no difference)") == 2 and "no difference" not in table[4]
+    assert len(table) == 6 and table[5].count("(no difference)") == 3 and "no difference" not in table[4]
     assert as_json(list(lines.values()))["second"]["against"] == "first"
 
 

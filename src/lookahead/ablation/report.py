@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from lookahead.ablation.cell import FAST, FULL
-from lookahead.ablation.table import Line, as_json, as_markdown, make_lines, read_cells
+from lookahead.ablation.table import Line, as_json, as_markdown, first_trained, make_lines, read_cells
 from lookahead.artifacts import atomic, write_json
 from lookahead.config import Ablation, Evaluate
 from lookahead.data.prompts import read_prompts
@@ -18,13 +18,13 @@ from lookahead.evaluation.grids import folded, save_grid
 from lookahead.evaluation.pictures import read_pictures
 from lookahead.evaluation.plan import make_plan
 from lookahead.evaluation.portraits import read_people, read_photo
-from lookahead.pages import inline_png, save_page
+from lookahead.pages import inline, inline_png, save_page
 
 _INK, _LINE, _COLOURS = "#2b2f36", "#d9dce1", {FULL: "#d4552a", FAST: "#3f7fbf"}
 
 
 def write_ablation(study: Ablation, settings: Evaluate, cells: Path, out: Path) -> None:
-    """Write `metrics.json`, `table.md`, `report.html`, `grid.png` and `differences.png` into `out`.
+    """Write `metrics.json`, `table.md`, `report.html`, `grid.jpg` and `differences.png` into `out`.
 
     Args:
         study: rows and seeds.
@@ -40,7 +40,7 @@ def write_ablation(study: Ablation, settings: Evaluate, cells: Path, out: Path) 
     write_json(out / "metrics.json", as_json(lines))
     with atomic(out / "table.md") as path:
         path.write_text(as_markdown(lines), encoding="utf-8")
-    save_grid(_strips(study, settings, cells), out / "grid.png")
+    save_grid(_strips(study, settings, cells), out / "grid.jpg")
     _save_differences(lines, out / "differences.png")
     _write_page(study, lines, out)
 
@@ -92,6 +92,8 @@ def _save_differences(lines: list[Line], path: Path) -> None:
 
 
 def _write_page(study: Ablation, lines: list[Line], out: Path) -> None:
-    pictures = {name: inline_png(out / f"{name}.png") for name in ("grid", "differences")}
-    content: dict[str, object] = {"study": study, "lines": lines, "full": FULL, "fast": FAST}
+    grid = inline((out / "grid.jpg").read_bytes(), "jpeg")
+    pictures = {"grid": grid, "differences": inline_png(out / "differences.png")}
+    first = study.rows[first_trained(study)].label
+    content: dict[str, object] = {"study": study, "lines": lines, "full": FULL, "fast": FAST, "first": first}
     save_page("lookahead.ablation", "ablation.html.j2", out / "report.html", content | pictures)

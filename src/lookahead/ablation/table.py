@@ -32,7 +32,10 @@ Values = dict[str, Array]  # by "<sampler>.<figure>": (seeds, people)
 
 @dataclass(frozen=True)
 class Line:
-    """One row of the table; `against` names the row that the differences are to, None in the first."""
+    """One row of the table: its means, and its differences to the row `against`, and to the first one that was trained.
+
+    The first row has neither; the first one that was trained has no `gains`.
+    """
 
     name: str
     label: str
@@ -40,6 +43,7 @@ class Line:
     means: dict[str, Interval]
     differences: dict[str, Interval]
     by_seed: dict[str, list[float]]
+    gains: dict[str, Interval]
 
 
 def two_level_interval(values: Array, resamples: int, seed: int) -> Interval:
@@ -97,23 +101,27 @@ def against(study: Ablation, name: str) -> str | None:
     return study.rows[name].after or above
 
 
+def first_trained(study: Ablation) -> str:
+    """The row that shows what training alone does, in the paper's order the noise loss only; the last if none is."""
+    return next((name for name, row in study.rows.items() if row.tuned == "train"), list(study.rows)[-1])
+
+
 def make_lines(cells: Mapping[str, Values], study: Ablation, resamples: int, seed: int) -> list[Line]:
     """Every row with its means and its paired differences, resampled alike."""
-    lines = []
+
+    def intervals(values: Values) -> dict[str, Interval]:
+        return {figure: two_level_interval(array, resamples, seed) for figure, array in values.items()}
+
+    def changes(name: str, other: str | None) -> Values:
+        return {} if other is None else {figure: array - cells[other][figure] for figure, array in cells[name].items()}
+
+    lines, first = [], first_trained(study)
+    later = list(study.rows)[list(study.rows).index(first) + 1 :]
     for name, row in study.rows.items():
         other = against(study, name)
-        values = cells[name]
-        changes = {} if other is None else {figure: values[figure] - cells[other][figure] for figure in values}
-        lines.append(
-            Line(
-                name,
-                row.label,
-                other,
-                {figure: two_level_interval(array, resamples, seed) for figure, array in values.items()},
-                {figure: two_level_interval(array, resamples, seed) for figure, array in changes.items()},
-                {figure: array.mean(1).tolist() for figure, array in changes.items()},
-            )
-        )
+        own, gains = changes(name, other), changes(name, first if name in later else None)
+        by_seed = {figure: array.mean(1).tolist() for figure, array in own.items()}
+        lines.append(Line(name, row.label, other, intervals(cells[name]), intervals(own), by_seed, intervals(gains)))
     return lines
 
 
@@ -126,6 +134,7 @@ def as_json(lines: list[Line]) -> dict[str, object]:
             "means": {name: value.row() for name, value in line.means.items()},
             "differences": {name: value.row() for name, value in line.differences.items()},
             "differences_by_seed": line.by_seed,
+            "gains": {name: value.row() for name, value in line.gains.items()},
         }
         for line in lines
     }
@@ -144,12 +153,12 @@ def as_markdown(lines: list[Line]) -> str:
     """The table that people read: full sampling first, the fast child's identity and prompt alignment behind."""
     told = ("identity", "prompt", "style", LEAK)
     heads = ["", *told, "identity against", "prompt against", "row compared with"]
-    heads += ["identity, few steps", "prompt, few steps"]
+    heads += ["identity against the first trained row", "identity, few steps", "prompt, few steps"]
     rows = ["| " + " | ".join(heads) + " |", "|" + "---|" * len(heads)]
     for line in lines:
         cells = [line.label, *(_told(line.means[f"{FULL}.{figure}"], False) for figure in told)]
         cells += [_told(line.differences.get(f"{FULL}.{figure}"), True) for figure in ("identity", "prompt")]
-        cells += [line.against or ""]
+        cells += [line.against or "", _told(line.gains.get(f"{FULL}.identity"), True)]
         cells += [_told(line.means[f"{FAST}.{figure}"], False) for figure in ("identity", "prompt")]
         rows.append("| " + " | ".join(cells) + " |")
     return "\n".join(rows) + "\n"
