@@ -94,6 +94,11 @@ def _save_differences(lines: list[Line], path: Path) -> None:
 def _write_page(study: Ablation, lines: list[Line], out: Path) -> None:
     grid = inline((out / "grid.jpg").read_bytes(), "jpeg")
     pictures = {"grid": grid, "differences": inline_png(out / "differences.png")}
-    first = study.rows[first_trained(study)].label
-    content: dict[str, object] = {"study": study, "lines": lines, "full": FULL, "fast": FAST, "first": first}
+    content: dict[str, object] = {
+        "study": study,
+        "lines": lines,
+        "full": FULL,
+        "fast": FAST,
+        "first": first_trained(study),
+    }
     save_page("lookahead.ablation", "ablation.html.j2", out / "report.html", content | pictures)
