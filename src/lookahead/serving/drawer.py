@@ -9,7 +9,7 @@ import base64
 import io
 
 import mlflow
-from mlflow.pyfunc import PythonModel
+from mlflow.pyfunc.model import PythonModel
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from lookahead.errors import InputError
@@ -37,7 +37,7 @@ def write_base64(picture: Image.Image) -> str:
     return base64.b64encode(buffer.getvalue()).decode("ascii")
 
 
-class Drawer(PythonModel):  # type: ignore[misc]
+class Drawer(PythonModel):
     """Draws the person of each row's portrait as its prompt says."""
 
     def load_context(self, context) -> None:  # type: ignore[no-untyped-def]
