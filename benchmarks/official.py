@@ -137,7 +137,8 @@ class Official:
                 one.enable_gradient_checkpointing()
         self.networks: Networks = networks_of(sizes, levers, unet, kv, bank)
         self.twin = self._copy(unet)
-        self.folder = Path(tempfile.mkdtemp())
+        self._temporary = tempfile.TemporaryDirectory()  # goes with this object
+        self.folder = Path(self._temporary.name)
         self._write_child(sizes)
         self.child: UNet2DConditionModel | None = None
         groups = [list(kv.parameters().values()), self.adapter]

@@ -8,14 +8,11 @@ from pathlib import Path
 from tests.modules import PACKAGE, ROOT, closure
 
 CHAIN = ("generate", "photos", "features", "train", "evaluate")
-ABLATION = {"cell": "ablation", "borrowed": "ablation", "table": "ablation_table"}
-SEARCH = {"search": "search"}
-CURVES = {"base": "curves", "untuned": "curves", "tuned": "curves", "table": "curves_table"}
 PIPELINES = {  # stage: its script
     "dvc.yaml": {name: name for name in CHAIN},
-    "studies/ablation/dvc.yaml": ABLATION,
-    "studies/curves/dvc.yaml": CURVES,
-    "studies/search/dvc.yaml": SEARCH,
+    "studies/ablation/dvc.yaml": {"cell": "ablation", "borrowed": "ablation", "table": "ablation_table"},
+    "studies/curves/dvc.yaml": {"base": "curves", "untuned": "curves", "tuned": "curves", "table": "curves_table"},
+    "studies/search/dvc.yaml": {"search": "search"},
 }
 
 

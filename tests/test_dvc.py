@@ -10,7 +10,7 @@ from dvc.stage import PipelineStage
 
 from lookahead.config import read_params
 from lookahead.curves.cell import cells_of
-from tests.dependencies import ABLATION, CHAIN, CURVES, SEARCH, exempt
+from tests.dependencies import CHAIN, PIPELINES, exempt
 from tests.modules import PACKAGE, ROOT, closure
 
 Stages = dict[str, PipelineStage]
@@ -19,7 +19,7 @@ Stages = dict[str, PipelineStage]
 @pytest.fixture(scope="module")
 def stages() -> Stages:
     """Every stage of the root's dvc.yaml, its parameters filled in."""
-    return {stage.name: stage for stage in Repo(str(ROOT)).stage.load_all("dvc.yaml")}
+    return opened("dvc.yaml")
 
 
 def script(stage: PipelineStage) -> Path:
@@ -92,15 +92,26 @@ def test_a_stage_reads_its_own_parameters_only(stages: Stages, name: str) -> Non
         assert {key.split(".")[2] for key in read} <= {"checkpoints", name}
 
 
+def opened(path: str) -> Stages:
+    """Every stage of a pipeline of its own."""
+    return {stage.name: stage for stage in Repo(str(ROOT)).stage.load_all(path)}
+
+
 @pytest.fixture(scope="module")
 def study() -> Stages:
-    """Every stage of the ablation's dvc.yaml."""
-    return {stage.name: stage for stage in Repo(str(ROOT)).stage.load_all("studies/ablation/dvc.yaml")}
+    return opened("studies/ablation/dvc.yaml")
 
 
-@pytest.mark.parametrize("name", ABLATION)
-def test_a_stage_of_the_study_depends_on_exactly_what_it_imports(study: Stages, name: str) -> None:
-    for stage in named(study, name):
+@pytest.fixture(scope="module")
+def curves() -> Stages:
+    return opened("studies/curves/dvc.yaml")
+
+
+@pytest.mark.parametrize("path", [path for path in PIPELINES if path != "dvc.yaml"])
+def test_a_stage_of_a_study_depends_on_exactly_what_it_imports(path: str) -> None:
+    pipeline = opened(path)
+    assert {name.split("@")[0] for name in pipeline} == set(PIPELINES[path])
+    for stage in pipeline.values():
         assert sources(stage) == imports(script(stage)), "python -m tests.dependencies"
         assert script(stage) in {Path(dep.fs_path) for dep in stage.deps if not isinstance(dep, ParamsDependency)}
 
@@ -124,27 +135,6 @@ def test_editing_the_studys_page_trains_nothing_again(study: Stages) -> None:
     page = PACKAGE / "ablation" / "report.py"
     assert page in sources(study["table"])
     assert not any(page in sources(stage) for name in ("cell", "borrowed") for stage in named(study, name))
-
-
-@pytest.mark.parametrize("name", SEARCH)
-def test_the_search_depends_on_exactly_what_it_imports(name: str) -> None:
-    stages = {stage.name: stage for stage in Repo(str(ROOT)).stage.load_all("studies/search/dvc.yaml")}
-    for stage in named(stages, name):
-        assert sources(stage) == imports(script(stage)), "python -m tests.dependencies"
-        assert script(stage) in {Path(dep.fs_path) for dep in stage.deps if not isinstance(dep, ParamsDependency)}
-
-
-@pytest.fixture(scope="module")
-def curves() -> Stages:
-    """Every stage of the curves' dvc.yaml."""
-    return {stage.name: stage for stage in Repo(str(ROOT)).stage.load_all("studies/curves/dvc.yaml")}
-
-
-@pytest.mark.parametrize("name", CURVES)
-def test_the_curves_depend_on_exactly_what_they_import(curves: Stages, name: str) -> None:
-    for stage in named(curves, name):
-        assert sources(stage) == imports(script(stage)), "python -m tests.dependencies"
-        assert script(stage) in {Path(dep.fs_path) for dep in stage.deps if not isinstance(dep, ParamsDependency)}
 
 
 def test_the_curves_have_every_cell_and_their_table_reads_each(curves: Stages) -> None:

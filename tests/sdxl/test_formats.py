@@ -327,3 +327,11 @@ def test_the_adapter_opens_after_the_fast_child_with_sixteen_tokens(row: Checkpo
     (projection,) = pipe.unet.encoder_hid_proj.image_projection_layers
     assert projection(torch.zeros(1, 257, 128, dtype=torch.bfloat16)).shape == (1, 16, 192)
     assert prediction(pipe, image=True).isfinite().all()
+
+
+def test_the_tokenizer_files_of_the_hub_give_the_tokens_that_they_should(row: Checkpoints) -> None:
+    pipe, text = world.open_pipeline(row), "a photo of a person in the snow"
+    words = [f"{word}</w>" for word in text.split()]  # the tokenizer's numbers differ from one training to the next
+    assert pipe.tokenizer.convert_ids_to_tokens(pipe.tokenizer(text).input_ids)[1:-1] == words
+    tokens, _, pooled, _ = pipe.encode_prompt(text, device="cpu", do_classifier_free_guidance=False)
+    assert tokens.shape == (1, 77, 192) and pooled.shape == (1, 128)

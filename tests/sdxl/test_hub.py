@@ -151,10 +151,10 @@ def test_a_truncated_file_of_the_cache_is_named(sdxl: Checkpoints, home: Path) -
     part = next(part for part in hub_parts(sdxl) if part.name == "fast_child")
     path = put(home / "hub", part, LORA_FILE, b"\x10")
     with pytest.raises(InputError, match="truncated") as caught:
-        place("fast_child", sdxl.fast_child, sdxl)
+        place("fast_child", sdxl)
     assert str(path) in str(caught.value)
 
 
 def test_a_world_of_folders_misses_nothing(tiny_world: Checkpoints) -> None:
     assert hub_parts(tiny_world) == [] and missing(tiny_world) == []
-    assert place("base", tiny_world.base, tiny_world) == (tiny_world.base, None)
+    assert place("base", tiny_world) == (tiny_world.base, None)

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
+import onnxruntime
 import pytest
 import torch
 from torch import nn
 
 from benchmarks.sdxl import IRESNET50, iresnet
+from lookahead import world
+from lookahead.models.recogniser import open_recogniser
 from tests.sdxl.published import BYTES
 
 
@@ -31,6 +35,7 @@ def pack(tmp_path_factory: pytest.TempPathFactory) -> Path:
         input_names=["data"],
         output_names=["embedding"],
         dynamic_axes=axes,
+        opset_version=11,  # as insightface exports
         dynamo=False,
     )
     return folder
@@ -38,3 +43,15 @@ def pack(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_the_graph_is_as_large_as_the_published_one(pack: Path) -> None:
     assert abs((pack / "w600k_r50.onnx").stat().st_size / BYTES["recogniser"] - 1) < 1e-3
+
+
+def test_torch_and_onnxruntime_agree_and_the_gradient_reaches_the_picture(pack: Path) -> None:
+    path = world.recogniser_onnx(str(pack))
+    crops = (torch.rand(2, 3, 112, 112, generator=torch.Generator().manual_seed(0)) * 2 - 1).requires_grad_()
+    session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+    (theirs,) = session.run(None, {session.get_inputs()[0].name: crops.detach().numpy()})
+    ours = open_recogniser(path)(crops)
+    np.testing.assert_allclose(ours.detach().numpy(), theirs / np.linalg.norm(theirs, axis=1, keepdims=True), atol=2e-5)
+    assert ours.shape == (2, 512)
+    ours[:, 0].sum().backward()
+    assert crops.grad is not None and (crops.grad.abs().sum((1, 2, 3)) > 0).all()

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 import pandas as pd
 
 from lookahead.artifacts import Log, write_json
 from lookahead.config import Ablation, Checkpoints, Evaluate, Train, changed
-from lookahead.evaluation.panel import draw_once, judged, open_panel, open_sampler
+from lookahead.evaluation.panel import Panel, draw_once, judged, open_panel, open_sampler
 from lookahead.evaluation.store import adapter_key
 from lookahead.evaluation.tables import PER_IMAGE, save_rows
 from lookahead.models.fast_child import child_at, lora_layers
@@ -89,15 +90,8 @@ def judge_cell(
     panel = open_panel(checkpoints, protocol, pipe)
     tables = []
     for name in SAMPLERS:
-        fast = study.fast_steps if name == FAST else None
-
-        @contextmanager
-        def ready(fast: int | None = fast) -> Iterator[Sampler]:
-            full = open_sampler(checkpoints, pipe, protocol, encoder)
-            with nullcontext(full) if fast is None else _few_step(checkpoints, pipe, full, fast, protocol) as sampler:
-                yield sampler
-
-        folder = work / "pictures" / name
+        fast, folder = study.fast_steps if name == FAST else None, work / "pictures" / name
+        ready = partial(_ready, panel, pipe, encoder, fast)
         draw_once(panel, ready, name, panel.shelf(store, adapter_key(checkpoints, encoder), fast), folder)
         tables.append(judged(panel, name, folder))
     table = pd.concat(tables, ignore_index=True).rename(columns={"method": "sampler"})
@@ -105,14 +99,17 @@ def judge_cell(
 
 
 @contextmanager
-def _few_step(
-    checkpoints: Checkpoints, pipe: Pipeline, full: Sampler, steps: int, settings: Evaluate
-) -> Iterator[Sampler]:
-    """The same encoder with the fast child: a few LCM steps without guidance, which the child has learnt (LCM)."""
+def _ready(panel: Panel, pipe: Pipeline, encoder: Path | None, fast_steps: int | None) -> Iterator[Sampler]:
+    """The encoder in full sampling, or with the fast child in a few LCM steps without guidance, which it has learnt."""
+    checkpoints, protocol = panel.checkpoints, panel.protocol
+    full = open_sampler(checkpoints, pipe, protocol, encoder)
+    if fast_steps is None:
+        yield full
+        return
     attach_fast_child(pipe, checkpoints)
     guidance = image_guidance(1.0) if full.kv is None else kv_guidance(1.0)
     with child_at(lora_layers(pipe.unet, FAST_CHILD), FAST_CHILD, 1.0):
-        yield prepare(pipe, "LCMScheduler", steps, settings.adapter_scale, guidance, full.kv)
+        yield prepare(pipe, "LCMScheduler", fast_steps, protocol.adapter_scale, guidance, full.kv)
 
 
 def build_cell(

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import nullcontext
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -11,9 +13,8 @@ import pandas as pd
 
 from lookahead.artifacts import Log, write_json
 from lookahead.config import Checkpoints, Evaluate
-from lookahead.data.prompts import read_prompts
 from lookahead.evaluation.album import save_album
-from lookahead.evaluation.measure import Judges, measure
+from lookahead.evaluation.measure import Judges
 from lookahead.evaluation.methods import BASE, Encoder, encoders_of
 from lookahead.evaluation.metrics import (
     SPREAD,
@@ -26,19 +27,18 @@ from lookahead.evaluation.metrics import (
     scale_of_spread,
     summarise,
 )
-from lookahead.evaluation.panel import encode_conditions, open_base, open_judges, open_sampler
-from lookahead.evaluation.pictures import Conditions, draw_pictures, read_pictures
-from lookahead.evaluation.plan import Plan, make_plan
-from lookahead.evaluation.portraits import Person, read_people
+from lookahead.evaluation.panel import Panel, draw_once, judged, open_base, open_panel, open_sampler
+from lookahead.evaluation.pictures import read_pictures
+from lookahead.evaluation.plan import Plan
 from lookahead.evaluation.previews import measure_previews, save_previews
 from lookahead.evaluation.protocol import describe, groups
 from lookahead.evaluation.report import Findings, write_report
 from lookahead.evaluation.series import save_series
 from lookahead.evaluation.spread import gather, missing, spread_plan, spread_rows
-from lookahead.evaluation.store import NO_ADAPTER, adapter_key, shelf, take
+from lookahead.evaluation.store import NO_ADAPTER, adapter_key
 from lookahead.evaluation.tables import PER_IMAGE, as_table, save_rows
 from lookahead.sampling.loop import Sampler
-from lookahead.world import open_pipeline
+from lookahead.world import Pipeline, open_pipeline
 
 PICTURES = "pictures"
 MORE = "spread"  # below it: pictures from further noises, and the base model's
@@ -69,15 +69,15 @@ def evaluate(
     Raises:
         InputError: portraits, prompts or a checkpoint are missing or wrong, or a reference photo shows no face.
     """
-    encoders = encoders_of(variants)
-    people = read_people(Path(settings.portraits), settings.people)
-    plan = make_plan(read_prompts(settings.prompts), settings)
+    encoders, pipe = encoders_of(variants), open_pipeline(checkpoints)
+    panel = open_panel(checkpoints, settings, pipe)
+    people, plan, judges = panel.people, panel.plan, panel.judges
     spread = spread_plan(plan, settings)
-    judges = open_judges(checkpoints, people, plan)
-    conditions = _draw(checkpoints, settings, encoders, people, (plan, spread), work / PICTURES, store)
-    previews = measure_previews(checkpoints, settings, people, conditions, judges.faces)
+    _draw(panel, pipe, encoders, spread, work / PICTURES, store)
+    previews = measure_previews(checkpoints, settings, people, panel.conditions, judges.faces)
     save_previews(previews, work / "previews.csv")
-    table = _judge(plan, encoders, judges, settings.batch, work)
+    table = pd.concat([judged(panel, method, work / PICTURES / method) for method in encoders], ignore_index=True)
+    save_rows(table, work / PER_IMAGE)
     metrics = _metrics(table, _judge_spread(plan, spread, encoders, judges, work), judges, settings, plan)
     write_json(work / "metrics.json", rows_of(metrics))
     protocol = describe(settings, checkpoints, people, plan)
@@ -88,39 +88,20 @@ def evaluate(
     log(flatten(metrics), 0)
 
 
-def _draw(
-    checkpoints: Checkpoints,
-    settings: Evaluate,
-    encoders: Mapping[str, Encoder],
-    people: list[Person],
-    plans: tuple[Plan, Plan],
-    out: Path,
-    store: Path,
-) -> Conditions:
-    plan, spread = plans
-    pipe = open_pipeline(checkpoints)
-    conditions = encode_conditions(checkpoints, pipe, people, plan)
+def _draw(panel: Panel, pipe: Pipeline, encoders: Mapping[str, Encoder], spread: Plan, out: Path, store: Path) -> None:
+    """Draw every method's pictures, further ones from other noises, and the base model's."""
+    checkpoints, settings = panel.checkpoints, panel.protocol
 
     def put(name: str, shots: Plan, adapter: object, ready: Callable[[], Sampler]) -> None:
-        def fill(folder: Path) -> None:
-            draw_pictures(ready(), shots, conditions, settings.batch, folder, name)
-
-        place = shelf(store, checkpoints, settings, people, shots, adapter, None)
-        take(place, shots, settings.batch, fill, out / name)
+        part = replace(panel, plan=shots)
+        draw_once(part, lambda: nullcontext(ready()), name, part.shelf(store, adapter), out / name)
 
     for method, encoder in encoders.items():
         ready = partial(open_sampler, checkpoints, pipe, settings, encoder.folder, encoder.keys_values)
         key = adapter_key(checkpoints, encoder.folder, encoder.keys_values)
-        put(method, plan, key, ready)
-        put(f"{MORE}/{method}", missing(spread, plan), key, ready)
+        put(method, panel.plan, key, ready)
+        put(f"{MORE}/{method}", missing(spread, panel.plan), key, ready)
     put(f"{MORE}/{BASE}", spread, NO_ADAPTER, partial(open_base, pipe, settings))
-    return conditions
-
-
-def _judge(plan: Plan, methods: Iterable[str], judges: Judges, batch: int, work: Path) -> pd.DataFrame:
-    pictures = {method: read_pictures(work / PICTURES / method) for method in methods}
-    rows = (row for method in pictures for row in measure(method, plan, pictures[method], judges, batch))
-    return save_rows(as_table(rows), work / PER_IMAGE)
 
 
 def _judge_spread(plan: Plan, spread: Plan, methods: Iterable[str], judges: Judges, work: Path) -> pd.DataFrame:

@@ -24,8 +24,8 @@ from lookahead.training.update import train_step
 from lookahead.world.processes import broadcast, launched
 
 
-def fit(training: Training, run: str, work: Path, folder: Path, log: Log) -> Curves:
-    """Train to the last step from wherever the checkpoints in `folder` left off; samples go to `work`.
+def fit(training: Training, work: Path, log: Log) -> Curves:
+    """Train to the last step from wherever the checkpoints in `resume_folder(work)` left off; samples go to `work`.
 
     Of several processes only the first one writes and logs.
 
@@ -33,6 +33,7 @@ def fit(training: Training, run: str, work: Path, folder: Path, log: Log) -> Cur
         InputError: as `train_step` and `load_checkpoint`, or a file cannot be written.
     """
     settings, first = training.settings, launched().first
+    run, folder = digest(settings.model_dump(mode="json")), resume_folder(work)
     state = State(training.weights, training.average, training.optimiser)
     curves = load_checkpoint(folder, run, state)
     bar = tqdm(total=settings.steps, initial=len(curves), desc=work.name, unit="step", disable=not first)
@@ -100,7 +101,7 @@ def train(checkpoints: Checkpoints, settings: Train, features: Path, work: Path,
     told = {"checkpoints": checkpoints.model_dump(), "settings": settings.model_dump()}
     broadcast(json.dumps(told | {"features": str(features.resolve()), "work": str(work.resolve())}), launched())
     training = open_training(checkpoints, settings, features)
-    curves = fit(training, digest(settings.model_dump(mode="json")), work, resume_folder(work), log)
+    curves = fit(training, work, log)
     _publish_average(training)
     save_adapter(work / "encoder" / ADAPTER_FILE, training.networks.unet)
     if training.networks.kv is not None:
@@ -117,8 +118,8 @@ def assist() -> None:
     """
     told = json.loads(broadcast("", launched()))
     checkpoints, settings = Checkpoints.model_validate(told["checkpoints"]), Train.model_validate(told["settings"])
-    training, work = open_training(checkpoints, settings, Path(told["features"])), Path(told["work"])
-    fit(training, digest(settings.model_dump(mode="json")), work, resume_folder(work), lambda _row, _step: None)
+    training = open_training(checkpoints, settings, Path(told["features"]))
+    fit(training, Path(told["work"]), lambda _row, _step: None)
 
 
 def resume_folder(work: Path) -> Path:

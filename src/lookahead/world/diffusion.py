@@ -20,7 +20,7 @@ from lookahead.config import Checkpoints
 from lookahead.errors import InputError
 from lookahead.world.devices import dtype, frozen
 from lookahead.world.hub import LORA_FILE, place
-from lookahead.world.sources import check_weights, hub_source, opening
+from lookahead.world.sources import check_weights, opening
 
 FAST_CHILD = "fast_child"
 Pipeline = Any  # StableDiffusionXLPipeline, which gets its modules as attributes only when it runs
@@ -41,16 +41,16 @@ def _quiet() -> Iterator[None]:
         notes.setLevel(level)
 
 
-def _open_xl(part: str, name: str, source: str, vae: str | None, checkpoints: Checkpoints) -> Pipeline:
+def _open_xl(part: str, name: str, vae: bool, checkpoints: Checkpoints) -> Pipeline:
     overrides = {}
-    if vae is not None:
-        folder, variant = place("vae", vae, checkpoints)
-        with opening("VAE", vae):
+    if vae:
+        folder, variant = place("vae", checkpoints)
+        with opening("VAE", folder):
             overrides["vae"] = _VAE.from_pretrained(
                 folder, variant=variant, dtype=dtype(checkpoints), use_safetensors=True
             )
-    folder, variant = place(name, source, checkpoints)
-    with opening(part, source):
+    folder, variant = place(name, checkpoints)
+    with opening(part, folder):
         pipe = _XL.from_pretrained(
             folder,
             variant=variant,
@@ -71,7 +71,7 @@ def open_pipeline(checkpoints: Checkpoints) -> Pipeline:
     Raises:
         InputError: a part is missing, truncated or of another kind; the message names its path or id.
     """
-    return _open_xl("base model", "base", checkpoints.base, checkpoints.vae, checkpoints)
+    return _open_xl("base model", "base", checkpoints.vae is not None, checkpoints)
 
 
 def open_generator(checkpoints: Checkpoints) -> Pipeline:
@@ -81,9 +81,9 @@ def open_generator(checkpoints: Checkpoints) -> Pipeline:
         InputError: a part is missing or truncated, or diffusers has no scheduler of that name.
     """
     generator = checkpoints.generator
-    pipe = _open_xl("few-step generator", "generator.pipeline", generator.pipeline, None, checkpoints)
+    pipe = _open_xl("few-step generator", "generator.pipeline", False, checkpoints)
     if generator.lora is not None:
-        _load_lora(pipe, place("generator.lora", generator.lora, checkpoints)[0], "generator")
+        _load_lora(pipe, place("generator.lora", checkpoints)[0], "generator")
         pipe.fuse_lora(adapter_names=["generator"])
         pipe.unload_lora_weights()
     pipe.scheduler = scheduler_class(generator.scheduler).from_config(pipe.scheduler.config)
@@ -113,7 +113,7 @@ def attach_fast_child(pipe: Pipeline, checkpoints: Checkpoints) -> None:
     Raises:
         InputError: the LoRA is missing, truncated or does not fit the U-Net.
     """
-    _load_lora(pipe, place("fast_child", checkpoints.fast_child, checkpoints)[0], FAST_CHILD)
+    _load_lora(pipe, place("fast_child", checkpoints)[0], FAST_CHILD)
     for module in pipe.unet.modules():
         if isinstance(module, LoraLayer):
             module.set_scale(FAST_CHILD, 0.0)
@@ -122,10 +122,7 @@ def attach_fast_child(pipe: Pipeline, checkpoints: Checkpoints) -> None:
 
 def _adapter_place(source: str | Path | Checkpoints) -> tuple[str, str, str]:
     if isinstance(source, Checkpoints):
-        adapter = source.adapter
-        hub = hub_source(adapter.source)
-        folder = adapter.source if hub is None else place("adapter", adapter.source, source)[0]
-        return folder, adapter.subfolder, adapter.weight
+        return place("adapter", source)[0], source.adapter.subfolder, source.adapter.weight
     return str(Path(source).parent), "", Path(source).name
 
 
@@ -139,10 +136,9 @@ def attach_adapter(pipe: Pipeline, source: str | Path | Checkpoints) -> None:
     path = Path(folder, subfolder, weight)
     if path.suffix != ".safetensors":
         raise InputError(f"the adapter {path} is no .safetensors file: pickled weights are not opened")
-    if path.is_file():
-        check_weights(path)
-    else:
+    if not path.is_file():
         raise InputError(f"{path} does not exist: an adapter file was expected there")
+    check_weights(path)
     with opening("image adapter", str(path)), _quiet():
         pipe.load_ip_adapter(folder, subfolder=subfolder, weight_name=weight, image_encoder_folder=None)
     frozen(pipe.unet)
@@ -164,8 +160,8 @@ def open_preview_vae(checkpoints: Checkpoints) -> Any:
     Raises:
         InputError: it is missing or truncated.
     """
-    folder, variant = place("preview_vae", checkpoints.preview_vae, checkpoints)
-    with opening("preview decoder", checkpoints.preview_vae):
+    folder, variant = place("preview_vae", checkpoints)
+    with opening("preview decoder", folder):
         return frozen(_TINY.from_pretrained(folder, variant=variant, dtype=torch.float32, use_safetensors=True))
 
 

@@ -132,21 +132,22 @@ def require(checkpoints: Checkpoints, world: str | None = None) -> None:
         )
 
 
-def place(name: str, source: str, checkpoints: Checkpoints) -> tuple[str, str | None]:
-    """The folder that a part is opened from, every file in it whole, and the variant of its weights.
+def place(name: str, checkpoints: Checkpoints) -> tuple[str, str | None]:
+    """The folder that the part so named is opened from, every file in it whole, and the variant of its weights.
 
     Raises:
         InputError: it is no folder and not downloaded, or a file is truncated.
     """
     part = next((part for part in hub_parts(checkpoints) if part.name == name), None)
     if part is None:
-        check_folder(source)
-        return source, None
+        folder = sources(checkpoints)[name]
+        check_folder(folder)
+        return folder, None
     if part.missing():
         require(checkpoints)
-    paths = [cached(part.source, file) for file in part.files]
+    paths = [path for file in part.files if (path := cached(part.source, file))]
     for path in paths:
-        if path is not None and path.suffix == ".safetensors":
+        if path.suffix == ".safetensors":
             check_weights(path)
     depth = len(Path(part.files[0]).parts)
-    return str(paths[0].parents[depth - 1] if paths[0] else source), part.source.variant
+    return str(paths[0].parents[depth - 1]), part.source.variant

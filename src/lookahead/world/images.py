@@ -14,7 +14,7 @@ from transformers import CLIPImageProcessor, CLIPVisionModelWithProjection
 from lookahead.config import Checkpoints
 from lookahead.world.devices import device, dtype, frozen
 from lookahead.world.hub import hub_parts, place, require
-from lookahead.world.sources import check_folder, hub_source, opening
+from lookahead.world.sources import check_folder, opening
 
 
 @dataclass(frozen=True)
@@ -32,14 +32,11 @@ def open_image_encoder(checkpoints: Checkpoints) -> tuple[CLIPVisionModelWithPro
     Raises:
         InputError: it is missing or truncated.
     """
-    part = checkpoints.image_encoder
-    hub = hub_source(part.source)
-    folder = Path(part.source if hub is None else place("image_encoder", part.source, checkpoints)[0], part.subfolder)
-    if hub is None and Path(part.source).is_dir():
-        check_folder(str(folder))
-    with opening("image encoder", str(folder)):
+    source, variant = place("image_encoder", checkpoints)
+    folder = str(Path(source, checkpoints.image_encoder.subfolder))
+    with opening("image encoder", folder):
         model = CLIPVisionModelWithProjection.from_pretrained(
-            str(folder), variant=hub and hub.variant, dtype=dtype(checkpoints), use_safetensors=True
+            folder, variant=variant, dtype=dtype(checkpoints), use_safetensors=True
         )
     size: Any = model.config.image_size
     processor = CLIPImageProcessor(size={"shortest_edge": size}, crop_size={"height": size, "width": size})
