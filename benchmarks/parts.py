@@ -91,11 +91,11 @@ def networks_of(
     betas = torch.linspace(0.00085**0.5, 0.012**0.5, 1000, device=device()) ** 2
     return Networks(
         unet=unet,
-        child=[m for m in unet.modules() if FAST_CHILD in getattr(m, "scaling", {})],  # type: ignore[misc]
+        child=[m for m in unet.modules() if FAST_CHILD in getattr(m, "scaling", {})],
         kv=kv,
         bank=bank,
         schedule=NoiseSchedule(torch.cumprod(1 - betas, 0), "epsilon"),
-        preview_vae=build(AutoencoderTiny, {}, torch.float32),  # type: ignore[arg-type]
+        preview_vae=build(AutoencoderTiny, {}, torch.float32),
         recogniser=recogniser.to(device()),
         detector=None,
         time_ids=torch.tensor([[side, side, 0, 0, side, side]], dtype=torch.float32, device=device()),

@@ -6,6 +6,7 @@ narrows it, for a CPU.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -95,7 +96,7 @@ class Sizes:
     text_2: dict[str, Any]
     vision: dict[str, Any]
     resampler: dict[str, int]
-    recogniser: dict[str, tuple[int, ...]]
+    recogniser: Mapping[str, tuple[int, ...]]
     lora_rank: int
     side: int
 

@@ -22,18 +22,21 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
+from unittest.mock import patch
 
 import torch
 
 from lookahead.artifacts import write_json
-from lookahead.config import Params, Search, Tracking, read_params
+from lookahead.config import Params, Search, Tracking, read_evaluate, read_params
 from lookahead.errors import InputError
 from lookahead.search import objectives
 from lookahead.search.inputs import inputs_of
+from lookahead.search.judge import judge
 from lookahead.search.objectives import Bench, search_trial, untuned
 from lookahead.search.space import check_space, present
 from lookahead.search.storage import open_storage
 from lookahead.search.study import REASON, Slot, open_study, plan, settled, work_off
+from lookahead.search.trial import tune
 from lookahead.stage import RUNS, cores
 from lookahead.tracking import open_study_recorder
 
@@ -66,17 +69,19 @@ def measure(name: str, search: Search, params: Params, folder: Path) -> Spent:
     world, features = params.worlds[name], RUNS / name / "features"
     start = time.perf_counter()
     check_space(search, world.train)
+    settings = read_evaluate(world.evaluate)
     storage = open_storage(None, folder / "journal.log", search.heartbeat)
-    study, _ = open_study(name, 2, storage, search, inputs_of(world, search, features), lambda _: None)
+    inputs = inputs_of(world, settings, search, features)
+    study, _ = open_study(name, 2, storage, search, inputs, lambda _: None)
     watch, _ = open_study_recorder(watched_in(params, folder), name, study.study_name, None)
-    bench = Bench(world, search, features, folder, watch)
+    bench = Bench(world, settings, search, features, folder, watch)
     plan(study, {0: Slot(present(search.space, world.train), {})}, search)
     bench.trial_panel()
     spent["opening"] = time.perf_counter() - start
     untuned(bench, study)  # once a study; as long as one judging
-    objectives.tune = timed(spent, "training", objectives.tune)
-    objectives.judge = timed(spent, "judging", objectives.judge)
-    timed(spent, "trial", work_off)(study, partial(search_trial, bench), search, False)
+    training, judging = timed(spent, "training", tune), timed(spent, "judging", judge)
+    with patch.object(objectives, "tune", training), patch.object(objectives, "judge", judging):
+        timed(spent, "trial", work_off)(study, partial(search_trial, bench), search, False)
     (trial,) = settled(study)
     if REASON in trial.user_attrs:
         raise InputError(f"the trial failed, and says nothing about time: {trial.user_attrs[REASON]}")

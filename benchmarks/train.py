@@ -83,7 +83,7 @@ def matrix_rate() -> float:
     """TFLOP/s of a large product in bfloat16 on a GPU, in float32 on a CPU."""
     side, kind = (8192, torch.bfloat16) if device().type == "cuda" else (1024, torch.float32)
     one, other = (torch.randn(side, side, device=device(), dtype=kind) for _ in range(2))
-    taken = min(timed(lambda _: torch.mm(one, other), 0) for _ in range(5))  # type: ignore[arg-type,return-value]
+    taken = min(timed(lambda _: torch.mm(one, other), 0) for _ in range(5))  # type: ignore[arg-type]
     return 2 * side**3 / taken / 1e12
 
 
@@ -145,7 +145,7 @@ def main() -> None:
         flush=True,
     )
     if options.here:
-        found = {
+        found: dict[str, Cost | str] = {
             row: replace(measure(row, sizes, options.batch, options.steps), memory=math.nan) for row in options.rows
         }
     else:

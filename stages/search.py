@@ -2,7 +2,10 @@
 
 import argparse
 import os
+import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 
@@ -17,7 +20,7 @@ from lookahead.stage import RUNS, cores
 from lookahead.tracking import open_study_recorder
 
 
-def search(name: str | None, address: str | None) -> None:
+def search(name: str | None, address: str | None, workers: int | None) -> None:
     """Run what is missing, here and beside other workers, and publish `results/<world>/search`."""
     params = read_params()
     name = name or params.world
@@ -26,10 +29,37 @@ def search(name: str | None, address: str | None) -> None:
     features, state = RUNS / name / "features", STATE / "search"
     task = Task(name, params.worlds[name], params.studies.search[name], features, state, address, tell)
     work = workspace(f"{name}/search", str(os.getpid()))
-    lineage = run_search(task, partial(open_study_recorder, params, name), work)
+    workers = workers or task.search.workers
+    threads = int(os.environ.get("OMP_NUM_THREADS", max(1, cores() // workers)))
+    torch.set_num_threads(threads)
+    command = [
+        sys.executable,
+        __file__,
+        "--world",
+        name,
+        "--workers",
+        "1",
+        *(["--storage", address] if address else []),
+    ]
+    with beside(workers - 1, command, threads):
+        lineage = run_search(task, partial(open_study_recorder, params, name), work)
     with alone(state / "publish.lock"):
         publish(work, Path("results") / name / "search")
         write_json(RUNS / name / "search.run.json", lineage)
+
+
+@contextmanager
+def beside(count: int, command: list[str], threads: int) -> Iterator[None]:
+    """Further workers on this machine, which end with this one; what one of them leaves undone, another does."""
+    environment = os.environ | {"OMP_NUM_THREADS": str(threads)}
+    started = [subprocess.Popen(command, env=environment) for _ in range(count)]
+    try:
+        yield
+        for worker in started:
+            worker.wait()
+    finally:
+        for worker in started:
+            worker.terminate()
 
 
 def tell(message: str) -> None:
@@ -41,10 +71,10 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--world", help="a world of params.yaml (default: its `world`)")
     parser.add_argument("--storage", help="postgresql+psycopg://..., shared by any number of workers")
+    parser.add_argument("--workers", type=int, help="processes here (default: studies.search.<world>.workers)")
     options = parser.parse_args()
-    torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", cores())))
     try:
-        search(options.world, options.storage)
+        search(options.world, options.storage, options.workers)
     except InputError as error:
         sys.exit(f"error: {error}")
     except KeyboardInterrupt:

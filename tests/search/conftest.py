@@ -37,6 +37,7 @@ SPACE = {
 SEARCH = {
     "mode": "pareto",
     "trials": 3,
+    "workers": 1,
     "startup": 2,
     "seed": 3,
     "steps": 2,

@@ -17,7 +17,7 @@ from tests.training.conftest import features  # noqa: F401  (fixture)
 def project(tiny_world: Checkpoints, features: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:  # noqa: F811
     """A project in which `lookahead search` ran twice."""
     root = tmp_path_factory.mktemp("project")
-    build_search(root, tiny_world, features, "sqlite:///state/mlflow.db", trials=2)
+    build_search(root, tiny_world, features, "sqlite:///state/mlflow.db", trials=2, workers=2)
     for _ in range(2):
         assert start(root).wait() == 0, (root / "worker.log").read_text()[-3000:]
     return root

@@ -92,11 +92,13 @@ class Search(Section):
     `pareto` looks for the front of identity and prompt alignment, `constrained` for the best identity whose prompt
     alignment is at most `prompt_loss` below the untuned adapter's. `split` is the one of the
     protocol's whose first `people` judge: never `test`. In `space`, `when` names other entries and the values of theirs
-    with which a parameter is drawn; without them it keeps its value of `params.yaml`.
+    with which a parameter is drawn; without them it keeps its value of `params.yaml`. `workers` processes of this
+    machine share the trials and the cores.
     """
 
     mode: Literal["pareto", "constrained"]
     trials: Count
+    workers: Count
     startup: Count
     seed: Seed
     steps: Count

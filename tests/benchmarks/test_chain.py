@@ -7,7 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-SCRIPT = Path(__file__).parents[2] / "benchmarks" / "stages.py"
+SCRIPT = Path(__file__).parents[2] / "benchmarks" / "chain.py"
 ALLOCATE = "x = bytes(range(256)) * ({} << 12)"  # MiB
 Cost = dict[str, float]
 

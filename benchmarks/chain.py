@@ -1,8 +1,8 @@
 """Time and peak memory of each stage of the chain, each run from scratch in a child process of its own.
 
-    .venv/bin/python benchmarks/stages.py                          # every stage, in order
-    .venv/bin/python benchmarks/stages.py features evaluate        # some stages
-    .venv/bin/python benchmarks/stages.py --json figures.json      # and write the figures as JSON
+    .venv/bin/python benchmarks/chain.py                          # every stage, in order
+    .venv/bin/python benchmarks/chain.py features evaluate        # some stages
+    .venv/bin/python benchmarks/chain.py --json figures.json      # and write the figures as JSON
 
 A stage runs as `dvc repro --single-item --force STAGE`, so everything before it must have been reproduced once
 (`make repro`), and its result is the same as before. `seconds` is wall-clock time, `processor` the processor time of
