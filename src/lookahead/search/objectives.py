@@ -15,6 +15,7 @@ from lookahead.artifacts import Log, digest
 from lookahead.config import Evaluate, Search, Train, World, variant
 from lookahead.evaluation.panel import Panel, open_panel
 from lookahead.evaluation.statistics import interval
+from lookahead.locks import alone
 from lookahead.search.judge import Scores, judge
 from lookahead.search.space import Values, as_changes, suggest
 from lookahead.search.study import FAILURES, SLOT, reason_of
@@ -75,14 +76,15 @@ def protocol_of(settings: Evaluate, split: str, changes: Mapping[str, object]) -
 
 
 def untuned(bench: Bench, study: optuna.Study) -> Scores:
-    """The untuned adapter's scores, measured once a study."""
-    known = study.user_attrs.get(UNTUNED)
-    if known is None:
-        pictures = bench.state / "untuned" / "pictures"
-        scores = judge(bench.trial_panel(), None, pictures, bench.search.people)
-        shutil.rmtree(pictures.parent)
-        known = {"identity": scores.identity, "prompt": scores.prompt}
-        study.set_user_attr(UNTUNED, known)
+    """The untuned adapter's scores, measured once a study; other workers of this machine wait for them."""
+    with alone(bench.state / "untuned.lock"):
+        known = study.user_attrs.get(UNTUNED)
+        if known is None:
+            pictures = bench.state / "untuned" / "pictures"
+            scores = judge(bench.trial_panel(), None, pictures, bench.search.people)
+            shutil.rmtree(pictures.parent)
+            known = {"identity": scores.identity, "prompt": scores.prompt}
+            study.set_user_attr(UNTUNED, known)
     return Scores(**known)
 
 
