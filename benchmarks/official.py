@@ -192,5 +192,5 @@ class Official:
         ):
             pixels = preview_pass(networks, batch, draw, PREVIEW, generator)
             self.detector(pixels.detach())
-            distance, _ = lookahead_pass(networks, batch, pixels)
+            distance, _ = lookahead_pass(networks, batch, pixels, "identity")
             (distance.mean() * ALPHA * WEIGHT).backward()

@@ -83,5 +83,5 @@ class Ours:
             appended(self.networks.bank, drop_tokens(leaves, TOKEN_DROP, generator)),
         ):
             pixels = preview_pass(self.networks, self.batch, draw, PREVIEW, generator)
-            distance, _ = lookahead_pass(self.networks, self.batch, pixels)
+            distance, _ = lookahead_pass(self.networks, self.batch, pixels, "identity")
             (distance.mean() * ALPHA * WEIGHT).backward()

@@ -22,7 +22,7 @@ from lookahead.training.step import Networks
 from lookahead.world import FAST_CHILD, device
 
 KINDS = {"bfloat16": torch.bfloat16, "float32": torch.float32}
-PREVIEW = Preview(model="lcm", start="target", steps=1, gradient_steps=1, boundary=True)
+PREVIEW = Preview(model="lcm", start="target", stepping="consistency", steps=1, gradient_steps=1, boundary=True)
 ALPHA = 0.5  # alpha_LoRA
 TOKEN_DROP = 0.05  # of appended tokens (official recipe)
 WEIGHT = 1e-3  # of the lookahead loss (official recipe)

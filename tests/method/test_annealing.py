@@ -7,22 +7,29 @@ import torch
 
 from lookahead.method.annealing import (
     annealed,
+    between,
     cosine_density,
     draw_timesteps,
     importance,
     logit_normal_density,
     mixture,
     power_density,
-    timestep_density,
+    uniform_density,
 )
 
-KINDS = [("uniform", 0.7), ("cosine", 0.5), ("cosine", -1.0), ("power", 1.5), ("logit_normal", 0.8)]
+DENSITIES = [
+    uniform_density(0.7, 1000),
+    cosine_density(0.5, 1000),
+    cosine_density(-1.0, 1000),
+    power_density(1.5, 1000),
+    logit_normal_density(0.8, 1000),
+]
 
 
-@pytest.mark.parametrize(("kind", "strength"), KINDS)
+@pytest.mark.parametrize("whole", DENSITIES)
 @pytest.mark.parametrize(("t_min", "t_max"), [(0, 999), (200, 800), (600, 600)])
-def test_a_density_sums_to_one_within_its_bounds(kind, strength, t_min, t_max):
-    density = timestep_density(kind, strength, 1000, t_min, t_max)
+def test_a_density_sums_to_one_within_its_bounds(whole, t_min, t_max):
+    density = between(whole, t_min, t_max)
     assert density.dtype == torch.float64 and density.shape == (1000,)
     assert density.sum().item() == pytest.approx(1, abs=1e-12)
     inside = torch.zeros(1000, dtype=torch.bool)
@@ -30,7 +37,7 @@ def test_a_density_sums_to_one_within_its_bounds(kind, strength, t_min, t_max):
     assert (density[~inside] == 0).all() and (density >= 0).all()
 
 
-@pytest.mark.parametrize("density", [cosine_density(0.0, 1000), power_density(0.0, 1000)])
+@pytest.mark.parametrize("density", [uniform_density(0.7, 1000), cosine_density(0.0, 1000), power_density(0.0, 1000)])
 def test_strength_0_is_uniform(density):
     torch.testing.assert_close(density, torch.full((1000,), 1e-3, dtype=torch.float64), rtol=1e-12, atol=0)
 
@@ -66,10 +73,10 @@ def test_logit_normal_is_that_of_its_draws():
     torch.testing.assert_close(density, counts, atol=2e-3, rtol=0)
 
 
-@pytest.mark.parametrize("kind", ["cosine", "power", "logit_normal"])
-def test_strength_moves_timesteps_towards_noise(kind):
+@pytest.mark.parametrize("density", [cosine_density, power_density, logit_normal_density])
+def test_strength_moves_timesteps_towards_noise(density):
     t = torch.arange(1000, dtype=torch.float64)
-    means = [(timestep_density(kind, strength, 1000, 0, 999) * t).sum().item() for strength in (0.0, 0.5, 1.0)]
+    means = [(density(strength, 1000) * t).sum().item() for strength in (0.0, 0.5, 1.0)]
     assert means[0] < means[1] < means[2]
 
 
@@ -91,7 +98,7 @@ def test_draws_follow_the_density():
 
 def test_shared_draws_are_unbiased():
     """E_q[p(t) / q(t) f(t)] = E_p[f(t)] exactly, as a sum over t, for both densities; no weight is above 2."""
-    first, second = cosine_density(0.5, 1000), timestep_density("power", 3.0, 1000, 300, 999)
+    first, second = cosine_density(0.5, 1000), between(power_density(3.0, 1000), 300, 999)
     drawn_from, t = mixture(first, second), torch.arange(1000)
     f = torch.sin(t.double() / 90) + t / 500
     for density in (first, second):

@@ -5,7 +5,7 @@ import torch
 from diffusers import LCMScheduler
 
 from lookahead.method.diffusion import NoiseSchedule, add_noise, clean_latents
-from lookahead.method.preview import consistency_scalings, lcm_preview, preview, with_boundary
+from lookahead.method.preview import consistency_scalings, consistency_stepping, lcm_preview, with_boundary
 
 
 def scheduler(prediction_type: str) -> LCMScheduler:
@@ -62,7 +62,7 @@ def test_a_perfect_model_gives_the_target_back(prediction_type):
     noisy = add_noise(s, clean, noise, t)
     a = s.alphas_cumprod.double()[t].view(-1, 1, 1, 1)
     truth = noise if prediction_type == "epsilon" else a.sqrt() * noise - (1 - a).sqrt() * clean
-    torch.testing.assert_close(preview(s, lambda *_: truth, noisy, t), clean, atol=1e-5, rtol=0)
+    torch.testing.assert_close(consistency_stepping(s, lambda *_: truth, noisy, t), clean, atol=1e-5, rtol=0)
 
 
 def test_several_steps_are_those_of_the_lcm_sampler():
@@ -75,7 +75,7 @@ def test_several_steps_are_those_of_the_lcm_sampler():
         return 0.1 * noisy
 
     t = torch.tensor([900, 300])
-    made = preview(s, predict, start, t, [extra, 2 * extra])
+    made = consistency_stepping(s, predict, start, t, [extra, 2 * extra])
     assert [now.tolist() for _, now in seen] == [[900, 300], [600, 200], [300, 100]]
     clean, noisy = start, start
     for now, noise in (((900, 300), None), ((600, 200), extra), ((300, 100), 2 * extra)):
@@ -90,7 +90,7 @@ def test_the_gradient_goes_through_the_last_steps_alone(gradient_steps):
     s, (start, extra) = schedule("v_prediction"), tensors(2)
     weights = [torch.tensor(0.1, requires_grad=True) for _ in range(3)]
     used = iter(weights)
-    made = preview(
+    made = consistency_stepping(
         s, lambda noisy, t: next(used) * noisy, start, torch.tensor([900, 300]), [extra, extra], gradient_steps
     )
     made.sum().backward()
@@ -101,4 +101,5 @@ def test_without_gradients_none_are_switched_on():
     s, (start, _) = schedule("v_prediction"), tensors(2)
     weight = torch.tensor(0.1, requires_grad=True)
     with torch.no_grad():
-        assert not preview(s, lambda noisy, t: weight * noisy, start, torch.tensor([900, 300])).requires_grad
+        made = consistency_stepping(s, lambda noisy, t: weight * noisy, start, torch.tensor([900, 300]))
+    assert not made.requires_grad

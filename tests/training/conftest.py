@@ -95,7 +95,10 @@ def settings() -> Train:
         noise_density=cosine(0.5),
         lookahead=Lookahead(
             weight=1.0,
-            preview=Preview(model="lcm", start="target", steps=1, gradient_steps=1, boundary=False),
+            preview=Preview(
+                model="lcm", start="target", stepping="consistency", steps=1, gradient_steps=1, boundary=False
+            ),
+            distance="identity",
             landmarks="target",
             against="reference",
             times_scale=True,

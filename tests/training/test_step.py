@@ -1,5 +1,7 @@
 """The two passes on the tiny world: who gets gradients, what they see, and that they teach."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -177,8 +179,9 @@ def test_the_distance_to_the_own_picture_is_zero_and_bounded(training):
     pixels = torch.rand(2, 3, 64, 64, generator=torch.Generator().manual_seed(0)) * 2 - 1
     with torch.no_grad():
         wanted = training.networks.recogniser(align(pixels, batch.landmarks))
-        distance, counts = lookahead_pass(training.networks, Batch(**{**vars(batch), "embeddings": wanted}), pixels)
-        far, _ = lookahead_pass(training.networks, Batch(**{**vars(batch), "embeddings": -wanted}), pixels)
+        same, opposite = (replace(batch, embeddings=embeddings) for embeddings in (wanted, -wanted))
+        distance, counts = lookahead_pass(training.networks, same, pixels, "identity")
+        far, _ = lookahead_pass(training.networks, opposite, pixels, "identity")
     torch.testing.assert_close(distance, torch.zeros(2), atol=1e-5, rtol=0)
     torch.testing.assert_close(far, torch.full((2,), 2.0), atol=1e-5, rtol=0)
     assert counts.all()
@@ -201,10 +204,10 @@ def test_where_no_face_is_found_the_targets_landmarks_serve(training):
     pixels = torch.rand(2, 3, 64, 64, generator=torch.Generator().manual_seed(0)) * 2 - 1
     moved = Batch(**{**vars(batch), "landmarks": batch.landmarks + 4})
     with torch.no_grad():
-        by_target, _ = lookahead_pass(networks, batch, pixels)
-        by_moved, _ = lookahead_pass(networks, moved, pixels)
+        by_target, _ = lookahead_pass(networks, batch, pixels, "identity")
+        by_moved, _ = lookahead_pass(networks, moved, pixels, "identity")
         detecting = type(networks)(**{**vars(networks), "detector": Seen(batch.landmarks + 4)})
-        mixed, found = lookahead_pass(detecting, batch, pixels)
+        mixed, found = lookahead_pass(detecting, batch, pixels, "identity")
     assert found.tolist() == [True, False]
     torch.testing.assert_close(mixed, torch.stack([by_moved[0], by_target[1]]))
 

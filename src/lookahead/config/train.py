@@ -6,13 +6,13 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from lookahead.config.fields import Count, Fraction, NotNegative, Positive, Section, Seed, Timestep
+from lookahead.config.fields import Count, Fraction, NotNegative, Positive, Section, Seed, Timestep, defined
 
 
 class Density(Section):
     """A density of timesteps between two bounds, whose strength is annealed from `strength` to `final_strength`."""
 
-    kind: Literal["uniform", "cosine", "power", "logit_normal"]
+    kind: Annotated[str, defined("annealing", "density")]
     annealing: Literal["constant", "linear", "cosine"]
     strength: float
     final_strength: float
@@ -46,10 +46,12 @@ class LoraScale(Section):
 
 
 class Preview(Section):
-    """The preview of Eq. 3: whose prediction, from where, in how many steps, and through how many the gradient goes."""
+    """The preview of Eq. 3: whose prediction, from where, how and in how many steps, and through how many the gradient
+    goes."""
 
     model: Literal["lcm", "naive"]
     start: Literal["target", "noise"]
+    stepping: Annotated[str, defined("preview", "stepping")]
     steps: Count
     gradient_steps: Count
     boundary: bool
@@ -66,6 +68,7 @@ class Lookahead(Section):
 
     weight: NotNegative
     preview: Preview
+    distance: Annotated[str, defined("lookahead", "distance")]
     landmarks: Literal["target", "detected", "detected_only"]
     against: Literal["reference", "centroid"]
     times_scale: bool

@@ -1,6 +1,7 @@
 """How strongly training favours early, noisy timesteps, where layout and identity are decided.
 
 A density says how often each timestep is drawn; its strength may change over the training, which is the annealing.
+Every function `x_density(strength, timesteps)` here is the density that `params.yaml` calls x.
 """
 
 from __future__ import annotations
@@ -10,8 +11,12 @@ from typing import Literal
 import torch
 from torch import Generator, Tensor
 
-DensityKind = Literal["uniform", "cosine", "power", "logit_normal"]
 StrengthSchedule = Literal["constant", "linear", "cosine"]
+
+
+def uniform_density(_strength: float, timesteps: int) -> Tensor:
+    """p(t) = 1 / T, (T,) float64, at any strength (§3)."""
+    return torch.full((timesteps,), 1 / timesteps, dtype=torch.float64)
 
 
 def cosine_density(strength: float, timesteps: int) -> Tensor:
@@ -34,15 +39,9 @@ def logit_normal_density(strength: float, timesteps: int) -> Tensor:
     return _normalised(torch.exp(-((torch.logit(u) - strength) ** 2) / 2) / (u * (1 - u)))
 
 
-def timestep_density(kind: DensityKind, strength: float, timesteps: int, t_min: int, t_max: int) -> Tensor:
-    """A density by name, (T,) float64, zero outside t_min <= t <= t_max (§4.3)."""
-    density = {
-        "uniform": lambda: cosine_density(0.0, timesteps),
-        "cosine": lambda: cosine_density(strength, timesteps),
-        "power": lambda: power_density(strength, timesteps),
-        "logit_normal": lambda: logit_normal_density(strength, timesteps),
-    }[kind]()
-    t = torch.arange(timesteps)
+def between(density: Tensor, t_min: int, t_max: int) -> Tensor:
+    """The density (T,), zero outside t_min <= t <= t_max, and elsewhere as before in proportion (§4.3)."""
+    t = torch.arange(len(density))
     return _normalised(density * ((t >= t_min) & (t <= t_max)))
 
 

@@ -1,4 +1,7 @@
-"""The lookahead loss: does the preview show the person of the reference?"""
+"""The lookahead loss: does the preview show the person of the reference?
+
+Every function `x_distance(embedding, reference)` here is the distance that `params.yaml` calls x.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""The lookahead preview: what the fast child says the picture will be."""
+"""The lookahead preview: what the fast child says the picture will be.
+
+Every function `x_stepping` here, with the arguments of `consistency_stepping`, is what `params.yaml` calls stepping x.
+"""
 
 from __future__ import annotations
 
@@ -40,7 +43,7 @@ def with_boundary(noisy: Tensor, preview: Tensor, t: Tensor) -> Tensor:
     return c_skip * noisy + c_out * preview
 
 
-def preview(
+def consistency_stepping(
     schedule: NoiseSchedule,
     predict: Predict,
     noisy: Tensor,

@@ -13,7 +13,7 @@ from lookahead.config import Checkpoints, Steering
 from lookahead.errors import InputError
 from lookahead.method.diffusion import NoiseSchedule
 from lookahead.method.lookahead import identity_distance
-from lookahead.method.preview import preview
+from lookahead.method.preview import consistency_stepping
 from lookahead.method.steering import steered
 from lookahead.models.alignment import align
 from lookahead.models.fast_child import child_at
@@ -89,7 +89,9 @@ class Guide:
         with torch.enable_grad(), child_at(self.child, FAST_CHILD, 1.0):
             noisy = noisy.detach().float().requires_grad_()
             noises = self._noises(noisy, t)  # gradient through every step, as only the first one sees `noisy`
-            clean = preview(self.schedule, lambda z, at: self._predict(z, at, given), noisy, t, noises, len(noises) + 1)
+            clean = consistency_stepping(
+                self.schedule, lambda z, at: self._predict(z, at, given), noisy, t, noises, len(noises) + 1
+            )
             embeddings, found = self.identifier.embed(self.identifier.decode(clean))
             if not found.any():
                 return torch.zeros_like(noisy)

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
 from torch import Generator, Tensor
 
 from lookahead.config import Density, LoraScale, Train
-from lookahead.method.annealing import annealed, draw_timesteps, importance, mixture, timestep_density
+from lookahead.method import annealing
+from lookahead.method.annealing import annealed, between, draw_timesteps, importance, mixture
 from lookahead.method.lora_scale import draw_scale
 
 
@@ -39,7 +41,8 @@ def generator_for(purpose: str, seed: int, index: int) -> Generator:
 def density_at(density: Density, timesteps: int, progress: float) -> Tensor:
     """The density (timesteps,) after a share of the training, its strength annealed (§4.3)."""
     strength = annealed(density.annealing, density.strength, density.final_strength, progress)
-    return timestep_density(density.kind, strength, timesteps, density.timestep_min, density.timestep_max)
+    by_name: Callable[[float, int], Tensor] = getattr(annealing, f"{density.kind}_density")
+    return between(by_name(strength, timesteps), density.timestep_min, density.timestep_max)
 
 
 def draw_noise(latents: Tensor, density: Tensor, generator: Generator) -> NoiseDraw:

@@ -47,7 +47,7 @@ def lookahead_step(training: Training, batch: Batch, draw: NoiseDraw, leaves: Ke
         appended(networks.bank, drop_tokens(leaves, settings.kv.token_drop, generator)),
     ):
         pixels = preview_pass(networks, batch, draw, lookahead.preview, generator)
-        distance, found = lookahead_pass(networks, batch, pixels)
+        distance, found = lookahead_pass(networks, batch, pixels, lookahead.distance)
         counts = draw.weight * found if lookahead.landmarks == "detected_only" else draw.weight
         loss = lookahead_loss(counts * distance, scale, lookahead.times_scale)
         (loss * lookahead.weight / settings.accumulate).backward()

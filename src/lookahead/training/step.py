@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -12,10 +12,9 @@ from peft.tuners.lora import LoraLayer
 from torch import Tensor
 
 from lookahead.config import Preview
+from lookahead.method import lookahead, preview
 from lookahead.method.attention import KeysValues
 from lookahead.method.diffusion import NoiseSchedule, add_noise, noise_loss, noise_target
-from lookahead.method.lookahead import identity_distance
-from lookahead.method.preview import preview
 from lookahead.method.shared_pass import as_leaves, backward_through
 from lookahead.models.alignment import align
 from lookahead.models.kv_encoder import KVEncoder
@@ -106,7 +105,8 @@ def preview_pass(
     last = len(networks.schedule.alphas_cumprod) - 1
     t = torch.full_like(draw.t, last) if settings.start == "noise" else draw.t
     start = draw.noise if settings.start == "noise" else add_noise(networks.schedule, batch.latents, draw.noise, t)
-    latents = preview(
+    by_name: Callable[..., Tensor] = getattr(preview, f"{settings.stepping}_stepping")
+    latents = by_name(
         networks.schedule,
         lambda noisy, now: predict(networks, noisy, now, batch.condition),
         start,
@@ -118,8 +118,8 @@ def preview_pass(
     return decode(networks.preview_vae, latents)
 
 
-def lookahead_pass(networks: Networks, batch: Batch, pixels: Tensor) -> tuple[Tensor, Tensor]:
-    """The identity distance (B,) of previews (B, 3, H, W), and whether each one counts, bool (B,) (Eq. 4).
+def lookahead_pass(networks: Networks, batch: Batch, pixels: Tensor, distance: str) -> tuple[Tensor, Tensor]:
+    """A distance by name, (B,), of previews (B, 3, H, W), and whether each one counts, bool (B,) (Eq. 4).
 
     Without a detector the target's landmarks align the preview at every t. With one, the preview's own do where a face
     is found, and the target's elsewhere; the second result says where one was found.
@@ -129,4 +129,5 @@ def lookahead_pass(networks: Networks, batch: Batch, pixels: Tensor) -> tuple[Te
         seen, found = (part.to(pixels.device) for part in networks.detector(pixels.detach()))
         landmarks = torch.where(found[:, None, None], seen, landmarks)
     crops = align(pixels, landmarks)
-    return identity_distance(networks.recogniser(crops), batch.embeddings), found
+    by_name: Callable[[Tensor, Tensor], Tensor] = getattr(lookahead, f"{distance}_distance")
+    return by_name(networks.recogniser(crops), batch.embeddings), found
