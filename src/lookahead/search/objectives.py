@@ -18,12 +18,11 @@ from lookahead.evaluation.statistics import interval
 from lookahead.locks import alone
 from lookahead.search.judge import Scores, judge
 from lookahead.search.space import Values, as_changes, suggest
-from lookahead.search.study import FAILURES, SLOT, reason_of
+from lookahead.search.study import BOTH, FAILURES, SLOT, reason_of
 from lookahead.search.trial import Check, full_settings, short_settings, tune
 from lookahead.world import open_pipeline
 
 UNTUNED = "untuned"
-BOTH = ("identity", "prompt")
 
 
 class Watch(Protocol):

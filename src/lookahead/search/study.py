@@ -24,6 +24,7 @@ from lookahead.search.storage import NothingWaitsError, Storage
 FAILURES = (InputError, MemoryError, RuntimeError)  # torch's "out of memory" is a RuntimeError
 PATIENCE = 60.0  # seconds that a worker waits for the plan of the one that made the study
 HOPELESS = 3  # failed trials without any other: something else than the settings is wrong
+BOTH = ("identity", "prompt")  # the objectives, as people read them
 SLOT, REASON, WORKER, RETRIES = "slot", "reason", "worker", "retries"
 Tell = Callable[[str], None]
 Objective = Callable[[optuna.Trial], float | tuple[float, ...]]
@@ -57,6 +58,9 @@ def open_study(
         )
     except optuna.exceptions.DuplicatedStudyError:
         return optuna.load_study(study_name=name, storage=storage, pruner=_pruner(search, objectives)), False
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+        study.set_metric_names(list(BOTH[:objectives]))
     study.set_user_attr("inputs", dict(inputs))
     tell(_news(name, known[-1] if known else None, inputs))
     return study, True

@@ -15,8 +15,8 @@ from lookahead.config import Evaluate, Search
 from lookahead.evaluation.statistics import Interval
 from lookahead.search.front import DEFAULT, RULE, Confirmed, complete, front, recommended, scores_of
 from lookahead.search.judge import Scores
-from lookahead.search.objectives import BOTH, told_of
-from lookahead.search.study import REASON, SLOT, settled
+from lookahead.search.objectives import told_of
+from lookahead.search.study import BOTH, REASON, SLOT, settled
 
 
 @dataclass(frozen=True)
