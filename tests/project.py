@@ -17,6 +17,7 @@ from tests.tiny import build_portraits
 WORLD = "tiny"
 STAGES = ("generate", "features", "train", "evaluate")
 _GENERATE = {"people": 3, "photos": 3, "stylised": 2, "batch": 5, "shard": 6, "keep_photo": -1.0, "keep_stylised": -1.0}
+_GENERATE["evaluation_likeness"] = 1.0
 _TRAIN = {
     "steps": 4,
     "batch": 2,
