@@ -97,8 +97,8 @@ def test_no_face_is_found_where_the_heads_are_blacked_out(
 def _blacked_out(picture: Image.Image, finder: FaceAnalysis) -> Image.Image:
     """The picture with a black column over its face, a fifth wider on every side, from the upper edge to the lower one.
 
-    A box that ends above the hair and at the shoulders leaves the outline of a head, dark as hair and skin can be here: the
-    miniature's detector, which never saw anything covered, finds one in every seventh such picture.
+    A box that ends above the hair and at the shoulders leaves the outline of a head, dark as hair and skin can be here:
+    the miniature's detector, which never saw anything covered, finds one in every seventh such picture.
     """
     covered = picture.copy()
     for face in finder.get(np.asarray(picture)[:, :, ::-1].copy()):
