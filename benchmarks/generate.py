@@ -68,7 +68,7 @@ def draw(count: int, work: Path) -> None:
     world = read_params().active
     each = world.generate.photos + world.generate.stylised
     settings = world.generate.model_copy(update={"people": -(-count // each)})
-    synthesise(world.checkpoints, settings, work, lambda _metrics, _step: None)
+    synthesise(world.checkpoints, settings, (), work, lambda _metrics, _step: None)
 
 
 def memory(sizes: Sequence[int]) -> None:

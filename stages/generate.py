@@ -3,13 +3,28 @@
 `accelerate launch --multi_gpu --num_processes N stages/generate.py` draws with N processes; the dataset is the same.
 """
 
+from collections.abc import Iterator
+from pathlib import Path
+
+from lookahead.config import read_protocol
+from lookahead.data.shards import Pixels
 from lookahead.data.synthesis import assist, synthesise
+from lookahead.evaluation.portraits import read_people, read_photo
 from lookahead.stage import Job, Stage, main
+
+
+def evaluated(protocol: str) -> Iterator[tuple[Path, Pixels]]:
+    """Folder and reference photo of everybody in a protocol's splits; a split that is not there holds nobody."""
+    for split in map(Path, read_protocol(protocol).splits.model_dump().values()):
+        count = sum(path.is_dir() for path in split.iterdir()) if split.is_dir() else 0
+        for person in read_people(split, count) if count else []:
+            yield person.reference.parent, read_photo(person.reference)
 
 
 def build(job: Job) -> None:
     """Draw, check and describe the pictures."""
-    synthesise(job.world.checkpoints, job.world.generate, job.work, job.log)
+    portraits = evaluated(job.world.evaluate.protocol)
+    synthesise(job.world.checkpoints, job.world.generate, portraits, job.work, job.log)
 
 
 STAGES = {"": Stage("generate", sections=("checkpoints", "generate"), reads=(), build=build)}

@@ -17,6 +17,7 @@ from tests.tiny import build_portraits
 WORLD = "tiny"
 STAGES = ("generate", "features", "train", "evaluate")
 _GENERATE = {"people": 3, "photos": 3, "stylised": 2, "batch": 5, "shard": 6, "keep_photo": -1.0, "keep_stylised": -1.0}
+_GENERATE["evaluation_likeness"] = 1.0
 _TRAIN = {
     "steps": 4,
     "batch": 2,
@@ -61,6 +62,8 @@ def build_project(root: Path, checkpoints: Checkpoints) -> Path:
     """Write a project whose commands run in `root`; the code stays where it is installed."""
     shutil.copytree(Path(checkpoints.base).parent, root / "models" / WORLD)
     build_portraits(root / "models" / WORLD / "portraits" / "test", 4)
+    for split in ("search", "validation"):
+        (root / "models" / WORLD / "portraits" / split).mkdir()
     (root / "prompts").mkdir()
     (root / "photos").mkdir()
     (root / "prompts" / f"{WORLD}.yaml").write_text(yaml.safe_dump(TREE, sort_keys=False), encoding="utf-8")

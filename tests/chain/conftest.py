@@ -42,7 +42,9 @@ def tiny_params(root: Path, checkpoints: Checkpoints) -> Params:
     for section, changes in SMALLER.items():
         world[section].update(changes)
     world["train"]["sample_steps"] = 2
-    world["generate"].update({"keep_photo": -1.0, "keep_stylised": -1.0, "prompts": "prompts/tiny.yaml"})
+    world["generate"].update(
+        {"keep_photo": -1.0, "keep_stylised": -1.0, "evaluation_likeness": 1.0, "prompts": "prompts/tiny.yaml"}
+    )
     world["checkpoints"] = checkpoints.model_dump(mode="json")
     tree["worlds"] = {"tiny": world}
     return tree | {"world": "tiny", "tracking": tree["tracking"] | {"enabled": False}}

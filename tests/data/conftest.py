@@ -50,6 +50,7 @@ def settings(prompts_file: Path) -> Generate:
         keep_stylised=-1.0,
         keep_images=2,
         second_face=0.25,
+        evaluation_likeness=1.0,
         licences={"tiny world": "Apache-2.0"},
     )
 
@@ -58,7 +59,7 @@ def settings(prompts_file: Path) -> Generate:
 def dataset(tiny_world: Checkpoints, settings: Generate, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The output of `generate`."""
     work = tmp_path_factory.mktemp("generate")
-    synthesise(tiny_world, settings, work, no_log)
+    synthesise(tiny_world, settings, (), work, no_log)
     return work
 
 

@@ -27,7 +27,7 @@ checkpoints, settings, work = sys.argv[1:]
 torch.set_num_threads(1)
 if launched().first:
     loaded = Checkpoints.model_validate_json(checkpoints), Generate.model_validate_json(settings)
-    synthesise(*loaded, Path(work), lambda _metrics, _step: None)
+    synthesise(*loaded, (), Path(work), lambda _metrics, _step: None)
 else:
     assist()
 """
@@ -54,7 +54,7 @@ def words(world: Checkpoints, settings: Generate, work: Path) -> list[str]:
 def test_two_processes_of_accelerate_give_the_bytes_of_one(
     tiny_world: Checkpoints, many: Generate, script: Path, tmp_path: Path
 ) -> None:
-    synthesise(tiny_world, many, tmp_path / "one", no_log)
+    synthesise(tiny_world, many, (), tmp_path / "one", no_log)
     launch = [sys.executable, "-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", "2"]
     launch += ["--num_machines", "1", "--mixed_precision", "no", "--dynamo_backend", "no", "--main_process_port", "0"]
     command = [*launch, str(script), *words(tiny_world, many, tmp_path / "two")]
@@ -75,7 +75,7 @@ def finish_or_kill(world: Checkpoints, settings: Generate, work: Path, seconds: 
     if child == 0:
         status = 1
         try:
-            synthesise(world, settings, work, no_log)
+            synthesise(world, settings, (), work, no_log)
             status = 0
         finally:
             os._exit(status)
@@ -89,14 +89,14 @@ def test_runs_killed_at_twenty_random_moments_end_with_the_same_bytes(
     tiny_world: Checkpoints, many: Generate, tmp_path: Path
 ) -> None:
     start = time.perf_counter()
-    synthesise(tiny_world, many, tmp_path / "whole", no_log)
+    synthesise(tiny_world, many, (), tmp_path / "whole", no_log)
     took = time.perf_counter() - start
     draw, killed = random.Random(0), 0
     for attempt in range(200):
         work = tmp_path / str(attempt)
         if finish_or_kill(tiny_world, many, work, draw.uniform(0, took)):
             killed += 1
-            synthesise(tiny_world, many, work, no_log)
+            synthesise(tiny_world, many, (), work, no_log)
         assert files_of(work) == files_of(tmp_path / "whole")
         if killed == 20:
             return

@@ -44,7 +44,7 @@ def test_the_metrics_and_the_gallery_are_written(dataset: Path, settings: Genera
 def test_the_same_settings_give_the_same_bytes(
     tiny_world: Checkpoints, settings: Generate, dataset: Path, tmp_path: Path
 ) -> None:
-    synthesise(tiny_world, settings, tmp_path, no_log)
+    synthesise(tiny_world, settings, (), tmp_path, no_log)
     assert _bytes(tmp_path) == _bytes(dataset)
 
 
@@ -55,19 +55,19 @@ def test_a_run_continues_at_the_missing_shard_only(
         shard_path(tmp_path, number).parent.mkdir(exist_ok=True)
         shard_path(tmp_path, number).write_bytes(shard_path(dataset, number).read_bytes())
     drawn: list[int] = []
-    synthesise(tiny_world, settings, tmp_path, lambda _metrics, number: drawn.append(number))
+    synthesise(tiny_world, settings, (), tmp_path, lambda _metrics, number: drawn.append(number))
     assert drawn == [1]
     assert _bytes(tmp_path) == _bytes(dataset)
 
 
 def _run(world: Checkpoints, settings: Generate, work: Path) -> None:
-    synthesise(world, settings, work, no_log)
+    synthesise(world, settings, (), work, no_log)
 
 
 def test_a_killed_run_continues_to_the_same_bytes(tiny_world: Checkpoints, settings: Generate, tmp_path: Path) -> None:
     """Also what the killed process had half written is gone."""
     many = settings.model_copy(update={"people": 12})
-    synthesise(tiny_world, many, tmp_path / "whole", no_log)
+    synthesise(tiny_world, many, (), tmp_path / "whole", no_log)
     killed = tmp_path / "killed"
     process = multiprocessing.get_context("spawn").Process(target=_run, args=(tiny_world, many, killed))
     process.start()
@@ -78,7 +78,7 @@ def test_a_killed_run_continues_to_the_same_bytes(tiny_world: Checkpoints, setti
     assert process.exitcode == -signal.SIGKILL
     for half in (killed / "shards" / ".00003.x1.parquet", killed / ".table.x2.parquet"):
         half.write_text("half")
-    synthesise(tiny_world, many, killed, no_log)
+    synthesise(tiny_world, many, (), killed, no_log)
     assert _bytes(killed) == _bytes(tmp_path / "whole")
 
 
@@ -96,7 +96,7 @@ def test_shards_of_other_prompts_are_drawn_anew(
 ) -> None:
     shard_path(tmp_path, 0).parent.mkdir()
     shard_path(tmp_path, 0).write_bytes(shard_path(dataset, 0).read_bytes())
-    synthesise(tiny_world, settings.model_copy(update={"seed": 5}), tmp_path, no_log)
+    synthesise(tiny_world, settings.model_copy(update={"seed": 5}), (), tmp_path, no_log)
     assert shard_path(tmp_path, 0).read_bytes() != shard_path(dataset, 0).read_bytes()
 
 
@@ -120,7 +120,7 @@ def test_a_damaged_shard_is_named_and_left_alone(
     path.write_bytes(damage(shard_path(dataset, 1).read_bytes()))  # type: ignore[operator]
     before = path.read_bytes()
     with pytest.raises(InputError, match=r"00001\.parquet.*delete it and run again"):
-        synthesise(tiny_world, settings, tmp_path, no_log)
+        synthesise(tiny_world, settings, (), tmp_path, no_log)
     assert path.read_bytes() == before
 
 
@@ -130,7 +130,7 @@ def test_nothing_kept_says_which_numbers_to_change(
     (tmp_path / "shards").symlink_to(dataset / "shards")
     strict = settings.model_copy(update={"keep_photo": 1.0, "keep_stylised": 1.0})
     with pytest.raises(InputError, match="none of 15 pictures is kept: their median similarity is"):
-        synthesise(tiny_world, strict, tmp_path, no_log)
+        synthesise(tiny_world, strict, (), tmp_path, no_log)
 
 
 def test_a_one_step_generator_without_lora_draws_too(tiny_world: Checkpoints, settings: Generate) -> None:
@@ -145,10 +145,10 @@ def test_a_one_step_generator_without_lora_draws_too(tiny_world: Checkpoints, se
 def test_an_unknown_scheduler_is_refused(tiny_world: Checkpoints, settings: Generate, tmp_path: Path) -> None:
     generator = tiny_world.generator.model_copy(update={"scheduler": "LCMSchedular"})
     with pytest.raises(InputError, match="'LCMSchedular' is no scheduler"):
-        synthesise(tiny_world.model_copy(update={"generator": generator}), settings, tmp_path, no_log)
+        synthesise(tiny_world.model_copy(update={"generator": generator}), settings, (), tmp_path, no_log)
     assert not (tmp_path / "shards").exists()
 
 
 def test_a_missing_prompts_file_is_refused(tiny_world: Checkpoints, settings: Generate, tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"none\.yaml cannot be read"):
-        synthesise(tiny_world, settings.model_copy(update={"prompts": "none.yaml"}), tmp_path, no_log)
+        synthesise(tiny_world, settings.model_copy(update={"prompts": "none.yaml"}), (), tmp_path, no_log)

@@ -84,25 +84,27 @@ def test_a_black_picture_has_no_face_and_an_identity_of_zero(panel: Panel) -> No
     assert {row["detected"] for row in rows} == {row["identity"] for row in rows} == {0.0}
 
 
-def test_nobody_is_recognised_where_the_faces_are_blacked_out(
+def test_no_face_is_found_where_the_heads_are_blacked_out(
     panel: Panel, table: pd.DataFrame, pictures: list[Image.Image]
 ) -> None:
-    """The miniature's detector still finds a head in some of them, by its hair: identity has to tell."""
     finder = open_faces(panel.checkpoints.faces.report, panel.checkpoints.faces.detection_size)
     covered = [_blacked_out(picture, finder) for picture in pictures]
     rows = [face_row(p, shot.person, panel.judges) for p, shot in zip(covered, panel.plan.shots, strict=True)]
-    found = pd.DataFrame(rows)
-    assert found["detected"].mean() < 0.25 < 0.9 < table["detected"].mean()
-    assert found["identity"].abs().mean() < 0.05 and found["identity"].max() < table["identity"].mean()
+    assert {row["detected"] for row in rows} == {row["identity"] for row in rows} == {0.0}
+    assert table["detected"].mean() > 0.9
 
 
 def _blacked_out(picture: Image.Image, finder: FaceAnalysis) -> Image.Image:
-    """The picture with a black box over its face, a fifth wider on every side."""
+    """The picture with a black column over its face, a fifth wider on every side, from the upper edge to the lower one.
+
+    A box that ends above the hair and at the shoulders leaves the outline of a head, dark as hair and skin can be here:
+    the miniature's detector, which never saw anything covered, finds one in every seventh such picture.
+    """
     covered = picture.copy()
     for face in finder.get(np.asarray(picture)[:, :, ::-1].copy()):
-        left, top, right, bottom = face.bbox
-        x, y = 0.2 * (right - left), 0.2 * (bottom - top)
-        ImageDraw.Draw(covered).rectangle((left - x, top - y, right + x, bottom + y), "black")
+        left, _, right, _ = face.bbox
+        x = 0.2 * (right - left)
+        ImageDraw.Draw(covered).rectangle((left - x, 0, right + x, picture.height), "black")
     return covered
 
 

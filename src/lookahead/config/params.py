@@ -12,7 +12,7 @@ from pydantic import Field, ValidationError, model_validator
 from lookahead.config.checkpoints import Checkpoints
 from lookahead.config.fields import Count, Positive, Section, Seed, told
 from lookahead.config.personalize import Personalize
-from lookahead.config.protocol import read_evaluate
+from lookahead.config.protocol import read_evaluate, read_protocol
 from lookahead.config.stages import EvaluateStage, Features, Generate, Photos
 from lookahead.config.studies import Studies
 from lookahead.config.train import Train
@@ -33,10 +33,15 @@ class World(Section):
     def told(self, section: str) -> object:
         """A section as plain data; that of the evaluation with the protocol that it names, and its own portraits only.
 
+        That of `generate` names the portraits of all splits: nobody of them may be drawn.
+
         Raises:
             InputError: the protocol is missing or wrong.
         """
         own: Section = getattr(self, section)
+        if isinstance(own, Generate):
+            splits = read_protocol(self.evaluate.protocol).splits
+            return own.model_dump(mode="json") | {"portraits": splits.model_dump(mode="json")}
         if not isinstance(own, EvaluateStage):
             return own.model_dump(mode="json")
         settings = read_evaluate(own)

@@ -23,6 +23,7 @@ class Generate(Section):
     keep_stylised: Annotated[float, Field(ge=-1.0, le=1.0)]
     keep_images: Count
     second_face: Fraction
+    evaluation_likeness: Annotated[float, Field(ge=-1.0, le=1.0)]
     licences: dict[str, str]
 
 

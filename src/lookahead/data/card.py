@@ -66,6 +66,16 @@ def _lack(metrics: Mapping[str, Any]) -> list[str]:
     ]
 
 
+def _evaluation(metrics: Mapping[str, Any]) -> str:
+    compared, nearest = metrics["evaluation_people"], metrics["nearest_evaluation_person"]
+    if nearest is None:
+        return "Nobody was kept apart from it: the evaluation's folders of portraits were empty."
+    return (
+        f"Nobody here is a person of the evaluation: the faces of its {compared} people were compared with everybody's "
+        f"mean photo, and the nearest pair has a similarity of {nearest:.3f}."
+    )
+
+
 def card_text(metrics: Mapping[str, Any], licences: Mapping[str, str]) -> str:
     """The card in Markdown."""
     rank, dropped = metrics["rank_1"], metrics["dropped"]
@@ -84,6 +94,8 @@ def card_text(metrics: Mapping[str, Any], licences: Mapping[str, str]) -> str:
         f"Similarity of kept pictures to their person's photos {metrics['same_person']:.2f}, to another's "
         f"{metrics['other_person']:.2f}. A held-back picture finds its person first: photos {rank['photos']:.0%}, "
         f"stylised {rank['stylised']:.0%}.",
+        "",
+        _evaluation(metrics),
         "",
         "![Similarities](histograms.png)",
         "",

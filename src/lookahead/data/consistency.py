@@ -101,7 +101,8 @@ def find_face(faces: FaceAnalysis, pixels: NDArray[np.uint8]) -> Face | None:
     return Face(found.bbox.astype(np.float32), found.kps.astype(np.float32), unit(embedding), second)
 
 
-def _mean_photo(sights: Iterable[Sight], plain: str) -> Array | None:
+def mean_photo(sights: Iterable[Sight], plain: str) -> Array | None:
+    """The mean face (E,) of the photos among these pictures, of length 1; None if there is none."""
     photos = [s.embedding for s in sights if s.style == plain and s.embedding is not None]
     return unit(np.mean(photos, axis=0)) if photos else None
 
@@ -120,11 +121,11 @@ def _reason(sight: Sight, similarity: float | None, limit: float) -> str:
 
 def _compare(person: Sequence[Sight], stranger: Sequence[Sight], settings: Limits, plain: str) -> list[Verdict]:
     """Judge photos by the other photos, then the stylised pictures by the photos that were kept."""
-    away = _mean_photo(stranger, plain)
+    away = mean_photo(stranger, plain)
     photos = [sight for sight in person if sight.style == plain]
-    likeness = {id(p): _cosine(p.embedding, _mean_photo((o for o in photos if o is not p), plain)) for p in photos}
+    likeness = {id(p): _cosine(p.embedding, mean_photo((o for o in photos if o is not p), plain)) for p in photos}
     kept = [p for p in photos if _reason(p, likeness[id(p)], settings.keep_photo) == KEPT]
-    centre = _mean_photo(kept, plain)
+    centre = mean_photo(kept, plain)
     verdicts = []
     for sight in person:
         is_photo = sight.style == plain
@@ -169,8 +170,10 @@ def _mean(values: Iterable[float | None]) -> float:
     return float(np.mean(known)) if known else 0.0
 
 
-def summarise(sights: Sequence[Sight], verdicts: Sequence[Verdict]) -> dict[str, object]:
-    """The metrics of a dataset: similarities over kept pictures, shares over all, and both by style."""
+def summarise(
+    sights: Sequence[Sight], verdicts: Sequence[Verdict], known: Sequence[str] = REASONS
+) -> dict[str, object]:
+    """The metrics of a dataset: similarities over kept pictures, shares over all by `known` reasons, and by style."""
     kept = [v for v in verdicts if v.kept]
     styles = list(dict.fromkeys(s.style for s in sights))
     reasons = Counter(v.reason for v in verdicts if not v.kept)
@@ -181,12 +184,14 @@ def summarise(sights: Sequence[Sight], verdicts: Sequence[Verdict]) -> dict[str,
         "images": len(kept),
         "people": len({s.identity for s, v in zip(sights, verdicts, strict=True) if v.kept}),
         "faces_found": 1 - sum(s.embedding is None for s in sights) / len(sights),
-        "dropped": {reason: reasons[reason] for reason in REASONS},
-        "styles": {style: _style_summary(sights, verdicts, style) for style in styles},
+        "dropped": {reason: reasons[reason] for reason in known},
+        "styles": {style: _style_summary(sights, verdicts, style, known) for style in styles},
     }
 
 
-def _style_summary(sights: Sequence[Sight], verdicts: Sequence[Verdict], style: str) -> dict[str, object]:
+def _style_summary(
+    sights: Sequence[Sight], verdicts: Sequence[Verdict], style: str, known: Sequence[str]
+) -> dict[str, object]:
     own = [v for s, v in zip(sights, verdicts, strict=True) if s.style == style]
     reasons = Counter(v.reason for v in own)
     return {
@@ -194,5 +199,5 @@ def _style_summary(sights: Sequence[Sight], verdicts: Sequence[Verdict], style: 
         "same_person": _mean(v.similarity for v in own),
         "other_person": _mean(v.stranger for v in own),
         "kept": reasons[KEPT] / len(own),
-        "dropped": {reason: reasons[reason] / len(own) for reason in REASONS},
+        "dropped": {reason: reasons[reason] / len(own) for reason in known},
     }

@@ -13,8 +13,16 @@ from tqdm import tqdm
 
 from lookahead.artifacts import Log, write_json, write_parquet
 from lookahead.config import Checkpoints, Generate
+from lookahead.data.apart import (
+    EVALUATED,
+    Portraits,
+    check_names,
+    drop_evaluated,
+    likenesses,
+    read_evaluated,
+)
 from lookahead.data.card import save_histograms, write_card
-from lookahead.data.consistency import Verdict, find_face, judge, summarise
+from lookahead.data.consistency import REASONS, Verdict, find_face, judge, summarise
 from lookahead.data.gallery import save_gallery
 from lookahead.data.plan import Picture, plan_pictures
 from lookahead.data.prompts import read_prompts
@@ -108,29 +116,44 @@ def _check_any_kept(verdicts: Sequence[Verdict], settings: Generate) -> None:
         return
     known = [v.similarity for v in verdicts if v.similarity is not None]
     middle = f"their median similarity is {np.median(known):.2f}" if known else "no face is found in any"
+    alike = sum(verdict.reason == EVALUATED for verdict in verdicts)
     raise InputError(
         f"none of {len(verdicts)} pictures is kept: {middle}, keep_photo is {settings.keep_photo}, keep_stylised "
-        f"{settings.keep_stylised}, keep_images {settings.keep_images}; lower those, or look at the generator"
+        f"{settings.keep_stylised}, keep_images {settings.keep_images}; lower those, or look at the generator; "
+        f"{alike} are too like the evaluation's people: evaluation_likeness is {settings.evaluation_likeness}"
     )
 
 
-def synthesise(checkpoints: Checkpoints, settings: Generate, work: Path, log: Log) -> None:
+def synthesise(checkpoints: Checkpoints, settings: Generate, portraits: Portraits, work: Path, log: Log) -> None:
     """Draw, check and describe the dataset in `work`: shards, `table.parquet`, `metrics.json`, its card and pictures.
 
+    Nobody of the `portraits` is in it: a plan with such a name is refused, a person with such a face dropped.
     A run that was cut off continues at its missing shards.
 
     Raises:
-        InputError: the prompts file, a checkpoint or a shard is bad, the disk is full, or no picture is kept.
+        InputError: the prompts file, a portrait, a checkpoint or a shard is bad, a name is one of the evaluation's, the
+            disk is full, or no picture is kept.
     """
     prompts = read_prompts(settings.prompts)
     pictures = plan_pictures(prompts, settings)
+    evaluated = read_evaluated(checkpoints, portraits)
+    check_names({picture.name for picture in pictures}, evaluated)
     _draw_all(checkpoints, settings, pictures, work, log)
     rows = read_rows(work)
     sights = sights_of(rows)
     verdicts = judge(sights, settings, prompts.plain)
+    likeness = likenesses(sights, verdicts, prompts.plain, evaluated.faces)
+    verdicts = drop_evaluated(sights, verdicts, likeness, settings.evaluation_likeness)
     _check_any_kept(verdicts, settings)
     write_parquet(work / TABLE, judged_table(rows, verdicts, prompts.plain))
-    metrics = {**summarise(sights, verdicts), "rank_1": rank_one(sights, verdicts, prompts.plain)}
+    metrics = {
+        **summarise(sights, verdicts, (*REASONS, EVALUATED)),
+        "rank_1": rank_one(sights, verdicts, prompts.plain),
+        "evaluation_people": len(evaluated.folders),
+        "nearest_evaluation_person": max(
+            (v for v in likeness.values() if v <= settings.evaluation_likeness), default=None
+        ),
+    }
     write_json(work / "metrics.json", metrics)
     save_histograms(work / "histograms.png", sights, verdicts, prompts.plain)
     write_card(work / "README.md", metrics, settings.licences)
