@@ -37,5 +37,6 @@ def quick(portraits: Path) -> Evaluate:
         "grid_people": 2,
         "previews": {"people": 2, "timesteps": [100, 900], "scales": [0.0, 1.0]},
         "diversity": {"people": 2, "prompts": 2, "seeds": 2},
+        "steering": None,
     }
     return variant(read_evaluate(read_params().worlds["miniature"].evaluate), changes)

@@ -1,20 +1,21 @@
-"""Lookahead guidance on the tiny world: the picture comes nearer to the face, and nothing else changes."""
+"""Lookahead guidance on the tiny world: each picture comes nearer to its own face, and nothing else changes."""
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
-from diffusers import DPMSolverMultistepScheduler
 from PIL import Image
+from torch import Tensor
 
 from lookahead.config import Checkpoints, Steering
-from lookahead.method.diffusion import NoiseSchedule
 from lookahead.method.lookahead import identity_distance
-from lookahead.models.fast_child import lora_layers, switch_off
-from lookahead.sampling.conditions import Condition, embed_prompts, encode_photos
-from lookahead.sampling.loop import draw_latents, image_guidance, prepare, start_noise
-from lookahead.sampling.steering import Guide, Identifier, open_identifier, steering
-from lookahead.sampling.watching import watch
+from lookahead.method.preview import lcm_preview
+from lookahead.models.fast_child import child_at, lora_layers, switch_off
+from lookahead.sampling.conditions import Condition, embed_prompts, encode_photos, reference_pixels
+from lookahead.sampling.loop import Callback, draw_latents, image_guidance, predict, prepare, start_noise
+from lookahead.sampling.steering import Guide, Identifier, open_guide, open_identifier
 from lookahead.world import (
     FAST_CHILD,
     Pipeline,
@@ -26,6 +27,7 @@ from lookahead.world import (
 from tests.tiny import build_portraits, with_bright_previews
 
 SETTINGS = Steering(strength=0.3, timestep_min=0, timestep_max=999, preview_steps=1)
+BOTH = [0, 1]
 
 
 class Studio:
@@ -37,43 +39,59 @@ class Studio:
         attach_adapter(self.pipe, world)
         self.child = lora_layers(self.pipe.unet, FAST_CHILD)
         switch_off(self.child)
-        config = self.pipe.scheduler.config
-        self.schedule = NoiseSchedule(self.pipe.scheduler.alphas_cumprod, config.prediction_type)
         self.identifier: Identifier = open_identifier(world)
         prompts, empty = embed_prompts(self.pipe, ["a photo of a person in the snow"] * 2)
         image, nothing = encode_photos(*open_image_encoder(world), photos)
         self.given = Condition(prompts, image)
-        self.free = Condition(empty, nothing).map(lambda one: one.expand(2, *one.shape[1:]))
-        self.aim = self.identifier.face(self.pipe.image_processor.preprocess(photos[:1]))
+        self.free = Condition(empty, nothing)
+        pixels = reference_pixels(self.pipe, photos)
+        self.aims = torch.cat([self.identifier.face(pixels[person : person + 1]) for person in BOTH])
 
-    def draw(self, settings: Steering | None) -> torch.Tensor:
-        sampler = prepare(self.pipe, "DPMSolverMultistepScheduler", 6, 1.0, image_guidance(2.0))
+    def guide(self, settings: Steering) -> Guide:
+        return open_guide(self.pipe, self.child, self.identifier, settings)
+
+    def draw(
+        self, settings: Steering | None, people: list[int] = BOTH, callback: Callback | None = None, steps: int = 6
+    ) -> Tensor:
+        """Latents of some of the two people, in one batch; each has a noise of its own."""
+        sampler = prepare(self.pipe, "DPMSolverMultistepScheduler", steps, 1.0, image_guidance(2.0))
         if settings is not None:
-            guide = Guide(self.pipe, self.child, self.identifier, self.schedule, settings, self.aim)
-            watch(self.pipe.scheduler, steering(guide, self.given), None)
-        generators = [torch.Generator().manual_seed(seed) for seed in (1, 2)]
+            sampler = replace(sampler, steer=self.guide(settings).steer)
+        generators = [torch.Generator().manual_seed(person + 1) for person in people]
+        given = self.given.map(lambda every: every[people])
+        free = self.free.map(lambda one: one.expand(len(people), *one.shape[1:]))
         noise = start_noise(self.pipe, generators)
-        return draw_latents(sampler, self.given, self.free, noise, None, generators)
+        return draw_latents(sampler, given, free, noise, None, generators, self.aims[people], callback)
 
-    def distances(self, latents: torch.Tensor) -> torch.Tensor:
+    def distances(self, latents: Tensor, aims: Tensor) -> Tensor:
         with torch.no_grad():
             embeddings, found = self.identifier.embed(self.identifier.decode(latents))
         assert found.all()
-        return identity_distance(embeddings, self.aim.expand(len(embeddings), -1))
+        return identity_distance(embeddings, aims)
 
 
 @pytest.fixture(scope="module")
 def studio(tiny_world: Checkpoints, tmp_path_factory: pytest.TempPathFactory) -> Studio:
     folder = build_portraits(tmp_path_factory.mktemp("portraits"), 2)
     bright = with_bright_previews(tiny_world, tmp_path_factory.mktemp("bright"))
-    return Studio(bright, [Image.open(folder / f"{i:03d}" / "0.jpg").convert("RGB") for i in range(2)])
+    return Studio(bright, [Image.open(folder / f"{i:03d}" / "0.jpg").convert("RGB") for i in BOTH])
 
 
 @pytest.mark.parametrize("preview_steps", [1, 2])
-def test_it_lowers_the_identity_distance(studio: Studio, preview_steps: int) -> None:
-    plain = studio.distances(studio.draw(None))
-    steered = studio.distances(studio.draw(SETTINGS.model_copy(update={"preview_steps": preview_steps})))
-    assert (steered < plain - 0.01).all(), (plain, steered)
+def test_it_lowers_each_distance_to_the_own_aim(studio: Studio, preview_steps: int) -> None:
+    plain = studio.draw(None)
+    steered = studio.draw(SETTINGS.model_copy(update={"preview_steps": preview_steps}))
+    before, after = (studio.distances(latents, studio.aims) for latents in (plain, steered))
+    assert (after < before - 0.01).all(), (before, after)
+    crossed = studio.distances(steered, studio.aims.flip(0))
+    assert (after < crossed).all(), (after, crossed)
+
+
+def test_a_picture_does_not_depend_on_its_batch(studio: Studio) -> None:
+    together = studio.draw(SETTINGS)
+    apart = torch.cat([studio.draw(SETTINGS, [person]) for person in BOTH])
+    torch.testing.assert_close(together, apart, atol=1e-3, rtol=0)
+    assert (together - studio.draw(None)).abs().amax((1, 2, 3)).min() > 0.1
 
 
 def test_outside_its_timesteps_nothing_changes(studio: Studio) -> None:
@@ -81,12 +99,40 @@ def test_outside_its_timesteps_nothing_changes(studio: Studio) -> None:
     assert torch.equal(studio.draw(never), studio.draw(None))
 
 
-def test_a_watched_scheduler_keeps_its_signature_and_tells_its_steps() -> None:
-    scheduler = DPMSolverMultistepScheduler()
-    scheduler.set_timesteps(3)
+def test_a_preview_without_a_face_has_no_gradient_and_leaves_the_others_alone(
+    tiny_world: Checkpoints, studio: Studio
+) -> None:
+    """A preview decoder just so dark that the tiny detector, which goes by brightness, sees a face in one of two."""
+    noisy, t = studio.draw(None, steps=2) * torch.tensor([1.0, 10.0]).view(2, 1, 1, 1), torch.tensor([500, 500])
+    guide, dim = studio.guide(SETTINGS), open_identifier(tiny_world)
+    assert guide.gradient(noisy, t, studio.given, studio.aims).abs().amax((1, 2, 3)).min() > 0
+    with torch.no_grad(), child_at(studio.child, FAST_CHILD, 1.0):
+        clean = lcm_preview(guide.schedule, noisy, predict(studio.pipe, noisy, t, [studio.given])[0], t)
+        for _ in range(200):
+            found = dim.embed(dim.decode(clean))[1]
+            if found.any():
+                break
+            dim.preview_vae.decoder.layers[-1].bias += 0.002
+    assert found.sum() == 1
+    dark = replace(guide, identifier=dim)
+    gradient = dark.gradient(noisy, t, studio.given, studio.aims)
+    assert gradient[found].abs().max() > 0 and not gradient[~found].any()
+    given = studio.given.map(lambda every: every[found])
+    alone = dark.gradient(noisy[found], t[found], given, studio.aims[found])
+    torch.testing.assert_close(gradient[found], alone, atol=1e-6, rtol=1e-3)
+    with torch.no_grad():
+        dim.preview_vae.decoder.layers[-1].bias -= 1
+    assert not dark.gradient(noisy, t, studio.given, studio.aims).any()
+
+
+def test_a_callback_is_told_every_step(studio: Studio) -> None:
     seen: list[tuple[int, int]] = []
-    watch(scheduler, None, lambda step, t, latents: seen.append((step, t)))
-    latents = torch.zeros(1, 4, 8, 8)
-    for t in scheduler.timesteps:
-        latents = scheduler.step(torch.ones_like(latents), t, latents, generator=None).prev_sample
-    assert seen == list(enumerate(scheduler.timesteps.tolist()))
+    told: list[Tensor] = []
+
+    def callback(step: int, t: int, latents: Tensor) -> None:
+        seen.append((step, t))
+        told.append(latents)
+
+    drawn = studio.draw(None, callback=callback)
+    assert seen == list(enumerate(studio.pipe.scheduler.timesteps.tolist())) and len(seen) == 6
+    assert torch.equal(told[-1], drawn)

@@ -4,10 +4,19 @@ from lookahead.config.checkpoints import Adapter, Checkpoints, FacePacks, Genera
 from lookahead.config.fields import Section, Variant
 from lookahead.config.files import read_yaml
 from lookahead.config.params import Miniature, Params, Part, Tracking, World, changed, parse_params, read_params
-from lookahead.config.personalize import Fast, Personalize, Steering
+from lookahead.config.personalize import Fast, Personalize
 from lookahead.config.protocol import Evaluate, Protocol, Splits, read_evaluate, read_protocol, variant
 from lookahead.config.search import Checks, Choices, Confirm, FloatRange, Heartbeat, IntRange, Range, Search
-from lookahead.config.stages import Diversity, EvaluateStage, Features, Generate, KVGuidance, Photos, PreviewCurves
+from lookahead.config.stages import (
+    Diversity,
+    EvaluateStage,
+    Features,
+    Generate,
+    KVGuidance,
+    Photos,
+    PreviewCurves,
+    Steering,
+)
 from lookahead.config.studies import Ablation, Curves, Row, Studies
 from lookahead.config.train import KV, Density, Lookahead, LoraScale, Preview, Train
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Literal
 
-from pydantic import ValidationError, model_validator
+from pydantic import ValidationError
 
-from lookahead.config.fields import Count, Fraction, NotNegative, Section, Timestep
-from lookahead.config.stages import KVGuidance
+from lookahead.config.fields import Count, Fraction, NotNegative, Section
+from lookahead.config.stages import KVGuidance, Steering
 from lookahead.errors import InputError
 
 
@@ -18,24 +18,6 @@ class Fast(Section):
     scheduler: str
     steps: Count
     guidance: NotNegative
-
-
-class Steering(Section):
-    """Lookahead guidance: by how much of a standard deviation the clean latents are shifted in a step (0 switches it
-    off), in which timesteps, and how many steps its preview takes."""
-
-    strength: NotNegative
-    timestep_min: Timestep
-    timestep_max: Timestep
-    preview_steps: Count
-
-    @model_validator(mode="after")
-    def _ordered(self) -> Steering:
-        if self.timestep_min > self.timestep_max:
-            raise ValueError(
-                f"timestep_min ({self.timestep_min}) is above timestep_max ({self.timestep_max}): swap them"
-            )
-        return self
 
 
 class Personalize(Section):

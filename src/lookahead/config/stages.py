@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from lookahead.config.fields import Count, Fraction, NotNegative, Section, Seed, Timestep
 
@@ -64,6 +64,24 @@ class KVGuidance(Section):
     kv: NotNegative
 
 
+class Steering(Section):
+    """Lookahead guidance: by how much of a standard deviation the clean latents are shifted in a step (0 switches it
+    off), in which timesteps, and how many steps its preview takes."""
+
+    strength: NotNegative
+    timestep_min: Timestep
+    timestep_max: Timestep
+    preview_steps: Count
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Steering:
+        if self.timestep_min > self.timestep_max:
+            raise ValueError(
+                f"timestep_min ({self.timestep_min}) is above timestep_max ({self.timestep_max}): swap them"
+            )
+        return self
+
+
 class PreviewCurves(Section):
     """At which timesteps and strengths of the fast child one-step previews are measured, and of how many people."""
 
@@ -81,7 +99,8 @@ class Diversity(Section):
 
 
 class EvaluateStage(Section):
-    """The protocol's file, and what is no part of a protocol: how many pictures at once, resamples, what is shown."""
+    """The protocol's file, and what is no part of a protocol: how many pictures at once, resamples, what is shown, and
+    the lookahead guidance of the method `steered`, which null leaves out."""
 
     protocol: str
     batch: Count
@@ -89,3 +108,4 @@ class EvaluateStage(Section):
     grid_people: Count
     previews: PreviewCurves
     diversity: Diversity
+    steering: Steering | None

@@ -33,8 +33,8 @@ class Cells(Section):
     steps: Count
 
     def protocol(self, settings: Evaluate) -> Evaluate:
-        """The evaluation of every cell, from the world's."""
-        return variant(settings, self.model_dump(include=set(Cells.model_fields)) | {"seeds": 1})
+        """The evaluation of every cell, from the world's; no cell is steered."""
+        return variant(settings, self.model_dump(include=set(Cells.model_fields)) | {"seeds": 1, "steering": None})
 
 
 class Ablation(Cells):

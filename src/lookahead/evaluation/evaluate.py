@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterable, Mapping
-from contextlib import nullcontext
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -35,6 +35,8 @@ from lookahead.evaluation.protocol import describe, groups
 from lookahead.evaluation.report import Findings, write_report
 from lookahead.evaluation.series import save_series
 from lookahead.evaluation.spread import gather, missing, spread_plan, spread_rows
+from lookahead.evaluation.statistics import Interval
+from lookahead.evaluation.steering import aimed, steering, steering_key
 from lookahead.evaluation.store import NO_ADAPTER, adapter_key
 from lookahead.evaluation.tables import PER_IMAGE, as_table, save_rows
 from lookahead.sampling.loop import Sampler
@@ -54,6 +56,8 @@ def evaluate(
 ) -> None:
     """Compare the untuned adapter, the noise-only and the lookahead-tuned one on people never seen (design, section 5).
 
+    Where the settings have `steering`, the lookahead-tuned one is also drawn with lookahead guidance.
+
     Writes `metrics.json`, `protocol.json`, `per_image.parquet`, `spread.parquet`, `previews.csv`, `groups.csv`,
     `preview_curves.csv`, `album.parquet`, `report.html`, `grids/` and `pictures/` into `work`. Pictures that `store`
     holds are not drawn again: a killed evaluation goes on, other judges only judge.
@@ -69,8 +73,9 @@ def evaluate(
     Raises:
         InputError: portraits, prompts or a checkpoint are missing or wrong, or a reference photo shows no face.
     """
-    encoders, pipe = encoders_of(variants), open_pipeline(checkpoints)
+    encoders, pipe = encoders_of(variants, settings.steering), open_pipeline(checkpoints)
     panel = open_panel(checkpoints, settings, pipe)
+    panel = panel if settings.steering is None else aimed(panel, pipe)
     people, plan, judges = panel.people, panel.plan, panel.judges
     spread = spread_plan(plan, settings)
     _draw(panel, pipe, encoders, spread, work / PICTURES, store)
@@ -90,25 +95,36 @@ def evaluate(
 
 def _draw(panel: Panel, pipe: Pipeline, encoders: Mapping[str, Encoder], spread: Plan, out: Path, store: Path) -> None:
     """Draw every method's pictures, further ones from other noises, and the base model's."""
-    checkpoints, settings = panel.checkpoints, panel.protocol
 
-    def put(name: str, shots: Plan, adapter: object, ready: Callable[[], Sampler]) -> None:
+    def put(name: str, shots: Plan, key: object, ready: Callable[[], AbstractContextManager[Sampler]]) -> None:
         part = replace(panel, plan=shots)
-        draw_once(part, lambda: nullcontext(ready()), name, part.shelf(store, adapter), out / name)
+        draw_once(part, ready, name, part.shelf(store, key), out / name)
 
     for method, encoder in encoders.items():
-        ready = partial(open_sampler, checkpoints, pipe, settings, encoder.folder, encoder.keys_values)
-        key = adapter_key(checkpoints, encoder.folder, encoder.keys_values)
+        ready, key = partial(_opened, panel, pipe, encoder), _key(panel.checkpoints, encoder)
         put(method, panel.plan, key, ready)
-        put(f"{MORE}/{method}", missing(spread, panel.plan), key, ready)
-    put(f"{MORE}/{BASE}", spread, NO_ADAPTER, partial(open_base, pipe, settings))
+        if encoder.spread:
+            put(f"{MORE}/{method}", missing(spread, panel.plan), key, ready)
+    put(f"{MORE}/{BASE}", spread, NO_ADAPTER, lambda: nullcontext(open_base(pipe, panel.protocol)))
 
 
-def _judge_spread(plan: Plan, spread: Plan, methods: Iterable[str], judges: Judges, work: Path) -> pd.DataFrame:
+def _opened(panel: Panel, pipe: Pipeline, encoder: Encoder) -> AbstractContextManager[Sampler]:
+    sampler = open_sampler(panel.checkpoints, pipe, panel.protocol, encoder.folder, encoder.keys_values)
+    return nullcontext(sampler) if encoder.steering is None else steering(sampler, panel.checkpoints, encoder.steering)
+
+
+def _key(checkpoints: Checkpoints, encoder: Encoder) -> object:
+    plain = adapter_key(checkpoints, encoder.folder, encoder.keys_values)
+    return plain if encoder.steering is None else [plain, steering_key(checkpoints, encoder.steering)]
+
+
+def _judge_spread(
+    plan: Plan, spread: Plan, encoders: Mapping[str, Encoder], judges: Judges, work: Path
+) -> pd.DataFrame:
     folder, further = work / PICTURES, missing(spread, plan)
     base = list(read_pictures(folder / MORE / BASE))
     rows = list(spread_rows(BASE, spread.shots, base, base, judges))
-    for method in methods:
+    for method in (name for name, encoder in encoders.items() if encoder.spread):
         drawn = zip(plan.shots, read_pictures(folder / method), strict=True)
         more = zip(further.shots, read_pictures(folder / MORE / method), strict=True)
         rows += spread_rows(method, spread.shots, gather(spread, itertools.chain(drawn, more)), base, judges)
@@ -118,7 +134,9 @@ def _judge_spread(plan: Plan, spread: Plan, methods: Iterable[str], judges: Judg
 def _metrics(table: pd.DataFrame, spread: pd.DataFrame, judges: Judges, settings: Evaluate, plan: Plan) -> Metrics:
     resampling = settings.bootstrap, settings.seed
     diverse = summarise(spread, *resampling, SPREAD)
-    metrics = {group: values | diverse[group] for group, values in summarise(table, *resampling).items()}
+    unmeasured = dict.fromkeys(SPREAD, Interval(None, None, None))  # of methods without further noises
+    pictures = summarise(table, *resampling)
+    metrics = {group: values | diverse.get(group, unmeasured) for group, values in pictures.items()}
     own = [embeddings["report"] for embeddings in judges.references]
     others = [[photo["report"] for photo in photos] for photos in judges.others]
     scale = scale_of_identity(own, others, *resampling)

@@ -6,6 +6,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from lookahead.config import Steering
 from lookahead.errors import InputError
 from lookahead.models.adapter import ADAPTER_FILE
 from lookahead.models.kv_encoder import KV_FILE
@@ -31,34 +32,44 @@ class Comparison:
 
 @dataclass(frozen=True)
 class Encoder:
-    """What a method draws with: a trained encoder's folder (None: the untuned adapter), and whether its keys and
-    values are used, if it has any."""
+    """What a method draws with: a trained encoder's folder (None: the untuned adapter), whether its keys and values are
+    used, if it has any, and lookahead guidance, if any."""
 
     folder: Path | None
     keys_values: bool = True
+    steering: Steering | None = None
+
+    @property
+    def spread(self) -> bool:
+        """Whether further noises are drawn: not of steered pictures, whose steps cost several plain ones."""
+        return self.steering is None
 
 
 BASE = "base"  # the base model without any adapter, which others are compared with
-UNTUNED, NOISE_ONLY, WITHOUT_KV, TUNED = "adapter", "noise_only", "tuned_without_kv", "tuned"
+UNTUNED, NOISE_ONLY, WITHOUT_KV, TUNED, STEERED = "adapter", "noise_only", "tuned_without_kv", "tuned", "steered"
 VARIANTS = (UNTUNED, NOISE_ONLY, TUNED)  # those with an encoder of their own
 METHODS = {  # by key of `metrics.json`, in the order of every table
     UNTUNED: Method("untuned", "#8d939c"),
     NOISE_ONLY: Method("noise loss only", "#3f7fbf"),
     WITHOUT_KV: Method("lookahead without KV", "#e0a13b"),
     TUNED: Method("lookahead", "#d4552a"),
+    STEERED: Method("lookahead, steered", "#7a2e6b"),
 }
 COMPARISONS = {
     "difference": Comparison("lookahead − untuned", "#8d939c", TUNED, UNTUNED),
     "gain": Comparison("lookahead − noise loss only", "#d4552a", TUNED, NOISE_ONLY),
     "kv_gain": Comparison("lookahead − lookahead without KV", "#e0a13b", TUNED, WITHOUT_KV),
+    "steering_gain": Comparison("lookahead, steered − lookahead", "#7a2e6b", STEERED, TUNED),
 }
 
 
-def encoders_of(variants: Mapping[str, Path | None]) -> dict[str, Encoder]:
-    """Every method's encoder; the tuned one without its keys and values is a further method where it has any.
+def encoders_of(variants: Mapping[str, Path | None], steering: Steering | None) -> dict[str, Encoder]:
+    """Every method's encoder; the tuned one without its keys and values, where it has any, and steered are further
+    methods.
 
     Args:
         variants: encoder folder by name (VARIANTS); None is the world's untuned adapter.
+        steering: lookahead guidance of the steered method; None leaves it out.
 
     Raises:
         InputError: other variants are given, or an encoder does not exist.
@@ -72,6 +83,8 @@ def encoders_of(variants: Mapping[str, Path | None]) -> dict[str, Encoder]:
     tuned = variants[TUNED]
     if tuned is not None and (tuned / KV_FILE).is_file():
         encoders[WITHOUT_KV] = Encoder(tuned, keys_values=False)
+    if steering is not None:
+        encoders[STEERED] = Encoder(tuned, steering=steering)
     return {name: encoders[name] for name in present(encoders)}
 
 

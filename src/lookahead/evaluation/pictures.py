@@ -26,13 +26,15 @@ class Conditions:
     """The conditions of every prompt and person, computed once.
 
     `prompts` (S·C, ...) are in the order of the plan's; `image` (P, S, D) and `latents` (P, C, h, w) are of the
-    reference photos; `free` (1, ...) is the unconditional one.
+    reference photos; `free` (1, ...) is the unconditional one; `aims` (P, E), where there are any, are the faces that
+    pictures are steered to.
     """
 
     prompts: Prompt
     image: Tensor
     free: Condition
     latents: Tensor
+    aims: Tensor | None = None
 
     def given(self, plan: Plan, shots: list[Shot]) -> Condition:
         """The conditions of some shots."""
@@ -43,6 +45,10 @@ class Conditions:
         """What the KV-encoder sees in some shots: the photo, and the prompt of a photo in the first scene."""
         plain = self.prompts.map(lambda every: every[:1].expand(len(shots), *every.shape[1:]))
         return Reference(self.latents[self._people(shots)], plain)
+
+    def aimed_at(self, shots: list[Shot]) -> Tensor | None:
+        """The faces (B, E) that some shots are steered to, where there are aims."""
+        return None if self.aims is None else self.aims[self._people(shots)]
 
     def alone(self, people: list[int]) -> Condition:
         """The reference of some people, with the prompt of a photo in the first scene."""
@@ -82,7 +88,7 @@ def draw_pictures(sampler: Sampler, plan: Plan, conditions: Conditions, batch: i
             if not path.exists():
                 seeds = [shot.seed for shot in shots]
                 given, free = conditions.given(plan, shots), conditions.nothing(len(shots))
-                pixels = draw(sampler, given, free, seeds, conditions.reference(shots))
+                pixels = draw(sampler, given, free, seeds, conditions.reference(shots), conditions.aimed_at(shots))
                 write_parquet(path, _shard(range(start, start + len(shots)), pixels))
             bar.update(len(shots))
 

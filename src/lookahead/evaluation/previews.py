@@ -21,7 +21,7 @@ from lookahead.evaluation.statistics import interval
 from lookahead.method.diffusion import NoiseSchedule, add_noise
 from lookahead.method.preview import lcm_preview
 from lookahead.models.fast_child import child_at, lora_layers, switch_off
-from lookahead.sampling.conditions import Condition, reference_latents
+from lookahead.sampling.conditions import Condition, reference_latents, reference_pixels
 from lookahead.sampling.loop import predict, start_noise
 from lookahead.world import FAST_CHILD, Pipeline, attach_adapter, attach_fast_child, open_pipeline, open_preview_vae
 
@@ -66,8 +66,7 @@ class _Scene:
         self.child = lora_layers(pipe.unet, FAST_CHILD)
         self.schedule = NoiseSchedule(pipe.scheduler.alphas_cumprod.to(pipe.unet.device), config.prediction_type)
         self.latents, self.noise = reference_latents(pipe, photos), start_noise(pipe, generators)
-        side = pipe.unet.config.sample_size * pipe.vae_scale_factor
-        self.photos: Tensor = pipe.image_processor.preprocess(photos, height=side, width=side, resize_mode="crop")
+        self.photos = reference_pixels(pipe, photos)
         switch_off(self.child)
 
     @torch.no_grad()

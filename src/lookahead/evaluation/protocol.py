@@ -10,7 +10,7 @@ from lookahead.evaluation.identity import identity
 from lookahead.evaluation.plan import Plan
 from lookahead.evaluation.portraits import Person
 
-HASH = "hash"
+HASH, STEERING = "hash", "steering"
 _ELSEWHERE = {"splits", "prompts", "groups"}  # told by what they hold, not by their paths
 Told = dict[str, object]
 
@@ -19,7 +19,8 @@ def describe(settings: Evaluate, checkpoints: Checkpoints, people: list[Person],
     """What decides the numbers besides the encoder, and its hash: equal hashes mean that they may be compared.
 
     People and photos, prompts, noise and sampler, and the models that judge. Where files lie, how many pictures are
-    drawn at once and how many resamples an interval has do not matter.
+    drawn at once and how many resamples an interval has do not matter. The steered method's lookahead guidance is told
+    outside of the hash: like an encoder, it is what is compared.
     """
     told: Told = {
         "people": [person.name for person in people],
@@ -32,7 +33,8 @@ def describe(settings: Evaluate, checkpoints: Checkpoints, people: list[Person],
         "settings": settings.model_dump(mode="json", include=set(Protocol.model_fields) - _ELSEWHERE),
         "judges": _judges(checkpoints),
     }
-    return told | {HASH: digest(told)}
+    steering = None if settings.steering is None else settings.steering.model_dump(mode="json")
+    return told | {HASH: digest(told), STEERING: steering}
 
 
 def groups(settings: Protocol, styles: list[str]) -> dict[str, list[str]]:
@@ -51,9 +53,9 @@ def _judges(checkpoints: Checkpoints) -> Told:
 
 
 def differences(one: Mapping[str, object], other: Mapping[str, object], above: str = "") -> list[str]:
-    """The dotted names of what two protocols tell differently, the hash aside."""
+    """The dotted names of what two protocols tell differently, the hash and what it leaves out aside."""
     found: list[str] = []
-    for name in sorted({*one, *other} - {HASH}):
+    for name in sorted({*one, *other} - {HASH, STEERING}):
         left, right = one.get(name), other.get(name)
         if isinstance(left, Mapping) and isinstance(right, Mapping):
             found += differences(left, right, f"{above}{name}.")

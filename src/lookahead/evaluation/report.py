@@ -82,6 +82,7 @@ def _words(metrics: Metrics) -> dict[str, object]:
         "names": {method: METHODS[method].name for method in present(metrics)},
         "compared": compared,
         "groups_of_metrics": [*present(metrics), *compared],
+        "unspread": any(metrics[method][name].mean is None for method in present(metrics) for name in SPREAD),
         "metric_names": list(METRICS | SPREAD),
         "meanings": MEANINGS,
         "scale": SCALE,

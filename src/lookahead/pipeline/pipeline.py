@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
@@ -13,16 +14,14 @@ from PIL import Image
 
 from lookahead.config import Checkpoints, KVGuidance, Personalize
 from lookahead.errors import InputError
-from lookahead.method.diffusion import NoiseSchedule
 from lookahead.models.adapter import ADAPTER_FILE, save_adapter
 from lookahead.models.fast_child import child_at, lora_layers, switch_off
 from lookahead.models.kv_encoder import KV_FILE, open_kv_encoder
 from lookahead.pipeline.folder import Belongs, copy_encoder, read_belongs, write_belongs
 from lookahead.pipeline.told import Person, conditions, first_reference, tell_person, tell_prompts
 from lookahead.sampling.conditions import Prompt
-from lookahead.sampling.loop import Sampler, draw, image_guidance, kv_guidance, prepare
-from lookahead.sampling.steering import Guide, Identifier, open_identifier, steering
-from lookahead.sampling.watching import Callback, watch
+from lookahead.sampling.loop import Callback, Sampler, draw, image_guidance, kv_guidance, prepare
+from lookahead.sampling.steering import Guide, Identifier, open_guide, open_identifier
 from lookahead.world import FAST_CHILD, attach_adapter, attach_fast_child, open_image_encoder, open_pipeline
 
 
@@ -61,7 +60,6 @@ class LookaheadPipeline:
         switch_off(self._child)
         self._image_encoder = open_image_encoder(checkpoints)
         self._scheduler: Any = self.base.scheduler  # as the base has it: a call's own must not colour the next one's
-        self._identifier: Identifier | None = None
 
     @property
     def has_kv(self) -> bool:
@@ -164,11 +162,11 @@ class LookaheadPipeline:
         self, plan: Personalize, fast: bool, order: _Order, pictures: list[tuple[int, int]], callback: Callback | None
     ) -> list[Image.Image]:
         given, free = conditions(order.person, order.prompts, order.free, [row for row, _ in pictures])
-        sampler = self._sampler(plan, fast)
-        change = steering(self._guide(plan, fast, order.person), given) if plan.steering.strength > 0 else None
-        watch(self.base.scheduler, change, callback)
+        sampler, aims = self._sampler(plan, fast), None
+        if sampler.steer is not None:
+            aims = self._identifier.face(order.person.pixels).expand(len(pictures), -1)
         seen = first_reference(self.base, order.person, plan.portrait_prompt, len(pictures)) if sampler.kv else None
-        pixels = draw(sampler, given, free, [seed for _, seed in pictures], seen)
+        pixels = draw(sampler, given, free, [seed for _, seed in pictures], seen, aims, callback)
         return to_pictures(pixels)
 
     def _sampler(self, plan: Personalize, fast: bool) -> Sampler:
@@ -177,19 +175,18 @@ class LookaheadPipeline:
         weight = plan.fast.guidance if fast else plan.guidance
         extended = kv_guidance(weight) if fast else plan.kv_guidance
         self.base.scheduler = self._scheduler
-        return prepare(
+        sampler = prepare(
             self.base, name, steps, plan.adapter_scale, image_guidance(weight) if kv is None else extended, kv
         )
+        return replace(sampler, steer=self._guide(plan, fast).steer) if plan.steering.strength > 0 else sampler
 
-    def _guide(self, plan: Personalize, fast: bool, person: Person) -> Guide:
-        if self._identifier is None:
-            self._identifier = open_identifier(self.checkpoints)
-        schedule = NoiseSchedule(
-            self._scheduler.alphas_cumprod.to(self.base.unet.device), self._scheduler.config.prediction_type
-        )
+    def _guide(self, plan: Personalize, fast: bool) -> Guide:
         child = [] if fast else self._child  # the fast child draws itself: it is on already
-        aim = self._identifier.face(person.pixels)
-        return Guide(self.base, child, self._identifier, schedule, plan.steering, aim)
+        return open_guide(self.base, child, self._identifier, plan.steering)
+
+    @cached_property
+    def _identifier(self) -> Identifier:
+        return open_identifier(self.checkpoints)
 
 
 def to_pictures(pixels: torch.Tensor) -> list[Image.Image]:

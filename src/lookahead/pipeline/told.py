@@ -10,7 +10,14 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from lookahead.sampling.conditions import Condition, Prompt, Reference, embed_prompts, encode_photos
+from lookahead.sampling.conditions import (
+    Condition,
+    Prompt,
+    Reference,
+    embed_prompts,
+    encode_photos,
+    reference_pixels,
+)
 from lookahead.world import Pipeline, device, encode_latents
 
 
@@ -39,8 +46,7 @@ def tell_person(
     """
     photos = [portrait.convert("RGB") for portrait in portraits]
     features, nothing = encode_photos(*image_encoder, photos)  # (N, S, D), (1, S, D)
-    side = pipe.unet.config.sample_size * pipe.vae_scale_factor
-    pixels = pipe.image_processor.preprocess(photos, height=side, width=side, resize_mode="crop")
+    pixels = reference_pixels(pipe, photos)
     if combine == "average":
         return Person(features.mean(0, keepdim=True), nothing, pixels)
     return Person(features.flatten(0, 1)[None], nothing.repeat(1, len(photos), 1), pixels)

@@ -69,8 +69,13 @@ def encode_photos(
     return features[:-1], features[-1:]
 
 
+def reference_pixels(pipe: Pipeline, photos: list[Image.Image]) -> Tensor:
+    """Pixels (N, 3, H, W) in [-1, 1] of photos, their middle square at the base's resolution."""
+    side = pipe.unet.config.sample_size * pipe.vae_scale_factor
+    pixels: Tensor = pipe.image_processor.preprocess(photos, height=side, width=side, resize_mode="crop")
+    return pixels
+
+
 def reference_latents(pipe: Pipeline, photos: list[Image.Image]) -> Tensor:
     """Latents (N, C, h, w) of photos, their middle square at the base's resolution."""
-    side = pipe.unet.config.sample_size * pipe.vae_scale_factor
-    pixels = pipe.image_processor.preprocess(photos, height=side, width=side, resize_mode="crop")
-    return encode_latents(pipe.vae, pixels)
+    return encode_latents(pipe.vae, reference_pixels(pipe, photos))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -16,13 +16,20 @@ from lookahead.models.kv_encoder import KVEncoder, extend_self_attention
 from lookahead.sampling.conditions import Condition, Reference
 from lookahead.world import Pipeline, device, scheduler_class
 
+Steer = Callable[[Tensor, Tensor, Tensor, Condition, Tensor], Tensor]
+"""The prediction to go on with: from the guided one (B, C, h, w), t (), the U-Net's noisy latents (B, C, h, w), the
+samples' conditions and the faces that they aim at (B, E)."""
+Callback = Callable[[int, int, Tensor], None]
+"""Told after each step: its number from 0, its timestep, and the latents (B, C, h, w) after it."""
+
 
 @dataclass(frozen=True)
 class Sampler:
     """A pipeline made ready to draw: with its KV-encoder, if there is one, and the guidance weights of each condition.
 
     Weights: `image` of prompt and image tokens, `both` of these with the reference's keys and values, `kv` of prompt
-    and keys and values without image tokens; their sum is plain guidance's weight. Weights of 0 cost nothing.
+    and keys and values without image tokens; their sum is plain guidance's weight. Weights of 0 cost nothing. `steer`
+    changes what guidance predicts (`sampling.steering`).
     """
 
     pipe: Pipeline
@@ -30,6 +37,7 @@ class Sampler:
     guidance: KVGuidance
     kv: KVEncoder | None
     bank: KeysValues
+    steer: Steer | None = None
 
 
 def prepare(
@@ -58,7 +66,13 @@ def kv_guidance(weight: float) -> KVGuidance:
 
 @torch.no_grad()
 def draw(
-    sampler: Sampler, given: Condition, free: Condition, seeds: Sequence[int], reference: Reference | None = None
+    sampler: Sampler,
+    given: Condition,
+    free: Condition,
+    seeds: Sequence[int],
+    reference: Reference | None = None,
+    aims: Tensor | None = None,
+    callback: Callback | None = None,
 ) -> Tensor:
     """Draw one picture a sample: pixels (B, 3, H, W) in [-1, 1].
 
@@ -70,9 +84,12 @@ def draw(
         free: the unconditional ones, with the same batch size.
         seeds: of each sample's noise, so that a picture does not depend on its batch.
         reference: what the KV-encoder sees; needed where its weights are not 0.
+        aims: unit embeddings (B, E) of the faces to steer to; needed where the sampler steers.
+        callback: told after each step.
     """
     generators = [torch.Generator().manual_seed(seed) for seed in seeds]
-    latents = draw_latents(sampler, given, free, start_noise(sampler.pipe, generators), reference, generators)
+    noise = start_noise(sampler.pipe, generators)
+    latents = draw_latents(sampler, given, free, noise, reference, generators, aims, callback)
     decoded: Tensor = sampler.pipe.vae.decode(latents / sampler.pipe.vae.config.scaling_factor).sample
     return decoded.float().clamp(-1, 1)
 
@@ -92,16 +109,23 @@ def draw_latents(
     noise: Tensor,
     reference: Reference | None,
     generators: Sequence[torch.Generator],
+    aims: Tensor | None = None,
+    callback: Callback | None = None,
 ) -> Tensor:
     """The loop from noise (B, C, h, w) to scaled latents; `generators` serve samplers that draw noise of their own."""
     pipe = sampler.pipe
     pipe.scheduler.set_timesteps(sampler.steps, device=device())
     latents = noise * pipe.scheduler.init_noise_sigma
     random = pipe.prepare_extra_step_kwargs(list(generators), 0.0)
-    for t in pipe.scheduler.timesteps:
+    for step, t in enumerate(pipe.scheduler.timesteps):
         seen = pipe.scheduler.scale_model_input(latents, t)
         prediction = _guided(sampler, seen, t, given, free, noise, reference)
+        if sampler.steer is not None:
+            assert aims is not None, "steering needs faces to aim at"
+            prediction = sampler.steer(prediction, t, seen, given, aims)
         latents = pipe.scheduler.step(prediction, t, latents, **random).prev_sample
+        if callback is not None:
+            callback(step, int(t), latents)
     return latents
 
 

@@ -20,7 +20,6 @@ from lookahead.models.fast_child import child_at
 from lookahead.models.recogniser import Recogniser, open_recogniser
 from lookahead.sampling.conditions import Condition
 from lookahead.sampling.loop import predict
-from lookahead.sampling.watching import Change
 from lookahead.world import FAST_CHILD, LandmarkDetector, Pipeline, device, open_preview_vae, recogniser_onnx
 
 
@@ -75,17 +74,27 @@ def open_identifier(checkpoints: Checkpoints) -> Identifier:
 
 @dataclass(frozen=True)
 class Guide:
-    """What steers: the pipeline, its fast child's layers (none where the U-Net already is the child), and the aim."""
+    """What steers: the pipeline, its fast child's layers (none where the U-Net already is the child), and settings."""
 
     pipe: Pipeline
     child: Sequence[LoraLayer]
     identifier: Identifier
     schedule: NoiseSchedule
     settings: Steering
-    aim: Tensor  # (1, E), unit
 
-    def gradient(self, noisy: Tensor, t: Tensor, given: Condition) -> Tensor:
-        """Of D(preview, aim) by the noisy latents (B, C, h, w) at t (B,); 0 where the preview shows no face."""
+    def steer(self, prediction: Tensor, t: Tensor, noisy: Tensor, given: Condition, aims: Tensor) -> Tensor:
+        """The prediction (B, C, h, w) to go on with at t (): steered to the aims (B, E) inside the range of timesteps.
+
+        It is a sampler's `steer`. The preview is told prompt and image tokens; keys and values take no part in it.
+        """
+        if not self.settings.timestep_min <= int(t) <= self.settings.timestep_max:
+            return prediction
+        times = t.to(noisy.device).long().expand(len(noisy))
+        gradient = self.gradient(noisy, times, given, aims)
+        return steered(self.schedule, prediction, gradient, times, self.settings.strength)
+
+    def gradient(self, noisy: Tensor, t: Tensor, given: Condition, aims: Tensor) -> Tensor:
+        """Of each D(preview, aim) by its noisy latents (B, C, h, w) at t (B,); 0 where the preview shows no face."""
         with torch.enable_grad(), child_at(self.child, FAST_CHILD, 1.0):
             noisy = noisy.detach().float().requires_grad_()
             noises = self._noises(noisy, t)  # gradient through every step, as only the first one sees `noisy`
@@ -95,8 +104,8 @@ class Guide:
             embeddings, found = self.identifier.embed(self.identifier.decode(clean))
             if not found.any():
                 return torch.zeros_like(noisy)
-            distance = identity_distance(embeddings, self.aim.expand(len(embeddings), -1))
-            (gradient,) = torch.autograd.grad(distance.sum(), noisy)
+            distances = identity_distance(embeddings, aims[found])
+            (gradient,) = torch.autograd.grad(distances.sum(), noisy)  # no sample sees another: each its own distance's
         return gradient
 
     def _predict(self, noisy: Tensor, t: Tensor, given: Condition) -> Tensor:
@@ -109,17 +118,8 @@ class Guide:
         return [torch.randn(like[:1].shape, generator=generator).to(like).expand_as(like) for _ in range(count)]
 
 
-def steering(guide: Guide, given: Condition) -> Change:
-    """What `watch` lets change the predictions of one batch, inside the range of timesteps.
-
-    The preview is told prompt and image tokens; keys and values take no part in it.
-    """
-
-    def change(prediction: Tensor, t: Tensor, seen: Tensor) -> Tensor:
-        if not guide.settings.timestep_min <= int(t) <= guide.settings.timestep_max:
-            return prediction
-        times = t.to(seen.device).long().expand(len(seen))
-        gradient = guide.gradient(seen, times, given)
-        return steered(guide.schedule, prediction, gradient, times, guide.settings.strength)
-
-    return change
+def open_guide(pipe: Pipeline, child: Sequence[LoraLayer], identifier: Identifier, settings: Steering) -> Guide:
+    """The guide of a pipeline, by the noise schedule of its scheduler."""
+    scheduler = pipe.scheduler
+    schedule = NoiseSchedule(scheduler.alphas_cumprod.to(pipe.unet.device), scheduler.config.prediction_type)
+    return Guide(pipe, child, identifier, schedule, settings)

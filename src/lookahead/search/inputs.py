@@ -23,7 +23,7 @@ def inputs_of(world: World, settings: Evaluate, search: Search, features: Path) 
         InputError: the features, a checkpoint or the portraits are missing.
     """
     tree = world.model_dump(mode="json", exclude={"train": {"steps", "seed"}, "evaluate": True})
-    tree["evaluate"] = settings.model_dump(mode="json")
+    tree["evaluate"] = settings.model_dump(mode="json", exclude={"steering"})  # which no trial is drawn with
     space = {name: one.model_dump(mode="json") for name, one in search.space.items()}
     return {
         "space": digest(space),

@@ -70,8 +70,8 @@ class Bench:
 
 
 def protocol_of(settings: Evaluate, split: str, changes: Mapping[str, object]) -> Evaluate:
-    """The world's evaluation on the people of another split."""
-    return variant(settings, {"split": split, "seeds": 1, **changes})
+    """The world's evaluation on the people of another split; no trial is steered."""
+    return variant(settings, {"split": split, "seeds": 1, "steering": None, **changes})
 
 
 def untuned(bench: Bench, study: optuna.Study) -> Scores:

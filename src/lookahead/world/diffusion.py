@@ -120,6 +120,11 @@ def attach_fast_child(pipe: Pipeline, checkpoints: Checkpoints) -> None:
     frozen(pipe.unet)
 
 
+def detach_fast_child(pipe: Pipeline) -> None:
+    """Take the LCM-LoRA off the U-Net, whose layers are the base's own again."""
+    pipe.unet.unload_lora()
+
+
 def _adapter_place(source: str | Path | Checkpoints) -> tuple[str, str, str]:
     if isinstance(source, Checkpoints):
         return place("adapter", source)[0], source.adapter.subfolder, source.adapter.weight
