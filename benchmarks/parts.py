@@ -39,6 +39,7 @@ class Levers:
     checkpointing: bool = False
     channels_last: bool = False
     compiled: bool = False
+    memory_budget: float = 1.0  # of activations, where compiled
     official: bool = False
     precision: str | None = None
 

@@ -40,6 +40,8 @@ ROWS = {
     "+ KV-encoder, checkpointing": Levers(checkpointing=True),
     "+ KV-encoder, channels_last": Levers(channels_last=True),
     "+ KV-encoder, compiled": Levers(compiled=True),
+    "+ KV-encoder, compiled, checkpointing": Levers(compiled=True, checkpointing=True),
+    "+ KV-encoder, compiled, half the activations": Levers(compiled=True, memory_budget=0.5),
     "+ KV-encoder, float32": Levers(precision="float32"),
     "official": Levers(official=True),
     "official, checkpointing": Levers(official=True, checkpointing=True),

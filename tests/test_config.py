@@ -48,6 +48,7 @@ def test_no_section_has_a_default() -> None:
         ("worlds.miniature.train.steps", -5, "-5"),
         ("worlds.miniature.train.steps", 2.5, "2.5"),
         ("worlds.miniature.train.steps", "300", "'300'"),
+        ("worlds.miniature.train.memory_budget", 0.5, "memory_budget is 0.5, which needs compile: true"),
         ("worlds.miniature.train.learning_rate", 0.0, "learning_rate"),
         ("worlds.miniature.train.learning_rate", None, "learning_rate"),
         ("worlds.miniature.train.image_drop", 1.5, "1.5"),

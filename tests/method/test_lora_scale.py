@@ -10,7 +10,7 @@ class Layer:
     """The least that a layer needs: a strength for each adapter, in units of its own (peft: alpha / rank)."""
 
     def __init__(self) -> None:
-        self.scaling = {"child": 0.0, "other": 7.0}
+        self.scaling: dict[str, float | torch.Tensor] = {"child": 0.0, "other": 7.0}
 
     def set_scale(self, adapter: str, scale: float) -> None:
         self.scaling[adapter] = 2 * scale
@@ -46,3 +46,15 @@ def test_scale_is_restored_after_an_error():
     with pytest.raises(RuntimeError), lora_scale([layer], "child", 1.0):
         raise RuntimeError
     assert layer.scaling["child"] == 0.0
+
+
+def test_a_factor_that_was_a_tensor_stays_one():
+    """Compiled code takes it as an input; one tensor serves all layers of equal factors."""
+    layers, before = [Layer(), Layer()], torch.zeros(())
+    for layer in layers:
+        layer.scaling["child"] = before
+    with pytest.raises(RuntimeError), lora_scale(layers, "child", 0.25):
+        inside = [layer.scaling["child"] for layer in layers]
+        assert inside[0] is inside[1] and torch.equal(inside[0], torch.tensor(0.5))
+        raise RuntimeError
+    assert all(layer.scaling["child"] is before for layer in layers) and before == 0

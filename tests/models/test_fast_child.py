@@ -8,7 +8,7 @@ from lookahead import world
 from lookahead.config import Checkpoints
 from lookahead.errors import InputError
 from lookahead.models.adapter import adapter_parameters
-from lookahead.models.fast_child import child_at, lora_layers, switch_off
+from lookahead.models.fast_child import child_at, hold_scale_as_tensor, lora_layers, switch_off
 
 
 def inputs(count: int = 2) -> dict[str, object]:
@@ -65,6 +65,23 @@ def test_strengths_lie_between(pipeline: world.Pipeline, base: Tensor):
         with child_at(layers, world.FAST_CHILD, scale):
             away.append((output(pipeline.unet) - base).norm().item())
     assert away == sorted(away) and away[0] > 0
+
+
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_a_strength_held_as_a_tensor_gives_the_same_numbers(tiny_world: Checkpoints, precision: str):
+    """Bit for bit, and a tensor in float32 does not turn bfloat16 into float32."""
+    pipe = world.open_pipeline(tiny_world.model_copy(update={"precision": precision}))
+    world.attach_fast_child(pipe, tiny_world)
+    layer = lora_layers(pipe.unet, world.FAST_CHILD)[0]
+    x = torch.randn(2, 16, 8, 8, generator=torch.Generator().manual_seed(0)).to(pipe.unet.dtype)  # a convolution
+    with torch.no_grad(), child_at([layer], world.FAST_CHILD, 0.37):
+        number = layer(x)
+    hold_scale_as_tensor([layer], world.FAST_CHILD)
+    with torch.no_grad(), child_at([layer], world.FAST_CHILD, 0.37):
+        assert isinstance(layer.scaling[world.FAST_CHILD], Tensor)
+        tensor = layer(x)
+    assert torch.equal(tensor, number) and tensor.dtype == x.dtype
+    assert not torch.equal(number, layer.base_layer(x))
 
 
 def test_nothing_of_the_child_becomes_trainable(pipeline: world.Pipeline):

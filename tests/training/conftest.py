@@ -108,6 +108,8 @@ def settings() -> Train:
         share_timesteps=False,
         kv=KV(enabled=False, rank=2, shared_rank=3, token_drop=0.25, learning_rate=5e-4),
         gradient_checkpointing=False,
+        compile=False,
+        memory_budget=1.0,
         checkpoint_every=2,
         checkpoints_kept=2,
         sample_every=3,

@@ -90,6 +90,7 @@ class Train(Section):
     """Tuning the encoder; all variants share every number here.
 
     `photos_only` leaves stylised targets out; `own_photos` is the share of targets from own photos, if there are any.
+    `memory_budget` is the share of activations that compiled U-Nets keep; they compute the others twice.
     """
 
     steps: Count
@@ -110,6 +111,8 @@ class Train(Section):
     share_timesteps: bool
     kv: KV
     gradient_checkpointing: bool
+    compile: bool
+    memory_budget: Fraction
     checkpoint_every: Count
     checkpoints_kept: Count
     sample_every: Count
@@ -117,3 +120,11 @@ class Train(Section):
     sample_steps: Count
     sample_guidance: NotNegative
     seed: Seed
+
+    @model_validator(mode="after")
+    def _budget_for_compiled(self) -> Train:
+        if self.memory_budget < 1 and not self.compile:
+            raise ValueError(
+                f"memory_budget is {self.memory_budget}, which needs compile: true; without it, choose 1.0"
+            )
+        return self

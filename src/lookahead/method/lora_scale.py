@@ -7,15 +7,15 @@ from contextlib import contextmanager
 from typing import Protocol
 
 import torch
-from torch import Generator
+from torch import Generator, Tensor
 
 
 class ScaledLayer(Protocol):
     """A layer with a LoRA whose strength can be set, such as peft's."""
 
     @property
-    def scaling(self) -> MutableMapping[str, float]:
-        """The factor of each adapter's LoRA."""
+    def scaling(self) -> MutableMapping[str, float | Tensor]:
+        """The factor of each adapter's LoRA, a number or a tensor ()."""
 
     def set_scale(self, adapter: str, scale: float) -> None:
         """Set the strength of one adapter: 0 is the base's layer, 1 the full LoRA."""
@@ -36,12 +36,29 @@ def lora_scale(layers: Sequence[ScaledLayer], adapter: str, scale: float) -> Ite
 
     Gradient checkpointing runs the layers again during `backward()`: outside, it would see the restored strength and
     the gradients would be wrong without a word.
+
+    A factor that was a tensor stays one: compiled code takes it as an input, whereas a number is a part of the code.
     """
     before = [layer.scaling[adapter] for layer in layers]
     for layer in layers:
         layer.set_scale(adapter, scale)
+    _as_before(layers, adapter, before)
     try:
         yield
     finally:
         for layer, value in zip(layers, before, strict=True):
             layer.scaling[adapter] = value
+
+
+def _as_before(layers: Sequence[ScaledLayer], adapter: str, before: Sequence[float | Tensor]) -> None:
+    """Make the numbers just set tensors where tensors were; equal numbers share one, made anew and not filled in place.
+
+    Autograd keeps the factor for `backward()`, which a later draw would overwrite.
+    """
+    made: dict[float, Tensor] = {}
+    for layer, old in zip(layers, before, strict=True):
+        if isinstance(old, Tensor):
+            number = float(layer.scaling[adapter])
+            if number not in made:
+                made[number] = torch.full_like(old, number)
+            layer.scaling[adapter] = made[number]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
+import torch
 from peft.tuners.lora import LoraLayer
 from torch import nn
 
@@ -30,6 +31,17 @@ def switch_off(layers: Sequence[LoraLayer]) -> None:
     """Take the LoRA out of the computation: equal to strength 0, without its cost (a third of a small U-Net's step)."""
     for layer in layers:
         layer.set_adapter([], inference_mode=True)
+
+
+def hold_scale_as_tensor(layers: Sequence[LoraLayer], adapter: str) -> None:
+    """Make the strength an input of compiled code: a number would be compiled into it, each draw anew.
+
+    Only for compiled code, which multiplies in float32: torch's own kernels on a GPU round a tensor to bfloat16 first,
+    and a number not.
+    """
+    for layer in layers:
+        place = next(layer.parameters()).device
+        layer.scaling[adapter] = torch.tensor(layer.scaling[adapter], dtype=torch.float32, device=place)
 
 
 @contextmanager

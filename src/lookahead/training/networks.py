@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+from typing import Any
+
 import torch
+import torch._dynamo.config
+import torch._functorch.config
 from diffusers import UNet2DConditionModel
+from peft.tuners.lora import LoraLayer
 from torch import nn
 
 from lookahead.config import Checkpoints, Train
 from lookahead.errors import InputError
 from lookahead.method.diffusion import NoiseSchedule
 from lookahead.models.adapter import adapter_parameters
-from lookahead.models.fast_child import lora_layers, switch_off
+from lookahead.models.fast_child import hold_scale_as_tensor, lora_layers, switch_off
 from lookahead.models.kv_encoder import extend_self_attention, new_kv_encoder
 from lookahead.models.recogniser import open_recogniser
 from lookahead.training.step import Networks
@@ -26,6 +32,9 @@ from lookahead.world import (
     open_preview_vae,
     recogniser_onnx,
 )
+
+Backend = str | Callable[..., Any]
+"""What runs the graphs that torch.compile makes: a name that torch knows, or a function."""
 
 
 def noise_schedule(pipe: Pipeline) -> NoiseSchedule:
@@ -50,10 +59,35 @@ def train_adapter_only(unet: UNet2DConditionModel) -> dict[str, nn.Parameter]:
     return trained
 
 
-def open_networks(checkpoints: Checkpoints, settings: Train) -> tuple[Pipeline, Networks]:
+def compile_unets(
+    unets: Sequence[UNet2DConditionModel], child: Sequence[LoraLayer], memory_budget: float, backend: Backend
+) -> None:
+    """Compile U-Nets whose adapters and attention processors are in place; parameters keep their names.
+
+    Each graph is whole, or torch raises: a break in every attention layer would cost more than compiling gains. There
+    is one for each of: the child on or off, with or without keys and values, with or without gradients.
+
+    Args:
+        unets: to be compiled at their first call, for one shape.
+        child: the fast child's layers, whose strength becomes an input.
+        memory_budget: the share of activations that is kept for `backward()`, of all that this process compiles.
+        backend: of torch.compile.
+    """
+    hold_scale_as_tensor(child, FAST_CHILD)
+    # Checkpointed layers of the KV-encoder put keys and values into a dict, which `backward()` need not repeat.
+    torch._dynamo.config.skip_fwd_side_effects_in_bwd_under_checkpoint = True
+    torch._functorch.config.activation_memory_budget = memory_budget
+    for unet in unets:  # isolated: both, and those of earlier trainings, would share torch's limit of graphs
+        unet.compile(dynamic=False, fullgraph=True, backend=backend, isolate_recompiles=True)
+
+
+def open_networks(
+    checkpoints: Checkpoints, settings: Train, backend: Backend = "inductor"
+) -> tuple[Pipeline, Networks]:
     """Open the base with the fast child (off) and the untuned adapter (trainable), preview decoder and recogniser.
 
-    With `kv.enabled` the KV-encoder too, over the same frozen weights; else nothing of it.
+    With `kv.enabled` the KV-encoder too, over the same frozen weights; else nothing of it. With `compile` both U-Nets
+    are compiled by that backend of torch.compile.
 
     Raises:
         InputError: a checkpoint is missing, damaged or does not fit, or the precision is float16.
@@ -68,17 +102,20 @@ def open_networks(checkpoints: Checkpoints, settings: Train) -> tuple[Pipeline, 
     child = lora_layers(pipe.unet, FAST_CHILD)
     switch_off(child)
     train_adapter_only(pipe.unet)
+    bank = extend_self_attention(pipe.unet) if encoder is not None else {}
+    unets = [pipe.unet] if encoder is None else [pipe.unet, encoder.unet]
     if settings.gradient_checkpointing:
-        pipe.unet.enable_gradient_checkpointing()
-        if encoder is not None:
-            encoder.unet.enable_gradient_checkpointing()
+        for unet in unets:
+            unet.enable_gradient_checkpointing()
+    if settings.compile:
+        compile_unets(unets, child, settings.memory_budget, backend)
     faces, side = checkpoints.faces, checkpoints.resolution
     detects = settings.lookahead.weight > 0 and settings.lookahead.landmarks != "target"
     return pipe, Networks(
         unet=pipe.unet,
         child=child,
         kv=encoder,
-        bank=extend_self_attention(pipe.unet) if encoder is not None else {},
+        bank=bank,
         schedule=noise_schedule(pipe),
         preview_vae=open_preview_vae(checkpoints),
         recogniser=open_recogniser(recogniser_onnx(faces.loss)).to(device()),

@@ -59,6 +59,7 @@ def _previews(training: Training, batch: Batch, noise: Tensor) -> list[Tensor]:
 
 
 @torch.no_grad()
+@torch.compiler.set_stance("force_eager")  # each of its batch sizes would be compiled, for a few pictures
 def draw_samples(training: Training, path: Path) -> None:
     """Write a PNG, one row a person: reference, target, its previews, and what the encoder now draws for its prompt.
 

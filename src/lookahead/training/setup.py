@@ -12,7 +12,7 @@ from lookahead.config import Checkpoints, Train
 from lookahead.data.pairs import Pairs
 from lookahead.data.store import FeatureStore, open_features
 from lookahead.models.adapter import adapter_parameters
-from lookahead.training.networks import open_networks
+from lookahead.training.networks import Backend, open_networks
 from lookahead.training.step import Networks
 from lookahead.world import Pipeline
 
@@ -53,15 +53,15 @@ def new_optimiser(weights: dict[str, nn.Parameter], settings: Train) -> torch.op
     return torch.optim.AdamW(groups, weight_decay=settings.weight_decay, fused=True)
 
 
-def open_training(checkpoints: Checkpoints, settings: Train, features: Path) -> Training:
-    """Open the networks and the features, and make the optimiser.
+def open_training(checkpoints: Checkpoints, settings: Train, features: Path, backend: Backend = "inductor") -> Training:
+    """Open the networks and the features, and make the optimiser; `backend` compiles, if the settings say so.
 
     Raises:
         InputError: a checkpoint or a file of features is missing or damaged, or nobody has two photos.
     """
     store = open_features(features)
     pairs = Pairs(store.table, settings.own_photos, settings.photos_only)
-    pipe, networks = open_networks(checkpoints, settings)
+    pipe, networks = open_networks(checkpoints, settings, backend)
     weights = trained_weights(networks)
     average = {name: w.detach().clone() for name, w in weights.items()} if settings.ema else {}
     return Training(pipe, networks, store, pairs, settings, weights, new_optimiser(weights, settings), average)

@@ -1,0 +1,108 @@
+"""Compiled U-Nets train as plain ones do, and nothing that changes from step to step compiles them again.
+
+The backend `aot_eager` makes the graphs of forward and backward and runs them by torch's own kernels: no C++ compiler.
+"""
+
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from torch._dynamo.backends.common import aot_autograd
+from torch._dynamo.utils import counters
+from torch._functorch.partitioners import min_cut_rematerialization_partition
+
+from lookahead.config import Checkpoints, Train
+from lookahead.training.fit import fit, resume_folder
+from lookahead.training.losses import micro_step
+from lookahead.training.samples import draw_samples
+from lookahead.training.setup import Training, open_training
+from tests.training.conftest import changed
+
+pytestmark = pytest.mark.slow
+
+BACKEND = "aot_eager"
+KV = {"kv": {"enabled": True}, "share_timesteps": True}
+GRAPHS = {"lookahead": 2, "kv": 3, "checkpointing": 3}  # the base and the child, and the KV-encoder
+CHANGES = {"lookahead": {}, "kv": KV, "checkpointing": KV | {"gradient_checkpointing": True}}
+
+
+def opened(world: Checkpoints, settings: Train, features: Path, compiled: bool) -> Training:
+    return open_training(world, changed(settings, {"compile": compiled}), features, BACKEND)
+
+
+def step(training: Training, index: int) -> tuple[dict[str, float], dict[str, torch.Tensor]]:
+    training.optimiser.zero_grad(set_to_none=True)
+    row = micro_step(training, index, 0.0)
+    return row, {name: weight.grad for name, weight in training.weights.items() if weight.grad is not None}
+
+
+@pytest.mark.parametrize("case", CHANGES)
+def test_a_compiled_step_equals_a_plain_one_and_is_compiled_once(tiny_world, features, settings, case, tmp_path):
+    settings = changed(settings, CHANGES[case])
+    plain, compiled = (opened(tiny_world, settings, features, on) for on in (False, True))
+    assert plain.weights.keys() == compiled.weights.keys()
+    counters.clear()
+    scales, redrawn = [], settings.lookahead.lora_scale.redraw_every
+    for number in range(5):
+        with torch.compiler.set_stance("fail_on_recompile" if number else "default"):
+            row, gradients = step(compiled, number * redrawn)
+        expected, wanted = step(plain, number * redrawn)
+        scales.append(row["scale"])
+        assert row == pytest.approx(expected, rel=1e-5, abs=1e-5, nan_ok=True)
+        assert gradients.keys() == wanted.keys()
+        for name, gradient in wanted.items():
+            torch.testing.assert_close(gradients[name], gradient, rtol=1e-5, atol=1e-5, msg=name)
+    assert len({scale for scale in scales if scale < 1}) > 1 and 1.0 in scales
+    draw_samples(compiled, tmp_path / "compiled.png")  # other batch sizes
+    draw_samples(plain, tmp_path / "plain.png")
+    assert (tmp_path / "compiled.png").read_bytes() == (tmp_path / "plain.png").read_bytes()
+    assert counters["stats"]["unique_graphs"] == GRAPHS[case] and not counters["graph_break"]
+
+
+class Stop(Exception):
+    """Stands for a kill right after a step."""
+
+
+def test_a_compiled_run_that_stops_ends_the_same_bit_for_bit(tiny_world, features, settings, tmp_path):
+    settings = changed(settings, {"steps": 2, "accumulate": 1, "checkpoint_every": 1})
+
+    def run(work: Path, stop: int) -> dict[str, torch.Tensor]:
+        def log(_row: object, number: int) -> None:
+            if number == stop:
+                raise Stop
+
+        work.mkdir(exist_ok=True)
+        resume_folder(work).mkdir(exist_ok=True)
+        fit(opened(tiny_world, settings, features, True), work, log)
+        return load_file(resume_folder(work) / "step_000002.safetensors")
+
+    with pytest.raises(Stop):
+        run(tmp_path / "work", stop=2)
+    resumed, whole = run(tmp_path / "work", stop=3), run(tmp_path / "whole", stop=3)
+    assert resumed.keys() == whole.keys() and all(torch.equal(resumed[name], whole[name]) for name in whole)
+
+
+def test_a_smaller_budget_keeps_less_and_changes_no_gradient(tiny_world, features, settings):
+    def run(budget: float) -> tuple[int, dict[str, torch.Tensor]]:
+        kept = []
+
+        def forward(graph: torch.fx.GraphModule, _inputs: object) -> torch.fx.GraphModule:
+            outputs = graph.graph.find_nodes(op="output")[0].args[0]  # the prediction, and what `backward()` needs
+            kept.append(sum(node.meta["val"].numel() for node in outputs if "val" in getattr(node, "meta", {})))
+            return graph
+
+        backend = aot_autograd(
+            fw_compiler=forward,
+            bw_compiler=lambda graph, _inputs: graph,
+            partition_fn=min_cut_rematerialization_partition,
+        )
+        changes = {"compile": True, "memory_budget": budget, "lookahead": {"weight": 0.0}}
+        training = open_training(tiny_world, changed(settings, changes), features, backend)
+        _, gradients = step(training, 0)
+        return sum(kept), gradients
+
+    (whole, wanted), (less, gradients) = run(1.0), run(0.3)
+    assert less < 0.6 * whole
+    for name, gradient in wanted.items():
+        torch.testing.assert_close(gradients[name], gradient, rtol=1e-5, atol=1e-5, msg=name)
