@@ -37,6 +37,17 @@ def step(training: Training, index: int) -> tuple[dict[str, float], dict[str, to
     return row, {name: weight.grad for name, weight in training.weights.items() if weight.grad is not None}
 
 
+def assert_equal(gradients: dict[str, torch.Tensor], wanted: dict[str, torch.Tensor]) -> None:
+    """Each weight's, by 1e-5 of its own largest number or of the typical weight's: some have nearly none."""
+    assert gradients.keys() == wanted.keys()
+    largest = {name: gradient.abs().max().item() for name, gradient in wanted.items()}
+    typical = sorted(largest.values())[len(largest) // 2]
+    assert typical > 0
+    for name, gradient in wanted.items():
+        error = (gradients[name] - gradient).abs().max().item()
+        assert error < 1e-5 * max(typical, largest[name]), name
+
+
 @pytest.mark.parametrize("case", CHANGES)
 def test_a_compiled_step_equals_a_plain_one_and_is_compiled_once(tiny_world, features, settings, case, tmp_path):
     settings = changed(settings, CHANGES[case])
@@ -50,9 +61,7 @@ def test_a_compiled_step_equals_a_plain_one_and_is_compiled_once(tiny_world, fea
         expected, wanted = step(plain, number * redrawn)
         scales.append(row["scale"])
         assert row == pytest.approx(expected, rel=1e-5, abs=1e-5, nan_ok=True)
-        assert gradients.keys() == wanted.keys()
-        for name, gradient in wanted.items():
-            torch.testing.assert_close(gradients[name], gradient, rtol=1e-5, atol=1e-5, msg=name)
+        assert_equal(gradients, wanted)
     assert len({scale for scale in scales if scale < 1}) > 1 and 1.0 in scales
     draw_samples(compiled, tmp_path / "compiled.png")  # other batch sizes
     draw_samples(plain, tmp_path / "plain.png")
@@ -104,5 +113,4 @@ def test_a_smaller_budget_keeps_less_and_changes_no_gradient(tiny_world, feature
 
     (whole, wanted), (less, gradients) = run(1.0), run(0.3)
     assert less < 0.6 * whole
-    for name, gradient in wanted.items():
-        torch.testing.assert_close(gradients[name], gradient, rtol=1e-5, atol=1e-5, msg=name)
+    assert_equal(gradients, wanted)

@@ -59,7 +59,6 @@ def _previews(training: Training, batch: Batch, noise: Tensor) -> list[Tensor]:
 
 
 @torch.no_grad()
-@torch.compiler.set_stance("force_eager")  # each of its batch sizes would be compiled, for a few pictures
 def draw_samples(training: Training, path: Path) -> None:
     """Write a PNG, one row a person: reference, target, its previews, and what the encoder now draws for its prompt.
 
@@ -71,8 +70,9 @@ def draw_samples(training: Training, path: Path) -> None:
     targets, references = training.pairs.draw(settings.samples, generator)
     batch = load_pairs(training.store, targets, references)
     noise = torch.randn(batch.latents.shape, generator=generator).to(batch.latents.device)
-    columns = [batch.reference.latents, batch.latents, *_previews(training, batch, noise)]
-    columns.append(_sampled(training, batch, noise))
+    with torch.compiler.set_stance("force_eager"):  # else each of these batch sizes would be compiled
+        columns = [batch.reference.latents, batch.latents, *_previews(training, batch, noise)]
+        columns.append(_sampled(training, batch, noise))
     grid = _grid([decode(training.networks.preview_vae, column) for column in columns])
     path.parent.mkdir(parents=True, exist_ok=True)
     with atomic(path) as temporary:
