@@ -38,6 +38,7 @@ SEARCH = {
     "mode": "pareto",
     "trials": 3,
     "workers": 1,
+    "launch": [],
     "startup": 2,
     "seed": 3,
     "steps": 2,

@@ -93,12 +93,14 @@ class Search(Section):
     alignment is at most `prompt_loss` below the untuned adapter's. `split` is the one of the
     protocol's whose first `people` judge: never `test`. In `space`, `when` names other entries and the values of theirs
     with which a parameter is drawn; without them it keeps its value of `params.yaml`. `workers` processes of this
-    machine share the trials and the cores.
+    machine share the trials and the cores. The words of `launch` begin a command that runs a trial's training in
+    processes of its own, such as `accelerate launch --multi_gpu --num_processes 8`; without any it runs in the worker.
     """
 
     mode: Literal["pareto", "constrained"]
     trials: Count
     workers: Count
+    launch: list[Annotated[str, Field(min_length=1)]]
     startup: Count
     seed: Seed
     steps: Count

@@ -13,7 +13,7 @@ from lookahead.config import Evaluate, Search, World
 _CODE = ("errors.py", "artifacts.py", "method", "models", "data", "sampling", "training", "evaluation", "world")
 _SEARCH = ("space.py", "judge.py", "trial.py", "objectives.py")
 # Raising these continues a study.
-_OPEN = {"trials", "workers", "confirm", "heartbeat", "contours", "startup", "space"}
+_OPEN = {"trials", "workers", "launch", "confirm", "heartbeat", "contours", "startup", "space"}
 
 
 def inputs_of(world: World, settings: Evaluate, search: Search, features: Path) -> dict[str, str]:

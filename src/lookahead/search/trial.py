@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import torch
 
-from lookahead.artifacts import Log, digest
+from lookahead.artifacts import Log, digest, writing
 from lookahead.config import Checkpoints, Search, Train, changed
 from lookahead.models.adapter import ADAPTER_FILE, save_adapter
 from lookahead.models.kv_encoder import KV_FILE, save_kv_encoder
+from lookahead.search.launch import Look, train_launched
 from lookahead.search.space import Changes
 from lookahead.training.checkpoint import State, load_checkpoint
 from lookahead.training.fit import resume_folder, train
@@ -26,8 +27,10 @@ def short_settings(search: Search, settings: Train, changes: Changes) -> Train:
     Raises:
         InputError: the values do not go together.
     """
-    own: Changes = {"steps": search.steps, "seed": search.seed, "sample_every": search.steps, "checkpoints_kept": 1}
-    own["checkpoint_every"] = search.checks.every if search.mode == "constrained" else search.steps
+    every = search.checks.every if search.mode == "constrained" else search.steps
+    kept = max(1, search.steps // every)  # all: a launched training does not wait for its checks
+    own: Changes = {"steps": search.steps, "seed": search.seed, "sample_every": search.steps}
+    own |= {"checkpoint_every": every, "checkpoints_kept": kept}
     return changed(settings, changes | own)
 
 
@@ -36,19 +39,52 @@ def full_settings(settings: Train, changes: Changes, seed: int) -> Train:
     return changed(settings, changes | {"seed": seed})
 
 
-def tune(checkpoints: Checkpoints, settings: Train, features: Path, work: Path, log: Log, check: Check | None) -> Path:
+def tune(
+    checkpoints: Checkpoints,
+    settings: Train,
+    features: Path,
+    work: Path,
+    log: Log,
+    check: Check | None,
+    launch: Sequence[str],
+) -> Path:
     """Train into `work`, from the beginning unless it is there, and return the encoder's folder.
 
-    `check` sees the encoder at every checkpoint before the last step.
+    `check` sees the encoder at every checkpoint before the last step. The words of `launch` begin a command that trains
+    in processes of its own; without any, this process trains.
 
     Raises:
-        InputError: as `training.fit.train`.
+        InputError: as `training.fit.train`, or as `train_launched`.
     """
     if not (work / "metrics.json").exists():  # what a training writes last
-        watched = log if check is None else _checking(checkpoints, settings, features, work, log, check)
-        train(checkpoints, settings, features, work, watched)
+        if launch:
+            look = _looking(checkpoints, settings, features, work, check)
+            train_launched(launch, checkpoints, settings, features, work, log, look)
+        else:
+            watched = log if check is None else _checking(checkpoints, settings, features, work, log, check)
+            train(checkpoints, settings, features, work, watched)
         shutil.rmtree(resume_folder(work))
     return work / "encoder"
+
+
+def _looking(checkpoints: Checkpoints, settings: Train, features: Path, work: Path, check: Check | None) -> Look:
+    """What judges the encoder in a checkpoint of a training that goes on meanwhile."""
+
+    def look(checkpoint: Path, step: int) -> None:
+        if check is not None:
+            alone = _apart(checkpoint, work.with_name("check") / "resume")
+            check(encoder_at(checkpoints, settings, features, alone, work.with_name("check") / "encoder"), step)
+
+    return look
+
+
+def _apart(checkpoint: Path, folder: Path) -> Path:
+    """A folder in which a checkpoint is the only one, as the newest of a folder is opened."""
+    shutil.rmtree(folder, ignore_errors=True)
+    with writing(folder):
+        folder.mkdir(parents=True)
+        (folder / checkpoint.name).symlink_to(checkpoint.resolve())
+    return folder
 
 
 def _checking(checkpoints: Checkpoints, settings: Train, features: Path, work: Path, log: Log, check: Check) -> Log:

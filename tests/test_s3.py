@@ -1,0 +1,124 @@
+"""DVC's bytes on an S3 server, by the commands of docs/scale.md: pushed from one repository, pulled in a clone."""
+
+import os
+import re
+import shutil
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.modules import ROOT
+
+pytest.importorskip("dvc_s3", reason="the package dvc-s3 is not installed: pip install -c constraints.txt '.[dev]'")
+pytest.importorskip("moto.server", reason="the package moto is not installed: pip install -c constraints.txt '.[dev]'")
+pytestmark = pytest.mark.slow
+
+EXAMPLE = "http://127.0.0.1:9000"  # where examples/servers.yaml puts the server
+CONTENT = bytes(range(256)) * 40
+PIPELINE = f"""
+stages:
+  draw:
+    cmd: {sys.executable} draw.py
+    deps: [draw.py]
+    outs: [runs/draw]
+"""
+DRAW = f"""
+from pathlib import Path
+Path("runs/draw/deep").mkdir(parents=True)
+Path("runs/draw/deep/pixels.bin").write_bytes({CONTENT!r})
+Path("runs/draw/table.csv").write_text("a,b\\n1,2\\n")
+"""
+Run = Callable[..., str]
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[str]:
+    """The address of an S3 server with the example's bucket, in a process of its own."""
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    address = f"http://127.0.0.1:{port}"
+    command = [sys.executable, "-m", "moto.server", "--host", "127.0.0.1", "--port", str(port)]
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
+        try:
+            make_bucket(f"{address}/dvc", process)
+            yield address
+        finally:
+            process.kill()
+
+
+def make_bucket(address: str, server: subprocess.Popen[bytes]) -> None:
+    """Make a bucket as soon as the server answers."""
+    for _ in range(600):
+        assert server.poll() is None, "the S3 server ended"
+        try:
+            with urllib.request.urlopen(urllib.request.Request(address, method="PUT"), timeout=60) as answer:
+                assert answer.status == 200
+            return
+        except (urllib.error.URLError, ConnectionError):
+            time.sleep(0.1)
+    raise AssertionError("the S3 server does not answer")
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Run:
+    """Run a command in a folder; what it prints."""
+    identity = {f"GIT_{who}_{what}": "test@localhost" for who in ("AUTHOR", "COMMITTER") for what in ("NAME", "EMAIL")}
+    keys = {"AWS_ACCESS_KEY_ID": "lookahead", "AWS_SECRET_ACCESS_KEY": "any", "AWS_DEFAULT_REGION": "us-east-1"}
+    own = {"DVC_NO_ANALYTICS": "1", "DVC_SITE_CACHE_DIR": str(tmp_path / "site"), "NO_PROXY": "127.0.0.1"}
+    environment = os.environ | identity | keys | own
+    environment.pop("DVC_ROOT", None)
+
+    def start(folder: Path, *words: str) -> str:
+        command = [sys.executable, "-m", *words] if words[0] == "dvc" else list(words)
+        done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, f"{words}: {done.stdout[-2000:]}{done.stderr[-2000:]}"
+        return done.stdout
+
+    return start
+
+
+def documented(address: str) -> list[list[str]]:
+    """The commands with which docs/scale.md names the server to DVC, for the server at an address."""
+    text = (ROOT / "docs" / "scale.md").read_text(encoding="utf-8")
+    lines = [line.split("#")[0] for line in re.findall(r"^    (dvc remote .*)$", text, re.MULTILINE)]
+    assert len(lines) == 2 and EXAMPLE in lines[1]
+    return [line.replace(EXAMPLE, address).split() for line in lines]
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def test_an_output_comes_back_byte_for_byte_from_the_s3_server(server: str, run: Run, tmp_path: Path) -> None:
+    origin, clone = tmp_path / "origin", tmp_path / "clone"
+    origin.mkdir()
+    (origin / "dvc.yaml").write_text(PIPELINE)
+    (origin / "draw.py").write_text(DRAW)
+    run(origin, "git", "init", "--quiet")
+    run(origin, "dvc", "init", "--quiet")
+    for command in documented(server):
+        run(origin, *command)
+    run(origin, "dvc", "repro", "--quiet")
+    run(origin, "git", "add", "--all")
+    run(origin, "git", "commit", "--quiet", "--message", "an output")
+    made = contents(origin / "runs" / "draw")
+    assert made["deep/pixels.bin"] == CONTENT
+
+    assert "3 files pushed" in run(origin, "dvc", "push")  # two, and the list of them
+    run(tmp_path, "git", "clone", "--quiet", str(origin), str(clone))
+    assert not (clone / "runs" / "draw").exists() and not (clone / ".dvc" / "cache").exists()
+    run(clone, "dvc", "pull")
+    assert contents(clone / "runs" / "draw") == made
+
+    shutil.rmtree(origin / ".dvc" / "cache")
+    shutil.rmtree(origin / "runs" / "draw")
+    run(origin, "dvc", "pull")
+    assert contents(origin / "runs" / "draw") == made
+    assert "up to date" in run(origin, "dvc", "status")
