@@ -92,11 +92,12 @@ def test_the_headline_shows_every_method_with_intervals_and_where_to_look(here: 
     assert "runs/miniature/evaluate/report.html" in shown and "make ui" in shown
 
 
-def test_the_headline_tells_of_keys_and_values_where_there_are_any() -> None:
-    known = METRICS | dict.fromkeys(("tuned_without_kv", "kv_gain"), METRICS["tuned"])
+def test_the_headline_tells_of_further_methods_where_there_are_any() -> None:
+    known = METRICS | dict.fromkeys(("tuned_without_kv", "kv_gain", "steered", "steering_gain"), METRICS["tuned"])
     told = {len(given): [row[0] for row in headline_rows(given)] for given in (METRICS, known)}
     assert "lookahead without KV" in told[len(known)] and "lookahead − lookahead without KV" in told[len(known)]
-    assert "lookahead without KV" not in told[len(METRICS)]
+    assert {"lookahead, steered", "lookahead, steered − lookahead"} < set(told[len(known)])
+    assert not {"lookahead without KV", "lookahead, steered"} & set(told[len(METRICS)])
 
 
 def test_the_headline_of_another_world(here: Path) -> None:

@@ -67,6 +67,8 @@ def test_no_section_has_a_default() -> None:
         ("worlds.miniature.generate.keep_photo", 2.0, "keep_photo"),
         ("worlds.miniature.generate.seed", -1, "generate.seed"),
         ("worlds.miniature.evaluate.people", 48, "evaluate.people"),
+        ("worlds.miniature.evaluate.steering", None, None),
+        ("worlds.miniature.evaluate.steering.strength", -0.1, "evaluate.steering.strength"),
         ("worlds.miniature.checkpoints.precision", "int8", "precision"),
         ("worlds.miniature.checkpoints.base", None, "checkpoints.base"),
         ("tracking.enabled", "yes", "tracking.enabled"),
@@ -95,6 +97,7 @@ def test_a_missing_value_is_named(tree: dict[str, Any]) -> None:
     [
         ("worlds.miniature.train.lookahead.lora_scale", {"low": 0.9, "high": 0.2}, "swap them"),
         ("worlds.miniature.train.lookahead.density", {"timestep_min": 900, "timestep_max": 100}, "timestep_min"),
+        ("worlds.miniature.evaluate.steering", {"timestep_min": 900, "timestep_max": 100}, "swap them"),
     ],
 )
 def test_a_range_that_is_upside_down_says_so(tree: dict[str, Any], path: str, value: dict[str, Any], said: str) -> None:

@@ -50,6 +50,10 @@ def test_there_is_a_cell_for_each_method_and_strength_and_the_base() -> None:
     assert names == ["base", "adapter-0.5", "adapter-1.0", "tuned-0.5", "tuned-1.0"]
 
 
+def test_no_cell_is_steered(protocol: Evaluate) -> None:
+    assert protocol.steering is not None and STUDY.protocol(protocol).steering is None
+
+
 def test_an_adapter_of_strength_zero_draws_the_base_models_pictures(
     tiny_world: Checkpoints, protocol: Evaluate, cells: Path, tmp_path: Path
 ) -> None:

@@ -10,8 +10,10 @@ import pytest
 import yaml
 from PIL import Image
 
-from lookahead.config import changed
+from lookahead.config import Steering, changed, read_evaluate, variant
 from lookahead.errors import InputError
+from lookahead.search.inputs import inputs_of
+from lookahead.search.objectives import protocol_of
 from lookahead.search.storage import open_storage
 from tests.search.conftest import SPACE, make_search
 
@@ -102,6 +104,17 @@ def test_a_changed_space_is_a_new_study_and_says_so(own: Path, run) -> None:
 def test_changed_fixed_parameters_are_a_new_study(own: Path, run, world) -> None:
     _, said = run(own, make_search(trials=1), changed(world.train, {"weight_decay": 0.02}))
     assert "other settings than tiny-" in said[0]
+
+
+def test_lookahead_guidance_of_the_evaluation_names_no_other_study(world, features) -> None:
+    """No trial is drawn with it."""
+    found = []
+    for steering in (None, Steering(strength=0.2, timestep_min=0, timestep_max=999, preview_steps=1)):
+        settings = variant(read_evaluate(world.evaluate), {"steering": steering})
+        own = world.model_copy(update={"evaluate": world.evaluate.model_copy(update={"steering": steering})})
+        found.append(inputs_of(own, settings, make_search(), features))
+        assert protocol_of(settings, "search", {}).steering is None
+    assert found[0] == found[1]
 
 
 def test_a_failing_trial_is_recorded_and_the_study_goes_on(tmp_path: Path, run) -> None:
