@@ -68,22 +68,20 @@ def plan_digest(pictures: Sequence[Picture]) -> str:
     return digest([asdict(picture) for picture in pictures])
 
 
-def _row(picture: Picture, pixels: Pixels, face: Face | None) -> dict[str, object]:
-    image = {"bytes": encode_png(pixels), "path": f"{picture.index:08d}.png"}
+def _row(picture: Picture, png: bytes, face: Face | None) -> dict[str, object]:
+    image = {"bytes": png, "path": f"{picture.index:08d}.png"}
     found = {name: None if face is None else getattr(face, name).tolist() for name in ("box", "landmarks", "embedding")}
     return {"image": image, **asdict(picture), **found, "second_face": 0.0 if face is None else face.second_face}
 
 
-def write_shard(
-    path: Path, pictures: Sequence[Picture], pixels: Sequence[Pixels], faces: Sequence[Face | None]
-) -> None:
+def write_shard(path: Path, pictures: Sequence[Picture], pngs: Sequence[bytes], faces: Sequence[Face | None]) -> None:
     """Write one shard: pictures, what they show and the face found in each; the same bytes for the same pictures.
 
     Raises:
         InputError: the disk is full or the folder cannot be written.
     """
     metadata = {"huggingface": json.dumps(_PICTURES), "plan": plan_digest(pictures)}
-    rows = [_row(*parts) for parts in zip(pictures, pixels, faces, strict=True)]
+    rows = [_row(*parts) for parts in zip(pictures, pngs, faces, strict=True)]
     write_parquet(path, pa.Table.from_pylist(rows, schema=pa.schema(_FIELDS, metadata=metadata)))
 
 

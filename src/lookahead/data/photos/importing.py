@@ -22,7 +22,7 @@ from lookahead.data.photos.folders import CAPTIONS, PhotoFile, Skipped, list_pho
 from lookahead.data.photos.pictures import UnusableError, read_picture
 from lookahead.data.plan import Picture
 from lookahead.data.prompts import Prompts, read_prompts
-from lookahead.data.shards import Pixels, keep_only, read_rows, shard_path, write_shard
+from lookahead.data.shards import Pixels, encode_png, keep_only, read_rows, shard_path, write_shard
 from lookahead.data.table import TABLE, judged_table, sights_of
 from lookahead.errors import InputError
 from lookahead.world import open_faces, quiet_alignment
@@ -149,7 +149,9 @@ def import_photos(checkpoints: Checkpoints, settings: Photos, folder: Path, work
     written: list[int] = []
 
     def save(batch: Batch) -> None:
-        write_shard(shard_path(work, len(written)), batch.pictures, batch.pixels, batch.faces)
+        write_shard(
+            shard_path(work, len(written)), batch.pictures, [encode_png(pixels) for pixels in batch.pixels], batch.faces
+        )
         written.append(len(batch.pictures))
         log({"images": float(sum(written))}, len(written) - 1)
 
