@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from collections.abc import Mapping
 from dataclasses import replace
@@ -113,6 +114,8 @@ def test_it_is_wherever_methods_are(work: Path, guided: Evaluate, logged: dict[s
     page = (work / "report.html").read_text()
     assert METHODS[STEERED].name in page and COMPARISONS["steering_gain"].name in page
     assert "None" not in page and "nan" not in page.split("base64")[0]
+    assert re.search(r"<td>–<small></small>\s*</td>", page)  # what is not measured is no "no difference"
+    assert not re.search(r"<td>–<small></small><small", page)
     assert page.count("<img ") == guided.grid_people * (1 + 4 * (guided.photo_prompts + 5)) + 3
     table = pd.read_parquet(work / "per_image.parquet")
     assert table.groupby("method", sort=False).size().index.tolist() == [*VARIANTS, STEERED]
