@@ -56,7 +56,7 @@ curves: $(STAMP)  ## identity against prompt over the adapter's strength: 11 min
 	dvc repro studies/curves/dvc.yaml:table
 	@echo "results/*/curves/report.html"
 
-search: $(STAMP)  ## search the training's parameters: about 100 minutes on two cores; resumes
+search: $(STAMP)  ## search the training's parameters: about 90 minutes on two cores; resumes
 	dvc repro studies/search/dvc.yaml
 	@echo "results/*/search/report.html; lookahead adopt applies what it recommends"
 

@@ -4,9 +4,9 @@
     .venv/bin/python benchmarks/generate.py --memory 1000 20000
 
 The official way is written anew from its description: each picture is a pipeline call of its own, which embeds its
-prompt and decodes its latents alone; its face is looked for, and its PNG compressed, before the next one begins.
-Models, steps, number format and threads are the stage's, whose parts this calls, so the figures compare ways of working only.
-Both ways take turns, so that a busy machine disturbs them alike; `drawing` leaves faces and PNGs out.
+prompt and decodes its latents alone; its face is looked for, and its PNG compressed, before the next one begins. What
+draws (models, steps, number format, threads) is the stage's, so the figures compare ways of working only. Both ways
+take turns, so that a busy machine disturbs them alike; `drawing` leaves faces and PNGs out.
 
 With `--memory`, a child process for each size draws a dataset below `state/benchmarks/`, with every combination of the
 prompts' parts as people, and the kernel's count of its peak memory is told. Started again, it continues at the missing

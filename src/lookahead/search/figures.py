@@ -54,9 +54,9 @@ def _front(outcome: Outcome, done: pd.DataFrame) -> Figure:
     axis.plot([prompt], [identity], "s", color=BASE, label="untuned adapter")
     axis.axvline(prompt - outcome.search.prompt_loss, color=BASE, linestyle=":", label="tolerated loss of prompt")
     for _, row in done[(done["slot"] == DEFAULT) | (done["slot"] == outcome.recommended)].iterrows():
-        label = "params.yaml" if row["slot"] == DEFAULT else "recommended"
+        label, offset = ("params.yaml", (6, -11)) if row["slot"] == DEFAULT else ("recommended", (6, 6))
         place = (row["prompt.mean"], row["identity.mean"])
-        axis.annotate(label, place, (6, 6), textcoords="offset points", fontsize=8.5, color=INK)
+        axis.annotate(label, place, offset, textcoords="offset points", fontsize=8.5, color=INK)
     axis.legend(edgecolor="none", fontsize=8.5)
     _dress(axis, "Every trial: up and right is better", TITLES["prompt"], TITLES["identity"])
     return figure
@@ -75,14 +75,17 @@ def _history(done: pd.DataFrame) -> Figure:
 def importances(study: optuna.Study, objective: int) -> dict[str, float]:
     """How much each parameter decides an objective (PED-ANOVA); empty where there are too few trials to say.
 
-    Conditional parameters, which some trials lack, are not among them.
+    Conditional parameters, which some trials lack, are not among them: a few trials would decide their share.
     """
     # Negative, because PED-ANOVA asks what decides whether a value is among the lowest.
     values = {trial.number: -scores_of(trial).means()[objective] for trial in complete(study)}
     if len(values) < 4 or len(set(values.values())) < 2:
         return {}
+    shared = set.intersection(*(set(trial.params) for trial in complete(study)))
     try:
-        return optuna.importance.get_param_importances(study, target=lambda trial: values[trial.number])
+        return optuna.importance.get_param_importances(
+            study, params=sorted(shared), target=lambda trial: values[trial.number]
+        )
     except (ValueError, RuntimeError):  # no parameter that all trials share, or none that varies
         return {}
 
