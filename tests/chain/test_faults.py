@@ -154,7 +154,7 @@ def test_a_folder_that_cannot_be_written(repository: Path, stage: str, folder: s
 
 
 @pytest.mark.parametrize(
-    ("stage", "size"), [("generate", 30_000), ("features", 30_000), ("train", 300_000), ("evaluate", 50_000)]
+    ("stage", "size"), [("generate", 30_000), ("features", 30_000), ("train", 300_000), ("evaluate", 300_000)]
 )
 def test_a_full_disk(repository: Path, stage: str, size: int) -> None:
     before = results(repository)

@@ -10,7 +10,7 @@ from PIL import Image
 
 from lookahead.ablation.cell import FAST, FULL
 from lookahead.ablation.table import Line, as_json, as_markdown, first_trained, make_lines, read_cells
-from lookahead.artifacts import atomic, write_json
+from lookahead.artifacts import atomic, write_json, writing
 from lookahead.config import Ablation, Evaluate
 from lookahead.data.prompts import read_prompts
 from lookahead.evaluation.grids import Line as Strip
@@ -88,7 +88,8 @@ def _save_differences(lines: list[Line], path: Path) -> None:
         axis.plot([], [], "o-", color=_COLOURS[sampler], label=label)
     axis.legend(edgecolor="none", fontsize=8.5)
     path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=140, facecolor="white", metadata={"Software": None})
+    with writing(path):
+        figure.savefig(path, dpi=140, facecolor="white", metadata={"Software": None})
 
 
 def _write_page(study: Ablation, lines: list[Line], out: Path) -> None:

@@ -11,6 +11,7 @@ from matplotlib import colormaps
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from lookahead.artifacts import writing
 from lookahead.evaluation.methods import METHODS, comparable, present
 from lookahead.evaluation.metrics import Metrics
 from lookahead.evaluation.statistics import Interval
@@ -130,6 +131,11 @@ def dress(axis: Axes, title: str) -> None:
 
 
 def save_figure(figure: Figure, path: Path) -> None:
-    """Write a figure as PNG; equal figures are equal bytes."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=_DPI, facecolor="white", metadata={"Software": None})
+    """Write a figure as PNG; equal figures are equal bytes.
+
+    Raises:
+        InputError: the disk is full or the folder cannot be written.
+    """
+    with writing(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        figure.savefig(path, dpi=_DPI, facecolor="white", metadata={"Software": None})

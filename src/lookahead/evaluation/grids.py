@@ -9,6 +9,7 @@ from pathlib import Path
 
 from PIL import Image, ImageDraw, ImageFont
 
+from lookahead.artifacts import writing
 from lookahead.evaluation.methods import METHODS, present
 from lookahead.evaluation.plan import Plan
 from lookahead.evaluation.portraits import Person, read_photo
@@ -29,14 +30,19 @@ class Line:
 
 
 def save_grid(lines: Sequence[Line], path: Path) -> None:
-    """Write rows of pictures, labelled on the left and captioned below, as PNG or JPEG, as the name ends."""
+    """Write rows of pictures, labelled on the left and captioned below, as PNG or JPEG, as the name ends.
+
+    Raises:
+        InputError: the disk is full or the folder cannot be written.
+    """
     tops = list(itertools.accumulate((TILE + (_LABEL if line.captions else _GAP) for line in lines), initial=_GAP))
     columns = max(len(line.pictures) for line in lines)
     canvas = Image.new("RGB", (_MARGIN + columns * (TILE + _GAP), tops[-1]), "white")
     for line, top in zip(lines, tops, strict=False):
         _draw_line(canvas, line, top)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    canvas.save(path, quality=_QUALITY)  # which PNG takes no notice of
+    with writing(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        canvas.save(path, quality=_QUALITY)  # which PNG takes no notice of
 
 
 def _draw_line(canvas: Image.Image, line: Line, top: int) -> None:

@@ -11,6 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.tri import Triangulation
 
+from lookahead.artifacts import writing
 from lookahead.config import Choices
 from lookahead.search.front import DEFAULT, complete, scores_of
 from lookahead.search.tables import Outcome
@@ -29,7 +30,8 @@ def save_figures(outcome: Outcome, trials: pd.DataFrame, out: Path) -> list[str]
         figures[f"contour_{one}_{other}"] = _contour(outcome, done, one, other)
     out.mkdir(parents=True, exist_ok=True)
     for name, figure in figures.items():
-        figure.savefig(out / f"{name}.png", dpi=140, facecolor="white", metadata={"Software": None})
+        with writing(out / f"{name}.png"):
+            figure.savefig(out / f"{name}.png", dpi=140, facecolor="white", metadata={"Software": None})
     return list(figures)
 
 
