@@ -51,8 +51,10 @@ def test_a_person_with_a_face_of_the_evaluation_is_dropped_and_says_why(
     assert set(_column(drawn, "reason")) == {""}
     nearest = read_json(drawn / "metrics.json")["nearest_evaluation_person"]
     synthesise(tiny_world, settings.model_copy(update={"evaluation_likeness": nearest - 1e-4}), known, drawn, no_log)
-    own = [who == LEAKED for who in _column(drawn, "identity")]
-    assert _column(drawn, "reason") == [EVALUATED if mine else "" for mine in own]
+    people, reasons = _column(drawn, "identity"), _column(drawn, "reason")
+    (nearest_person,) = {who for who, reason in zip(people, reasons, strict=True) if reason == EVALUATED}
+    own = [who == nearest_person for who in people]  # by a recogniser without training, not always whose photo it is
+    assert reasons == [EVALUATED if mine else "" for mine in own]
     assert _column(drawn, "kept") == [not mine for mine in own]
     metrics = read_json(drawn / "metrics.json")
     assert metrics["dropped"][EVALUATED] == sum(own) == 5
