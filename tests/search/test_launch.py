@@ -71,8 +71,9 @@ def test_trials_of_two_processes_score_as_those_of_none(tmp_path: Path, run: Run
     run(tmp_path / "alone", make_search(trials=1), train)
     run(tmp_path / "launched", make_search(trials=1, launch=ACCELERATE), train)
     alone, launched = scores(tmp_path / "alone"), scores(tmp_path / "launched")
-    assert len(alone) == 4 and all(launched[name] == pytest.approx(alone[name], abs=1e-4) for name in alone)
-    assert alone["0.identity"] != pytest.approx(alone["1.identity"], abs=1e-4)  # the comparison can fail
+    # Weights differ by rounding, 1e-5; pictures are kept in 8 bits, and one level of one pixel moves a score by 1e-4.
+    assert len(alone) == 4 and all(launched[name] == pytest.approx(alone[name], abs=1e-3) for name in alone)
+    assert alone["0.identity"] != pytest.approx(alone["1.identity"], abs=1e-3)  # the comparison can fail
 
 
 @pytest.mark.slow

@@ -89,7 +89,8 @@ def test_a_compiled_run_that_stops_ends_the_same_bit_for_bit(tiny_world, feature
     with pytest.raises(Stop):
         run(tmp_path / "work", stop=2)
     resumed, whole = run(tmp_path / "work", stop=3), run(tmp_path / "whole", stop=3)
-    assert resumed.keys() == whole.keys() and all(torch.equal(resumed[name], whole[name]) for name in whole)
+    # The curves are nan where a range of timesteps had no sample.
+    torch.testing.assert_close(resumed, whole, rtol=0, atol=0, equal_nan=True)
 
 
 def test_a_smaller_budget_keeps_less_and_changes_no_gradient(tiny_world, features, settings):
