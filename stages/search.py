@@ -32,15 +32,8 @@ def search(name: str | None, address: str | None, workers: int | None) -> None:
     workers = workers or task.search.workers
     threads = int(os.environ.get("OMP_NUM_THREADS", max(1, cores() // workers)))
     torch.set_num_threads(threads)
-    command = [
-        sys.executable,
-        __file__,
-        "--world",
-        name,
-        "--workers",
-        "1",
-        *(["--storage", address] if address else []),
-    ]
+    command = [sys.executable, __file__, "--world", name, "--workers", "1"]
+    command += ["--storage", address] if address else []
     with beside(workers - 1, command, threads):
         lineage = run_search(task, partial(open_study_recorder, params, name), work)
     with alone(state / "publish.lock"):

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from lookahead.artifacts import Log
 from lookahead.config import Checkpoints, PreviewCurves, Search, Train, World, read_params
 from lookahead.search.run import Task, run_search
 from lookahead.tracking.study import NoStudyRecorder
@@ -84,6 +85,10 @@ class Notes(NoStudyRecorder):
 
     def __init__(self) -> None:
         self.ends: list[tuple[str, int, dict[str, object]]] = []
+        self.rows: list[dict[str, float]] = []
+
+    def begin(self, _kind: str, _slot: int, _told: object) -> Log:
+        return lambda row, _step: self.rows.append(dict(row))
 
     def end(self, kind: str, slot: int, told: object, _folder: Path) -> None:
         self.ends.append((kind, slot, dict(told)))  # type: ignore[call-overload]

@@ -87,8 +87,8 @@ def _save_differences(lines: list[Line], path: Path) -> None:
     for sampler, label in ((FULL, "full sampling"), (FAST, "fast child")):
         axis.plot([], [], "o-", color=_COLOURS[sampler], label=label)
     axis.legend(edgecolor="none", fontsize=8.5)
-    path.parent.mkdir(parents=True, exist_ok=True)
     with writing(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
         figure.savefig(path, dpi=140, facecolor="white", metadata={"Software": None})
 
 
