@@ -14,7 +14,7 @@ from torch._functorch.partitioners import min_cut_rematerialization_partition
 
 from lookahead.config import Checkpoints, Train
 from lookahead.training.fit import fit, resume_folder
-from lookahead.training.losses import micro_step
+from lookahead.training.losses import micro_step, read
 from lookahead.training.samples import draw_samples
 from lookahead.training.setup import Training, open_training
 from tests.training.conftest import changed
@@ -33,7 +33,7 @@ def opened(world: Checkpoints, settings: Train, features: Path, compiled: bool) 
 
 def step(training: Training, index: int) -> tuple[dict[str, float], dict[str, torch.Tensor]]:
     training.optimiser.zero_grad(set_to_none=True)
-    row = micro_step(training, index, 0.0)
+    row = read([micro_step(training, index, 0.0)])[0]
     return row, {name: weight.grad for name, weight in training.weights.items() if weight.grad is not None}
 
 

@@ -28,14 +28,14 @@ def test_scale_depends_on_the_index_alone():
 def test_no_draw_touches_the_global_generator(settings):
     torch.manual_seed(0)
     before = torch.random.get_rng_state()
-    draw_both(torch.zeros(2, 4, 8, 8), settings, 1000, 0.5, 0)
+    draw_both(torch.Size((2, 4, 8, 8)), settings, 1000, 0.5, 0)
     draw_kept(4, 0.5, generator_for("noise_pass", 0, 1))
     assert torch.equal(torch.random.get_rng_state(), before)
 
 
 def test_noise_is_standard_and_timesteps_are_those_of_the_density(settings):
     bounded = changed(settings, {"lookahead": {"density": {"timestep_min": 500, "timestep_max": 600}}})
-    draws = draw_both(torch.zeros(500, 4, 4, 4), bounded, 1000, 0.0, 0)
+    draws = draw_both(torch.Size((500, 4, 4, 4)), bounded, 1000, 0.0, 0)
     assert draws.lookahead.t.min() >= 500 and draws.lookahead.t.max() <= 600
     assert draws.noise.t.min() < 100 and draws.noise.t.max() > 900
     for draw in (draws.noise, draws.lookahead):
@@ -53,7 +53,7 @@ def test_the_focus_is_annealed_over_the_training(settings):
 
 def test_shared_timesteps_differ_in_their_weights_alone(settings):
     focused = {"lookahead": {"density": {"timestep_min": 500}}, "share_timesteps": True}
-    draws = draw_both(torch.zeros(4000, 1, 2, 2), changed(settings, focused), 1000, 0.0, 0)
+    draws = draw_both(torch.Size((4000, 1, 2, 2)), changed(settings, focused), 1000, 0.0, 0)
     assert torch.equal(draws.noise.t, draws.lookahead.t) and torch.equal(draws.noise.noise, draws.lookahead.noise)
     early = draws.noise.t < 500
     assert (draws.lookahead.weight[early] == 0).all() and (draws.noise.weight[early] == 2).all()

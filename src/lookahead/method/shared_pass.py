@@ -16,7 +16,7 @@ def drop_tokens(shared: KeysValues, share: float, generator: Generator) -> KeysV
     def keep(pair: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
         batch, tokens, width = pair[0].shape
         order = torch.rand(batch, tokens, generator=generator, device=generator.device).argsort(1)
-        kept = order[:, : max(1, round(tokens * (1 - share)))].to(pair[0].device)
+        kept = order[:, : max(1, round(tokens * (1 - share)))].to(pair[0].device, non_blocking=True)
         rows = kept[..., None].expand(-1, -1, width)
         return pair[0].gather(1, rows), pair[1].gather(1, rows)
 

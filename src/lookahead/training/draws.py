@@ -13,6 +13,7 @@ from lookahead.config import Density, LoraScale, Train
 from lookahead.method import annealing
 from lookahead.method.annealing import annealed, between, draw_timesteps, importance, mixture
 from lookahead.method.lora_scale import draw_scale
+from lookahead.world import sent
 
 
 @dataclass(frozen=True)
@@ -45,15 +46,18 @@ def density_at(density: Density, timesteps: int, progress: float) -> Tensor:
     return between(by_name(strength, timesteps), density.timestep_min, density.timestep_max)
 
 
-def draw_noise(latents: Tensor, density: Tensor, generator: Generator) -> NoiseDraw:
-    """Timesteps by a density (T,), and Gaussian noise like the latents (§3)."""
-    t = draw_timesteps(density, len(latents), generator)
-    noise = torch.randn(latents.shape, generator=generator)
-    return NoiseDraw(t.to(latents.device), noise.to(latents.device), torch.ones(len(t), device=latents.device))
+def draw_noise(shape: torch.Size, density: Tensor, generator: Generator) -> NoiseDraw:
+    """Timesteps by a density (T,), and Gaussian noise (B, C, h, w), on the CPU (§3)."""
+    t = draw_timesteps(density, shape[0], generator)
+    return NoiseDraw(t, torch.randn(shape, generator=generator), torch.ones(shape[0]))
 
 
-def draw_both(latents: Tensor, settings: Train, timesteps: int, progress: float, index: int) -> Draws:
-    """The draws of micro-batch `index`.
+def _sent(draw: NoiseDraw) -> NoiseDraw:
+    return NoiseDraw(sent(draw.t), sent(draw.noise), sent(draw.weight))
+
+
+def draw_both(shape: torch.Size, settings: Train, timesteps: int, progress: float, index: int) -> Draws:
+    """The draws of micro-batch `index`, whose latents have a shape (B, C, h, w), on the device.
 
     With `share_timesteps` both losses see the same t, from the mixture of their densities, and the same noise; the
     weights keep each loss's mean what it would be with draws of its own (tested to be unbiased).
@@ -62,12 +66,13 @@ def draw_both(latents: Tensor, settings: Train, timesteps: int, progress: float,
     of_lookahead = density_at(settings.lookahead.density, timesteps, progress)
     if not settings.share_timesteps:
         return Draws(
-            draw_noise(latents, of_noise, generator_for("noise_pass", settings.seed, index)),
-            draw_noise(latents, of_lookahead, generator_for("lookahead_pass", settings.seed, index)),
+            _sent(draw_noise(shape, of_noise, generator_for("noise_pass", settings.seed, index))),
+            _sent(draw_noise(shape, of_lookahead, generator_for("lookahead_pass", settings.seed, index))),
         )
     both = mixture(of_noise, of_lookahead)
-    draw = draw_noise(latents, both, generator_for("shared_pass", settings.seed, index))
-    weights = (importance(density, both, draw.t.cpu()).to(latents.device) for density in (of_noise, of_lookahead))
+    drawn = draw_noise(shape, both, generator_for("shared_pass", settings.seed, index))
+    draw = _sent(drawn)
+    weights = (sent(importance(density, both, drawn.t)) for density in (of_noise, of_lookahead))
     return Draws(*(NoiseDraw(draw.t, draw.noise, weight) for weight in weights))
 
 

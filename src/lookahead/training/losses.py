@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from contextlib import AbstractContextManager, nullcontext
 
+import torch
 from torch import Tensor
 
 from lookahead.method.attention import KeysValues, appended
@@ -17,18 +18,21 @@ from lookahead.training.setup import Training
 from lookahead.training.step import lookahead_pass, noise_pass, preview_pass, reference_pass
 from lookahead.world import FAST_CHILD
 
+Figures = dict[str, Tensor]
+"""Figures of a micro-batch, each a tensor () on the device: reading one makes the processor wait for the GPU."""
 Row = dict[str, float]
+"""Figures that were read."""
 BINS = 4  # of timesteps, in which the curves show the previews' distance
 
 
-def noise_step(training: Training, batch: Batch, draw: NoiseDraw, leaves: KeysValues, index: int) -> Row:
+def noise_step(training: Training, batch: Batch, draw: NoiseDraw, leaves: KeysValues, index: int) -> Figures:
     """Add the noise loss's gradient of micro-batch `index`."""
     settings, generator = training.settings, generator_for("drops", training.settings.seed, index)
     condition = with_drops(training.store, batch.condition, settings, generator)
     with appended(training.networks.bank, drop_tokens(leaves, settings.kv.token_drop, generator)):
         loss = (draw.weight * noise_pass(training.networks, batch, draw, condition)).mean()
         (loss / settings.accumulate).backward()
-    return {"loss_noise": loss.item(), "t_noise": draw.t.float().mean().item()}
+    return {"loss_noise": loss.detach(), "t_noise": draw.t.float().mean()}
 
 
 def _preview_model(training: Training, scale: float) -> AbstractContextManager[None]:
@@ -37,7 +41,7 @@ def _preview_model(training: Training, scale: float) -> AbstractContextManager[N
     return child_at(training.networks.child, FAST_CHILD, scale)
 
 
-def lookahead_step(training: Training, batch: Batch, draw: NoiseDraw, leaves: KeysValues, index: int) -> Row:
+def lookahead_step(training: Training, batch: Batch, draw: NoiseDraw, leaves: KeysValues, index: int) -> Figures:
     """Add the lookahead loss's gradient of micro-batch `index` (Eq. 3, Eq. 4)."""
     settings, lookahead, networks = training.settings, training.settings.lookahead, training.networks
     generator = generator_for("preview", settings.seed, index)
@@ -51,27 +55,38 @@ def lookahead_step(training: Training, batch: Batch, draw: NoiseDraw, leaves: Ke
         counts = draw.weight * found if lookahead.landmarks == "detected_only" else draw.weight
         loss = lookahead_loss(counts * distance, scale, lookahead.times_scale)
         (loss * lookahead.weight / settings.accumulate).backward()
-    t = draw.t.float().mean().item()
-    row = {"loss_lookahead": loss.item(), "distance": distance.mean().item(), "scale": scale, "t_lookahead": t}
-    by_timestep = distance_by_timestep(distance.detach(), draw.t, training.timesteps)
-    return row | {"found": found.float().mean().item()} | by_timestep
+    distance = distance.detach()
+    return {
+        "loss_lookahead": loss.detach(),
+        "distance": distance.mean(),
+        "scale": torch.full_like(loss, scale, dtype=torch.float64),
+        "t_lookahead": draw.t.float().mean(),
+        "found": found.float().mean(),
+    } | distance_by_timestep(distance, draw.t, training.timesteps)
 
 
-def distance_by_timestep(distance: Tensor, t: Tensor, timesteps: int) -> Row:
+def distance_by_timestep(distance: Tensor, t: Tensor, timesteps: int) -> Figures:
     """The mean distance of previews (B,) in each of BINS equal ranges of timesteps; nan where a range has none."""
-    bins = (t * BINS // timesteps).cpu()
-    means = [distance.cpu()[bins == number].mean().item() for number in range(BINS)]
+    inside = t * BINS // timesteps == torch.arange(BINS, device=t.device)[:, None]  # (BINS, B)
+    means = torch.where(inside, distance, 0).sum(1) / inside.sum(1)  # (BINS,)
     return {f"distance_t{number}": mean for number, mean in enumerate(means)}
 
 
-def micro_step(training: Training, index: int, progress: float) -> Row:
+def read(figures: list[Figures]) -> list[Row]:
+    """The figures of micro-batches as numbers, in one transfer."""
+    names = list(figures[0])
+    table = torch.stack([torch.stack([one[name].double() for name in names]) for one in figures])  # (N, figures)
+    return [dict(zip(names, row, strict=True)) for row in table.tolist()]
+
+
+def micro_step(training: Training, index: int, progress: float) -> Figures:
     """Add the gradients of micro-batch `index`, after a share of the training, and return its figures.
 
     With shared timesteps the KV-encoder runs once for both losses, else once for each.
     """
     settings = training.settings
     batch = draw_index(training, index)
-    draws = draw_both(batch.latents, settings, training.timesteps, progress, index)
+    draws = draw_both(batch.latents.shape, settings, training.timesteps, progress, index)
     if settings.lookahead.weight == 0:
         return _noise_alone(training, batch, draws, index)
     if settings.share_timesteps:
@@ -83,7 +98,7 @@ def micro_step(training: Training, index: int, progress: float) -> Row:
         return row | lookahead_step(training, batch, draws.lookahead, leaves, index)
 
 
-def _noise_alone(training: Training, batch: Batch, draws: Draws, index: int) -> Row:
+def _noise_alone(training: Training, batch: Batch, draws: Draws, index: int) -> Figures:
     with reference_pass(training.networks, batch, draws.noise) as leaves:
         return noise_step(training, batch, draws.noise, leaves, index)
 

@@ -73,7 +73,7 @@ def draw_samples(training: Training, path: Path) -> None:
     with torch.compiler.set_stance("force_eager"):  # else each of these batch sizes would be compiled
         columns = [batch.reference.latents, batch.latents, *_previews(training, batch, noise)]
         columns.append(_sampled(training, batch, noise))
-    grid = _grid([decode(training.networks.preview_vae, column) for column in columns])
+    grid = _grid([decode(training.networks, column) for column in columns])
     path.parent.mkdir(parents=True, exist_ok=True)
     with atomic(path) as temporary:
         grid.save(temporary, format="PNG")

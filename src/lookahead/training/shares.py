@@ -35,15 +35,22 @@ def own_indices(settings: Train, step: int, processes: Processes) -> list[int]:
     return [index for index in indices if processes.mine(index)]
 
 
-def put_together(weights: Iterable[nn.Parameter], rows: list[Row], processes: Processes) -> list[Row]:
-    """Sum the gradients over all processes, in place, and return the rows of all micro-batches by their index.
+def sum_gradients(weights: Iterable[nn.Parameter], processes: Processes) -> None:
+    """Replace the gradients by their sums over all processes.
 
     Raises:
         InputError: another process ended.
     """
-    if processes.count == 1:
-        return rows
-    add_up([_gradient(weight) for weight in weights], processes)
+    if processes.count > 1:
+        add_up([_gradient(weight) for weight in weights], processes)
+
+
+def put_together(rows: list[Row], processes: Processes) -> list[Row]:
+    """The rows of all processes' micro-batches, by their index.
+
+    Raises:
+        InputError: another process ended.
+    """
     names = list(rows[0])
     own = torch.tensor([[row[name] for name in names] for row in rows], dtype=torch.float64)  # (own, figures)
     every = gather(own, processes).transpose(0, 1).flatten(0, 1)  # (all, figures): index i is process i % N's

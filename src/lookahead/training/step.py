@@ -22,7 +22,7 @@ from lookahead.models.recogniser import Recogniser
 from lookahead.sampling.conditions import Condition
 from lookahead.training.batches import Batch
 from lookahead.training.draws import NoiseDraw
-from lookahead.world import LandmarkDetector
+from lookahead.world import LandmarkDetector, sent
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,11 @@ class Networks:
 
 
 def autocast(networks: Networks) -> torch.autocast:
-    """Brings the trained weights, float32, together with frozen ones of another format."""
+    """Brings float32 weights, the trained ones and those behind a preview, together with frozen ones of half precision.
+
+    Decoding and recognising in bfloat16 turn the lookahead loss's gradient by less than 10 degrees
+    (tests/training/test_precision.py).
+    """
     mixed = networks.precision != torch.float32
     return torch.autocast(networks.time_ids.device.type, networks.precision, enabled=mixed)
 
@@ -61,10 +65,12 @@ def predict(networks: Networks, noisy: Tensor, t: Tensor, condition: Condition) 
     return prediction.float()
 
 
-def decode(preview_vae: AutoencoderTiny, latents: Tensor) -> Tensor:
+def decode(networks: Networks, latents: Tensor) -> Tensor:
     """Pixels (B, 3, H, W) of scaled latents (B, C, h, w), not clamped: a clamp has no gradient where it acts."""
-    pixels: Tensor = preview_vae.decode(latents.float() / preview_vae.config.scaling_factor, return_dict=False)[0]
-    return pixels
+    vae = networks.preview_vae
+    with autocast(networks):
+        pixels: Tensor = vae.decode(latents.float() / vae.config.scaling_factor, return_dict=False)[0]
+    return pixels.float()
 
 
 @contextmanager
@@ -100,8 +106,8 @@ def preview_pass(
 
     From pure noise, t is the last timestep, whatever was drawn.
     """
-    shape, place = batch.latents.shape, batch.latents.device
-    noises = [torch.randn(shape, generator=generator).to(place) for _ in range(settings.steps - 1)]
+    shape = batch.latents.shape
+    noises = [sent(torch.randn(shape, generator=generator)) for _ in range(settings.steps - 1)]
     last = len(networks.schedule.alphas_cumprod) - 1
     t = torch.full_like(draw.t, last) if settings.start == "noise" else draw.t
     start = draw.noise if settings.start == "noise" else add_noise(networks.schedule, batch.latents, draw.noise, t)
@@ -115,7 +121,7 @@ def preview_pass(
         settings.gradient_steps,
         settings.boundary,
     )
-    return decode(networks.preview_vae, latents)
+    return decode(networks, latents)
 
 
 def lookahead_pass(networks: Networks, batch: Batch, pixels: Tensor, distance: str) -> tuple[Tensor, Tensor]:
@@ -129,5 +135,7 @@ def lookahead_pass(networks: Networks, batch: Batch, pixels: Tensor, distance: s
         seen, found = (part.to(pixels.device) for part in networks.detector(pixels.detach()))
         landmarks = torch.where(found[:, None, None], seen, landmarks)
     crops = align(pixels, landmarks)
+    with autocast(networks):
+        embeddings = networks.recogniser(crops).float()
     by_name: Callable[[Tensor, Tensor], Tensor] = getattr(lookahead, f"{distance}_distance")
-    return by_name(networks.recogniser(crops), batch.embeddings), found
+    return by_name(embeddings, batch.embeddings), found

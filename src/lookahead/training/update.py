@@ -8,10 +8,10 @@ import torch
 from torch import nn
 
 from lookahead.errors import InputError
-from lookahead.training.losses import Row, draw_index, mean_row, micro_step
+from lookahead.training.losses import Row, draw_index, mean_row, micro_step, read
 from lookahead.training.rates import rate_factor
 from lookahead.training.setup import Training
-from lookahead.training.shares import own_indices, put_together
+from lookahead.training.shares import own_indices, put_together, sum_gradients
 from lookahead.world.processes import launched
 
 
@@ -42,9 +42,10 @@ def train_step(training: Training, step: int) -> Row:
     settings, factor = training.settings, rate_factor(training.settings, step)
     progress = step / max(1, settings.steps - 1)
     training.optimiser.zero_grad(set_to_none=True)
-    rows = [micro_step(training, index, progress) for index in own_indices(settings, step, launched())]
-    rows = put_together(training.weights.values(), rows, launched())
+    figures = [micro_step(training, index, progress) for index in own_indices(settings, step, launched())]
+    sum_gradients(training.weights.values(), launched())
     norm = nn.utils.clip_grad_norm_(training.weights.values(), settings.clip)
+    rows = put_together(read(figures), launched())  # the first thing in a step that waits for a GPU
     row = mean_row(rows) | {"learning_rate": settings.learning_rate * factor, "gradient_norm": norm.item()}
     _check_finite(row, step, training)
     for group in training.optimiser.param_groups:

@@ -1,6 +1,6 @@
 """Opens the parts of a world: one loader for hub ids and folders (design §2)."""
 
-from lookahead.world.devices import device, dtype
+from lookahead.world.devices import device, dtype, sent
 from lookahead.world.diffusion import (
     FAST_CHILD,
     Pipeline,
@@ -49,4 +49,5 @@ __all__ = [
     "recogniser_onnx",
     "require",
     "scheduler_class",
+    "sent",
 ]

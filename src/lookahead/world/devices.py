@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from lookahead.config import Checkpoints
 
@@ -12,6 +13,14 @@ from lookahead.config import Checkpoints
 def device() -> torch.device:
     """The device that everything runs on: the GPU if there is one, else the CPU."""
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def sent(tensor: Tensor) -> Tensor:
+    """A tensor of the CPU on the device, without waiting for a GPU: it copies from memory that stays in its place."""
+    place = device()
+    if place.type == "cuda":
+        tensor = tensor.pin_memory()
+    return tensor.to(place, non_blocking=True)
 
 
 def dtype(checkpoints: Checkpoints) -> torch.dtype:

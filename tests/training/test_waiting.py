@@ -1,0 +1,64 @@
+"""Nothing in a step reads a number from the device but its end: on a GPU each reading waits for all that is queued."""
+
+from collections import Counter
+from pathlib import Path
+
+import pytest
+import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from lookahead.config import Checkpoints, Train
+from lookahead.training import losses
+from lookahead.training.draws import draw_both
+from lookahead.training.losses import draw_index, micro_step, read
+from lookahead.training.setup import open_training
+from lookahead.training.update import train_step
+from tests.training.conftest import changed
+
+READING = ("aten::_local_scalar_dense", "aten::nonzero", "aten::is_nonzero", "aten::equal", "aten::masked_select")
+
+
+class Readings(TorchDispatchMode):
+    """Counts the operations whose result the processor, or the next shape, depends on; indexing by a mask is one."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.seen: Counter[str] = Counter()
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        name = func.name().split(".")[0]
+        indices = args[1] if name in ("aten::index", "aten::index_put_", "aten::index_put") else ()
+        by_mask = any(index is not None and index.dtype == torch.bool for index in indices)
+        if name in READING or by_mask:
+            self.seen[name] += 1
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("shared", [False, True])
+def test_a_micro_step_reads_nothing(
+    tiny_world: Checkpoints, with_kv: Train, features: Path, shared: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Once its pairs are read from the features and its draws are made, both on the CPU."""
+    settings = changed(with_kv, {"share_timesteps": shared, "gradient_checkpointing": True})
+    training = open_training(tiny_world, settings, features)
+    batch = draw_index(training, 0)
+    draws = draw_both(batch.latents.shape, settings, training.timesteps, 0.0, 0)
+    for name, made in {"draw_index": batch, "draw_both": draws, "scale_at": 0.5}.items():
+        monkeypatch.setattr(losses, name, lambda *_, made=made: made)
+    with Readings() as readings:
+        figures = micro_step(training, 0, 0.0)
+    assert not readings.seen
+    with Readings() as readings:
+        read([figures])
+        figures["distance"].item()
+    assert readings.seen == {"aten::_local_scalar_dense": 1}, "the count can fail"
+
+
+def test_figures_are_those_of_the_tensors(tiny_world: Checkpoints, settings: Train, features: Path) -> None:
+    training = open_training(tiny_world, settings, features)
+    figures = [micro_step(training, index, 0.0) for index in range(2)]
+    rows = read(figures)
+    assert [list(row) for row in rows] == [list(figures[0])] * 2
+    assert [row["loss_noise"] for row in rows] == [one["loss_noise"].item() for one in figures]
+    row = train_step(training, 0)
+    assert all(isinstance(value, float) for value in row.values())
