@@ -1,6 +1,10 @@
-"""Compares the encoders on people never seen, by faces and by text: `python stages/evaluate.py [--world W]`."""
+"""Compares the encoders on people never seen, by faces and by text: `python stages/evaluate.py [--world W]`.
+
+`accelerate launch --multi_gpu --num_processes N stages/evaluate.py` shares the drawing out to N processes.
+"""
 
 from lookahead.config import read_evaluate
+from lookahead.evaluation.drawing import assist
 from lookahead.evaluation.evaluate import evaluate
 from lookahead.evaluation.store import STORE
 from lookahead.stage import Job, Stage, main
@@ -25,4 +29,4 @@ def build(job: Job) -> None:
 STAGES = {"": Stage("evaluate", sections=("checkpoints", "evaluate"), reads=tuple(TUNED.values()), build=build)}
 
 if __name__ == "__main__":
-    main(STAGES)
+    main(STAGES, assist)

@@ -98,9 +98,12 @@ def test_a_missing_value_is_named(tree: dict[str, Any]) -> None:
         ("worlds.miniature.train.lookahead.lora_scale", {"low": 0.9, "high": 0.2}, "swap them"),
         ("worlds.miniature.train.lookahead.density", {"timestep_min": 900, "timestep_max": 100}, "timestep_min"),
         ("worlds.miniature.evaluate.steering", {"timestep_min": 900, "timestep_max": 100}, "swap them"),
+        ("worlds.miniature.train", {"shard_weights": True, "compile": True}, "choose one"),
     ],
 )
-def test_a_range_that_is_upside_down_says_so(tree: dict[str, Any], path: str, value: dict[str, Any], said: str) -> None:
+def test_values_that_contradict_each_other_are_refused(
+    tree: dict[str, Any], path: str, value: dict[str, Any], said: str
+) -> None:
     for name, part in value.items():
         put(tree, f"{path}.{name}", part)
     with pytest.raises(InputError, match=said):

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from lookahead import world
 from lookahead.config import Checkpoints
 from lookahead.errors import InputError
+from lookahead.sampling.loop import time_ids
 
 Open = Callable[[Checkpoints], object]
 
@@ -36,6 +37,16 @@ def test_the_base_is_frozen_and_in_evaluation_mode(tiny_world: Checkpoints) -> N
         assert not module.training
         assert not any(p.requires_grad for p in module.parameters())
         assert next(module.parameters()).device.type == world.device().type
+
+
+def test_the_denoiser_is_the_bases_without_its_encoders(tiny_world: Checkpoints) -> None:
+    whole, denoiser = world.open_pipeline(tiny_world), world.open_denoiser(tiny_world)
+    world.attach_fast_child(denoiser, tiny_world)
+    world.attach_adapter(denoiser, tiny_world)
+    world.attach_adapter(whole, tiny_world)
+    assert denoiser.vae is None and denoiser.text_encoder is None and denoiser.text_encoder_2 is None
+    assert torch.equal(_predict(denoiser.unet, image=True), _predict(whole.unet, image=True))
+    assert torch.equal(time_ids(denoiser, 1), time_ids(whole, 1)), "the size in pixels that the U-Net is told"
 
 
 def test_the_prediction_type_is_the_checkpoints(tiny_world: Checkpoints) -> None:

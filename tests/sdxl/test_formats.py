@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import pytest
 import torch
@@ -320,8 +320,11 @@ def test_the_fast_child_opens_alike_in_both_namings(row: Checkpoints, tmp_path: 
     assert (one - base).abs().mean() > 10 * (one - other).abs().mean()
 
 
-def test_the_adapter_opens_after_the_fast_child_with_sixteen_tokens(row: Checkpoints) -> None:
-    pipe = world.open_pipeline(row)
+@pytest.mark.parametrize("opened", [world.open_pipeline, world.open_denoiser])
+def test_the_adapter_opens_after_the_fast_child_with_sixteen_tokens(
+    opened: Callable[[Checkpoints], Any], row: Checkpoints
+) -> None:
+    pipe = opened(row)
     world.attach_fast_child(pipe, row)
     world.attach_adapter(pipe, row)
     (projection,) = pipe.unet.encoder_hid_proj.image_projection_layers

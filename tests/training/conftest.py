@@ -110,6 +110,7 @@ def settings() -> Train:
         gradient_checkpointing=False,
         compile=False,
         memory_budget=1.0,
+        shard_weights=False,
         checkpoint_every=2,
         checkpoints_kept=2,
         sample_every=3,

@@ -17,7 +17,7 @@ from lookahead.models.alignment import align
 from lookahead.training.batches import Batch
 from lookahead.training.networks import open_networks
 from lookahead.training.step import Networks, decode, lookahead_pass
-from lookahead.world import LandmarkDetector, encode_latents
+from lookahead.world import LandmarkDetector, encode_latents, open_pipeline
 
 PEOPLE = Path("models/miniature/portraits/search")
 DEGREES = 10.0  # what the gradient may turn, for any one person; 4 is typical
@@ -34,7 +34,7 @@ def photos(number: int) -> Tensor:
 @pytest.fixture(scope="module")
 def networks_and_batch() -> tuple[Networks, Batch]:
     world = read_params().of("miniature")
-    pipe, networks = open_networks(world.checkpoints, world.train)
+    networks = open_networks(world.checkpoints, world.train)[1]
     faces = world.checkpoints.faces
     detector = LandmarkDetector(faces.loss, faces.detection_size)
     shown, other = photos(0), photos(1)
@@ -42,7 +42,7 @@ def networks_and_batch() -> tuple[Networks, Batch]:
     seen = found & also_found
     assert seen.sum() >= COUNT - 2
     with torch.no_grad():
-        latents = encode_latents(pipe.vae, shown)[seen]
+        latents = encode_latents(open_pipeline(world.checkpoints).vae, shown)[seen]
         wanted = networks.recogniser(align(other, others))[seen]
     noise = torch.randn(latents.shape, generator=torch.Generator().manual_seed(0))
     batch = Batch(torch.arange(len(latents)), latents + 0.15 * noise, landmarks[seen], None, None, wanted)  # type: ignore[arg-type]

@@ -91,6 +91,7 @@ class Train(Section):
 
     `photos_only` leaves stylised targets out; `own_photos` is the share of targets from own photos, if there are any.
     `memory_budget` is the share of activations that compiled U-Nets keep; they compute the others twice.
+    `shard_weights` shares the frozen weights out over the processes of a launch.
     """
 
     steps: Count
@@ -113,6 +114,7 @@ class Train(Section):
     gradient_checkpointing: bool
     compile: bool
     memory_budget: Fraction
+    shard_weights: bool
     checkpoint_every: Count
     checkpoints_kept: Count
     sample_every: Count
@@ -127,4 +129,10 @@ class Train(Section):
             raise ValueError(
                 f"memory_budget is {self.memory_budget}, which needs compile: true; without it, choose 1.0"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _shared_out_or_compiled(self) -> Train:
+        if self.shard_weights and self.compile:
+            raise ValueError("shard_weights and compile are both true, but compiled code keeps its weights: choose one")
         return self

@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Mapping
-from contextlib import AbstractContextManager, nullcontext
-from dataclasses import replace
-from functools import partial
+from collections.abc import Mapping
 from pathlib import Path
 
 import pandas as pd
@@ -14,8 +11,9 @@ import pandas as pd
 from lookahead.artifacts import Log, write_json
 from lookahead.config import Checkpoints, Evaluate
 from lookahead.evaluation.album import save_album
+from lookahead.evaluation.drawing import MORE, draw_all, open_evaluation, tell
 from lookahead.evaluation.measure import Judges
-from lookahead.evaluation.methods import BASE, Encoder, encoders_of
+from lookahead.evaluation.methods import BASE, Encoder
 from lookahead.evaluation.metrics import (
     SPREAD,
     Metrics,
@@ -27,23 +25,18 @@ from lookahead.evaluation.metrics import (
     scale_of_spread,
     summarise,
 )
-from lookahead.evaluation.panel import Panel, draw_once, judged, open_base, open_panel, open_sampler
+from lookahead.evaluation.panel import judged
 from lookahead.evaluation.pictures import read_pictures
 from lookahead.evaluation.plan import Plan
 from lookahead.evaluation.previews import measure_previews, save_previews
 from lookahead.evaluation.protocol import describe, groups
 from lookahead.evaluation.report import Findings, write_report
 from lookahead.evaluation.series import save_series
-from lookahead.evaluation.spread import gather, missing, spread_plan, spread_rows
+from lookahead.evaluation.spread import gather, missing, spread_rows
 from lookahead.evaluation.statistics import Interval
-from lookahead.evaluation.steering import aimed, steering, steering_key
-from lookahead.evaluation.store import NO_ADAPTER, adapter_key
 from lookahead.evaluation.tables import PER_IMAGE, as_table, save_rows
-from lookahead.sampling.loop import Sampler
-from lookahead.world import Pipeline, open_pipeline
 
 PICTURES = "pictures"
-MORE = "spread"  # below it: pictures from further noises, and the base model's
 
 
 def evaluate(
@@ -60,7 +53,8 @@ def evaluate(
 
     Writes `metrics.json`, `protocol.json`, `per_image.parquet`, `spread.parquet`, `previews.csv`, `groups.csv`,
     `preview_curves.csv`, `album.parquet`, `report.html`, `grids/` and `pictures/` into `work`. Pictures that `store`
-    holds are not drawn again: a killed evaluation goes on, other judges only judge.
+    holds are not drawn again: a killed evaluation goes on, other judges only judge. Of several processes each draws a
+    share, and the first one judges.
 
     Args:
         checkpoints: the world.
@@ -73,17 +67,16 @@ def evaluate(
     Raises:
         InputError: portraits, prompts or a checkpoint are missing or wrong, or a reference photo shows no face.
     """
-    encoders, pipe = encoders_of(variants, settings.steering), open_pipeline(checkpoints)
-    panel = open_panel(checkpoints, settings, pipe)
-    panel = panel if settings.steering is None else aimed(panel, pipe)
+    tell(checkpoints, settings, variants, store)
+    opened = open_evaluation(checkpoints, settings, variants, store)
+    panel, encoders = opened.panel, opened.encoders
     people, plan, judges = panel.people, panel.plan, panel.judges
-    spread = spread_plan(plan, settings)
-    _draw(panel, pipe, encoders, spread, work / PICTURES, store)
+    draw_all(opened.drawings, work / PICTURES)
     previews = measure_previews(checkpoints, settings, people, panel.conditions, judges.faces)
     save_previews(previews, work / "previews.csv")
     table = pd.concat([judged(panel, method, work / PICTURES / method) for method in encoders], ignore_index=True)
     save_rows(table, work / PER_IMAGE)
-    metrics = _metrics(table, _judge_spread(plan, spread, encoders, judges, work), judges, settings, plan)
+    metrics = _metrics(table, _judge_spread(plan, opened.spread, encoders, judges, work), judges, settings, plan)
     write_json(work / "metrics.json", rows_of(metrics))
     protocol = describe(settings, checkpoints, people, plan)
     write_json(work / "protocol.json", protocol)
@@ -91,31 +84,6 @@ def evaluate(
     save_album(people[: settings.grid_people], plan, work / PICTURES, list(encoders), work)
     write_report(Findings(people, plan, table, previews, metrics, protocol, settings), work / PICTURES, work)
     log(flatten(metrics), 0)
-
-
-def _draw(panel: Panel, pipe: Pipeline, encoders: Mapping[str, Encoder], spread: Plan, out: Path, store: Path) -> None:
-    """Draw every method's pictures, further ones from other noises, and the base model's."""
-
-    def put(name: str, shots: Plan, key: object, ready: Callable[[], AbstractContextManager[Sampler]]) -> None:
-        part = replace(panel, plan=shots)
-        draw_once(part, ready, name, part.shelf(store, key), out / name)
-
-    for method, encoder in encoders.items():
-        ready, key = partial(_opened, panel, pipe, encoder), _key(panel.checkpoints, encoder)
-        put(method, panel.plan, key, ready)
-        if encoder.spread:
-            put(f"{MORE}/{method}", missing(spread, panel.plan), key, ready)
-    put(f"{MORE}/{BASE}", spread, NO_ADAPTER, lambda: nullcontext(open_base(pipe, panel.protocol)))
-
-
-def _opened(panel: Panel, pipe: Pipeline, encoder: Encoder) -> AbstractContextManager[Sampler]:
-    sampler = open_sampler(panel.checkpoints, pipe, panel.protocol, encoder.folder, encoder.keys_values)
-    return nullcontext(sampler) if encoder.steering is None else steering(sampler, panel.checkpoints, encoder.steering)
-
-
-def _key(checkpoints: Checkpoints, encoder: Encoder) -> object:
-    plain = adapter_key(checkpoints, encoder.folder, encoder.keys_values)
-    return plain if encoder.steering is None else [plain, steering_key(checkpoints, encoder.steering)]
 
 
 def _judge_spread(

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import pandas as pd
@@ -14,7 +15,7 @@ from lookahead.config import Checkpoints, Evaluate
 from lookahead.data.prompts import read_prompts
 from lookahead.evaluation.faces import FaceReader, read_others, read_references
 from lookahead.evaluation.measure import Judges, measure
-from lookahead.evaluation.pictures import Conditions, draw_pictures, read_pictures
+from lookahead.evaluation.pictures import Conditions, draw_pictures, lacking, read_pictures
 from lookahead.evaluation.plan import Plan, make_plan
 from lookahead.evaluation.portraits import Person, read_people, read_photo
 from lookahead.evaluation.scoring import embed_texts
@@ -56,6 +57,17 @@ def open_panel(checkpoints: Checkpoints, protocol: Evaluate, pipe: Pipeline) -> 
     return Panel(checkpoints, protocol, people, plan, judges, conditions)
 
 
+def fill(panel: Panel, ready: Callable[[], AbstractContextManager[Sampler]], name: str, place: Path) -> None:
+    """Draw what the shelf `place` lacks of this process's share; the sampler is opened only where something is.
+
+    Raises:
+        InputError: a checkpoint is damaged, or the disk is full.
+    """
+    if lacking(panel.plan, panel.protocol.batch, place):
+        with ready() as sampler:
+            draw_pictures(sampler, panel.plan, panel.conditions, panel.protocol.batch, place, name)
+
+
 def draw_once(
     panel: Panel, ready: Callable[[], AbstractContextManager[Sampler]], name: str, place: Path, folder: Path
 ) -> None:
@@ -72,11 +84,7 @@ def draw_once(
         InputError: a shard is damaged, or the disk is full.
     """
 
-    def fill(shelf: Path) -> None:
-        with ready() as sampler:
-            draw_pictures(sampler, panel.plan, panel.conditions, panel.protocol.batch, shelf, name)
-
-    take(place, panel.plan, panel.protocol.batch, fill, folder)
+    take(place, panel.plan, panel.protocol.batch, partial(fill, panel, ready, name), folder)
 
 
 def judged(panel: Panel, name: str, folder: Path) -> pd.DataFrame:

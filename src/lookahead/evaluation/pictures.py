@@ -19,6 +19,7 @@ from lookahead.errors import InputError
 from lookahead.evaluation.plan import Plan, Shot
 from lookahead.sampling.conditions import Condition, Prompt, Reference
 from lookahead.sampling.loop import Sampler, draw
+from lookahead.world.processes import launched
 
 
 @dataclass(frozen=True)
@@ -68,8 +69,16 @@ def shards_of(plan: Plan, batch: int) -> list[str]:
     return [f"{number:05d}.parquet" for number in range(-(-len(plan.shots) // batch))]
 
 
+def lacking(plan: Plan, batch: int, folder: Path) -> list[int]:
+    """The numbers of the shards that are this process's and not yet there."""
+    names = enumerate(shards_of(plan, batch))
+    return [number for number, name in names if launched().mine(number) and not (folder / name).exists()]
+
+
 def draw_pictures(sampler: Sampler, plan: Plan, conditions: Conditions, batch: int, folder: Path, label: str) -> None:
     """Draw every shot of the plan into shards `<folder>/00000.parquet`, one a batch; shards that exist are kept.
+
+    Of several processes each draws the shards whose number is its own modulo their number.
 
     Args:
         sampler: ready to draw, with the method's adapter.
@@ -79,18 +88,19 @@ def draw_pictures(sampler: Sampler, plan: Plan, conditions: Conditions, batch: i
         folder: for these pictures alone.
         label: what the progress bar shows.
     """
-    for stray in folder.glob(".*"):  # what a killed run had half written
-        stray.unlink()
-    with tqdm(total=len(plan.shots), desc=f"drawing, {label}", unit="picture") as bar:
-        for name, start in zip(shards_of(plan, batch), range(0, len(plan.shots), batch), strict=True):
+    if launched().count == 1:  # else another process may be writing
+        for stray in folder.glob(".*"):  # what a killed run had half written
+            stray.unlink()
+    names, missing = shards_of(plan, batch), lacking(plan, batch, folder)
+    with tqdm(total=len(names), initial=len(names) - len(missing), desc=f"drawing, {label}", unit="batch") as bar:
+        for number in missing:
+            start = number * batch
             shots = plan.shots[start : start + batch]
-            path = folder / name
-            if not path.exists():
-                seeds = [shot.seed for shot in shots]
-                given, free = conditions.given(plan, shots), conditions.nothing(len(shots))
-                pixels = draw(sampler, given, free, seeds, conditions.reference(shots), conditions.aimed_at(shots))
-                write_parquet(path, _shard(range(start, start + len(shots)), pixels))
-            bar.update(len(shots))
+            seeds = [shot.seed for shot in shots]
+            given, free = conditions.given(plan, shots), conditions.nothing(len(shots))
+            pixels = draw(sampler, given, free, seeds, conditions.reference(shots), conditions.aimed_at(shots))
+            write_parquet(folder / names[number], _shard(range(start, start + len(shots)), pixels))
+            bar.update()
 
 
 def _shard(indices: range, pixels: Tensor) -> pa.Table:

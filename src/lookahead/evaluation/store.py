@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import time
 from collections.abc import Callable
 from importlib.metadata import version
 from pathlib import Path
@@ -24,6 +25,7 @@ from lookahead.models.kv_encoder import KV_FILE
 from lookahead.world import device
 
 STORE = STATE / "pictures"
+PATIENCE = 1.0  # seconds between looks at what other processes of a launch draw
 NO_ADAPTER = "none"  # the key of the base model alone
 _SAMPLER = {"sampler", "steps", "guidance", "kv_guidance", "adapter_scale", "batch"}
 _CODE = ("method", "models", "sampling", "world", "evaluation/pictures.py")  # what can change a picture
@@ -88,15 +90,17 @@ def _code() -> list[Path]:
 def take(folder: Path, plan: Plan, batch: int, draw: Callable[[Path], None], out: Path) -> None:
     """Let `draw` fill a shelf where it lacks pictures, then copy it to `out`: the output is nobody else's file.
 
-    Processes that want the same shelf wait for each other, so that nothing is drawn twice.
+    Processes that want the same shelf wait for each other, so that nothing is drawn twice; those of one launch do not,
+    as each draws a share. If one of these dies, the launcher ends this one.
 
     Raises:
         InputError: a file cannot be written, or a shard of the shelf is damaged.
     """
     names = shards_of(plan, batch)
     with alone(folder / "lock"):
-        if not all((folder / name).is_file() for name in names):
-            draw(folder)
+        draw(folder)
+        while not all((folder / name).is_file() for name in names):
+            time.sleep(PATIENCE)
     for name in names:
         _check(folder / name)
         with atomic(out / name) as path:

@@ -17,7 +17,7 @@ from lookahead.models.adapter import ADAPTER_FILE, save_adapter
 from lookahead.models.kv_encoder import KV_FILE, save_kv_encoder
 from lookahead.training.checkpoint import Curves, State, load_checkpoint, save_checkpoint
 from lookahead.training.losses import Row, mean_row
-from lookahead.training.samples import draw_samples
+from lookahead.training.samples import draw_samples, save_samples
 from lookahead.training.setup import Training, open_training
 from lookahead.training.shares import check_shares
 from lookahead.training.update import train_step
@@ -40,8 +40,8 @@ def fit(training: Training, work: Path, log: Log) -> Curves:
     while True:
         done = len(curves)
         # The sample comes first: killed between the two, a resumed run draws it again.
-        if first and (done % settings.sample_every == 0 or done == settings.steps):
-            draw_samples(training, work / "samples" / f"step_{done:04d}.png")
+        if done % settings.sample_every == 0 or done == settings.steps:
+            _sample(training, work / "samples" / f"step_{done:04d}.png", first)
         if first and done and (done % settings.checkpoint_every == 0 or done == settings.steps):
             save_checkpoint(folder, run, state, curves, settings.checkpoints_kept)
         if done == settings.steps:
@@ -54,6 +54,14 @@ def fit(training: Training, work: Path, log: Log) -> Curves:
         bar.set_postfix({name: f"{curves[-1][name]:.3f}" for name in ("loss_noise", "distance") if name in curves[-1]})
     bar.close()
     return curves
+
+
+def _sample(training: Training, path: Path, first: bool) -> None:
+    """Draw and write samples in the first process; where weights are shared out, all have to draw."""
+    if first or training.shards.of_blocks:
+        grid = draw_samples(training)
+        if first:
+            save_samples(path, grid)
 
 
 def finite(row: Row) -> Row:

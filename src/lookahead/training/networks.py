@@ -28,7 +28,7 @@ from lookahead.world import (
     attach_fast_child,
     device,
     dtype,
-    open_pipeline,
+    open_denoiser,
     open_preview_vae,
     recogniser_onnx,
 )
@@ -94,7 +94,7 @@ def open_networks(
     """
     if checkpoints.precision == "float16":
         raise InputError("precision is float16, which cannot train without loss scaling: choose bfloat16 or float32")
-    pipe = open_pipeline(checkpoints)
+    pipe = open_denoiser(checkpoints)
     kv = settings.kv
     encoder = new_kv_encoder(pipe.unet, kv.rank, kv.shared_rank, settings.seed) if kv.enabled else None
     attach_fast_child(pipe, checkpoints)

@@ -59,12 +59,8 @@ def _previews(training: Training, batch: Batch, noise: Tensor) -> list[Tensor]:
 
 
 @torch.no_grad()
-def draw_samples(training: Training, path: Path) -> None:
-    """Write a PNG, one row a person: reference, target, its previews, and what the encoder now draws for its prompt.
-
-    Raises:
-        InputError: the file cannot be written.
-    """
+def draw_samples(training: Training) -> Image.Image:
+    """A grid, one row a person: reference, target, its previews, and what the encoder now draws for its prompt."""
     settings = training.settings
     generator = generator_for("samples", settings.seed, 0)
     targets, references = training.pairs.draw(settings.samples, generator)
@@ -73,7 +69,15 @@ def draw_samples(training: Training, path: Path) -> None:
     with torch.compiler.set_stance("force_eager"):  # else each of these batch sizes would be compiled
         columns = [batch.reference.latents, batch.latents, *_previews(training, batch, noise)]
         columns.append(_sampled(training, batch, noise))
-    grid = _grid([decode(training.networks, column) for column in columns])
+    return _grid([decode(training.networks, column) for column in columns])
+
+
+def save_samples(path: Path, grid: Image.Image) -> None:
+    """Write the grid as PNG.
+
+    Raises:
+        InputError: the file cannot be written.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     with atomic(path) as temporary:
         grid.save(temporary, format="PNG")

@@ -13,13 +13,18 @@ from lookahead.data.pairs import Pairs
 from lookahead.data.store import FeatureStore, open_features
 from lookahead.models.adapter import adapter_parameters
 from lookahead.training.networks import Backend, open_networks
+from lookahead.training.sharding import Shards, share_out
 from lookahead.training.step import Networks
 from lookahead.world import Pipeline
+from lookahead.world.processes import launched
 
 
 @dataclass(frozen=True)
 class Training:
-    """What stays the same from step to step; `average` is the running mean of the weights, empty without EMA."""
+    """What stays the same from step to step; `average` is the running mean of the weights, empty without EMA.
+
+    `shards` has the frozen weights that are shared out over the processes, none unless the settings ask for it.
+    """
 
     pipe: Pipeline
     networks: Networks
@@ -29,6 +34,7 @@ class Training:
     weights: dict[str, nn.Parameter]
     optimiser: torch.optim.AdamW
     average: dict[str, Tensor] = field(default_factory=dict)
+    shards: Shards = field(default_factory=Shards)
 
     @property
     def timesteps(self) -> int:
@@ -53,6 +59,12 @@ def new_optimiser(weights: dict[str, nn.Parameter], settings: Train) -> torch.op
     return torch.optim.AdamW(groups, weight_decay=settings.weight_decay, fused=True)
 
 
+def _share_out(networks: Networks, settings: Train) -> Shards:
+    if not settings.shard_weights:
+        return Shards()
+    return share_out([networks.unet] if networks.kv is None else [networks.unet, networks.kv.unet], launched())
+
+
 def open_training(checkpoints: Checkpoints, settings: Train, features: Path, backend: Backend = "inductor") -> Training:
     """Open the networks and the features, and make the optimiser; `backend` compiles, if the settings say so.
 
@@ -64,4 +76,5 @@ def open_training(checkpoints: Checkpoints, settings: Train, features: Path, bac
     pipe, networks = open_networks(checkpoints, settings, backend)
     weights = trained_weights(networks)
     average = {name: w.detach().clone() for name, w in weights.items()} if settings.ema else {}
-    return Training(pipe, networks, store, pairs, settings, weights, new_optimiser(weights, settings), average)
+    shards = _share_out(networks, settings)
+    return Training(pipe, networks, store, pairs, settings, weights, new_optimiser(weights, settings), average, shards)

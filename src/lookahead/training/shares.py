@@ -17,11 +17,16 @@ from lookahead.world.processes import Processes, add_up, gather
 
 
 def check_shares(settings: Train, processes: Processes) -> None:
-    """Refuse a number of processes that micro-batches cannot be dealt out to.
+    """Refuse a number of processes that micro-batches, or frozen weights, cannot be dealt out to.
 
     Raises:
-        InputError: `accumulate` is no multiple of it.
+        InputError: `accumulate` is no multiple of it, or it is 1 and weights are to be shared out.
     """
+    if settings.shard_weights and processes.count == 1:
+        raise InputError(
+            "train.shard_weights is true, but there is one process, which would hold all of them: start several "
+            "(accelerate launch --multi_gpu --num_processes 2 stages/train.py), or set it to false"
+        )
     if settings.accumulate % processes.count:
         raise InputError(
             f"train.accumulate is {settings.accumulate}, the micro-batches of a step, and {processes.count} processes "

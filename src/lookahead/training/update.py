@@ -42,7 +42,8 @@ def train_step(training: Training, step: int) -> Row:
     settings, factor = training.settings, rate_factor(training.settings, step)
     progress = step / max(1, settings.steps - 1)
     training.optimiser.zero_grad(set_to_none=True)
-    figures = [micro_step(training, index, progress) for index in own_indices(settings, step, launched())]
+    with training.shards.backward():
+        figures = [micro_step(training, index, progress) for index in own_indices(settings, step, launched())]
     sum_gradients(training.weights.values(), launched())
     norm = nn.utils.clip_grad_norm_(training.weights.values(), settings.clip)
     rows = put_together(read(figures), launched())  # the first thing in a step that waits for a GPU

@@ -27,6 +27,7 @@ Pipeline = Any  # StableDiffusionXLPipeline, which gets its modules as attribute
 _XL: Any = StableDiffusionXLPipeline
 _VAE: Any = AutoencoderKL
 _TINY: Any = AutoencoderTiny
+_NO_ENCODERS = dict.fromkeys(("vae", "text_encoder", "text_encoder_2", "tokenizer", "tokenizer_2"))
 
 
 @contextmanager
@@ -41,14 +42,17 @@ def _quiet() -> Iterator[None]:
         notes.setLevel(level)
 
 
-def _open_xl(part: str, name: str, vae: bool, checkpoints: Checkpoints) -> Pipeline:
-    overrides = {}
-    if vae:
-        folder, variant = place("vae", checkpoints)
-        with opening("VAE", folder):
-            overrides["vae"] = _VAE.from_pretrained(
-                folder, variant=variant, dtype=dtype(checkpoints), use_safetensors=True
-            )
+def _own_vae(checkpoints: Checkpoints) -> dict[str, Any]:
+    if checkpoints.vae is None:
+        return {}
+    folder, variant = place("vae", checkpoints)
+    with opening("VAE", folder):
+        vae = _VAE.from_pretrained(folder, variant=variant, dtype=dtype(checkpoints), use_safetensors=True)
+    return {"vae": vae}
+
+
+def _open_xl(part: str, name: str, checkpoints: Checkpoints, instead: dict[str, Any]) -> Pipeline:
+    """A pipeline with other modules `instead` of its own; None leaves one out of memory."""
     folder, variant = place(name, checkpoints)
     with opening(part, folder):
         pipe = _XL.from_pretrained(
@@ -57,10 +61,11 @@ def _open_xl(part: str, name: str, vae: bool, checkpoints: Checkpoints) -> Pipel
             dtype=dtype(checkpoints),
             use_safetensors=True,
             add_watermarker=False,
-            **overrides,
+            **instead,
         )
     for module in (pipe.unet, pipe.vae, pipe.text_encoder, pipe.text_encoder_2):
-        frozen(module)
+        if module is not None:
+            frozen(module)
     pipe.set_progress_bar_config(disable=True)
     return pipe
 
@@ -71,7 +76,18 @@ def open_pipeline(checkpoints: Checkpoints) -> Pipeline:
     Raises:
         InputError: a part is missing, truncated or of another kind; the message names its path or id.
     """
-    return _open_xl("base model", "base", checkpoints.vae is not None, checkpoints)
+    return _open_xl("base model", "base", checkpoints, _own_vae(checkpoints))
+
+
+def open_denoiser(checkpoints: Checkpoints) -> Pipeline:
+    """The base model's U-Net and scheduler as a pipeline without VAE and text encoders: training has their outputs.
+
+    Raises:
+        InputError: as `open_pipeline`.
+    """
+    pipe = _open_xl("base model", "base", checkpoints, _NO_ENCODERS)
+    pipe.vae_scale_factor = checkpoints.resolution // pipe.unet.config.sample_size  # which it has from its VAE
+    return pipe
 
 
 def open_generator(checkpoints: Checkpoints) -> Pipeline:
@@ -81,7 +97,7 @@ def open_generator(checkpoints: Checkpoints) -> Pipeline:
         InputError: a part is missing or truncated, or diffusers has no scheduler of that name.
     """
     generator = checkpoints.generator
-    pipe = _open_xl("few-step generator", "generator.pipeline", False, checkpoints)
+    pipe = _open_xl("few-step generator", "generator.pipeline", checkpoints, {})
     if generator.lora is not None:
         _load_lora(pipe, place("generator.lora", checkpoints)[0], "generator")
         pipe.fuse_lora(adapter_names=["generator"])

@@ -105,6 +105,20 @@ def add_up(tensors: Sequence[Tensor], processes: Processes) -> None:
         tensor.copy_(total.view_as(tensor))
 
 
+def gather_parts(whole: Tensor, part: Tensor, processes: Processes) -> None:
+    """Fill a tensor (N P,) with the parts (P,) of N processes, in the order of their numbers.
+
+    Raises:
+        InputError: another process ended.
+    """
+    if processes.count == 1:
+        whole.copy_(part)
+        return
+    with _meeting():
+        _join()
+        dist.all_gather_into_tensor(whole.view(torch.uint8), part.view(torch.uint8))  # any number format
+
+
 def gather(rows: Tensor, processes: Processes) -> Tensor:
     """What every process holds, (N, ...) of (...), on the CPU, in the order of their numbers.
 
