@@ -1,0 +1,50 @@
+"""The chain's own commands, as `dvc repro` runs them, started by a launcher: two processes make what one makes."""
+
+import os
+import shutil
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import yaml
+from safetensors.torch import load_file
+
+from lookahead.artifacts import digest_paths
+from lookahead.evaluation.store import STORE
+from tests.chain.conftest import ROOT
+
+LAUNCHER = "accelerate launch --multi_gpu --num_processes 2 --no_python --num_machines 1 --mixed_precision no"
+LAUNCHER += " --dynamo_backend no --main_process_port 0"
+
+
+def dvc_runs(stage: str, launcher: str) -> None:
+    """Run a stage's command in a shell, as DVC does."""
+    told = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"][stage]
+    command = told.get("do", told)["cmd"].replace("${world}", "tiny").replace("${item.variant}", "lookahead")
+    environment = os.environ | {"LOOKAHEAD_LAUNCH": launcher}
+    done = subprocess.run(command, shell=True, capture_output=True, text=True, check=False, env=environment)
+    assert done.returncode == 0, done.stderr[-3000:]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("stage", ["generate", "evaluate"])
+def test_a_launched_stage_makes_the_same_bytes(repository: Path, stage: str) -> None:
+    before = digest_paths([Path("runs/tiny") / stage])
+    shutil.rmtree(STORE)
+    shutil.rmtree(Path("runs/tiny") / stage)
+    dvc_runs(stage, LAUNCHER)
+    assert digest_paths([Path("runs/tiny") / stage]) == before
+
+
+@pytest.mark.slow
+def test_a_launched_training_makes_the_same_encoder_up_to_rounding(
+    repository: Path, change: Callable[[str, object], None]
+) -> None:
+    change("worlds.tiny.train.accumulate", 2)
+    encoder, trained = Path("runs/tiny/train/lookahead/encoder/ip-adapter.safetensors"), []
+    for launcher in ("", LAUNCHER):
+        encoder.unlink(missing_ok=True)
+        dvc_runs("train", launcher)
+        trained.append(load_file(encoder))
+    assert all(trained[0][name].sub(trained[1][name]).abs().max() < 1e-5 for name in trained[0])
