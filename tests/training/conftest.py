@@ -108,6 +108,7 @@ def settings() -> Train:
         share_timesteps=False,
         kv=KV(enabled=False, rank=2, shared_rank=3, token_drop=0.25, learning_rate=5e-4),
         gradient_checkpointing=False,
+        channels_last=False,
         compile=False,
         memory_budget=1.0,
         shard_weights=False,

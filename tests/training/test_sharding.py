@@ -24,6 +24,7 @@ CASES = {
     "kv": {"kv": {"enabled": True}},
     "one KV pass": {"kv": {"enabled": True}, "share_timesteps": True},
     "checkpointing": {"kv": {"enabled": True}, "gradient_checkpointing": True},
+    "channels_last": {"channels_last": True},
 }
 
 

@@ -109,6 +109,15 @@ def test_gradients_are_equal_with_checkpointing(tiny_world, features, settings, 
         torch.testing.assert_close(checkpointed[name], gradient, rtol=1e-3, atol=1e-6, msg=name)
 
 
+def test_the_memory_format_of_convolutions_changes_no_gradient(tiny_world, features, with_kv):
+    training = opened(tiny_world, changed(with_kv, {"channels_last": True}), features)
+    weight = training.networks.unet.conv_in.weight
+    assert weight.is_contiguous(memory_format=torch.channels_last) and not weight.is_contiguous()
+    plain, other = (gradients(tiny_world, changed(with_kv, {"channels_last": on}), features) for on in (False, True))
+    for name, gradient in plain.items():
+        torch.testing.assert_close(other[name], gradient, rtol=1e-3, atol=1e-6, msg=name)
+
+
 def test_one_pass_of_the_kv_encoder_equals_one_for_each_loss(tiny_world, features, with_kv):
     """Shared timesteps: both losses on one set of keys and values, against two passes with the very same draws."""
     shared = changed(with_kv, {"share_timesteps": True, "kv": {"token_drop": 0.0}})

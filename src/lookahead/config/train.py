@@ -90,6 +90,7 @@ class Train(Section):
     """Tuning the encoder; all variants share every number here.
 
     `photos_only` leaves stylised targets out; `own_photos` is the share of targets from own photos, if there are any.
+    `channels_last` is the memory format of the U-Nets' convolutions.
     `memory_budget` is the share of activations that compiled U-Nets keep; they compute the others twice.
     `shard_weights` shares the frozen weights out over the processes of a launch.
     """
@@ -112,6 +113,7 @@ class Train(Section):
     share_timesteps: bool
     kv: KV
     gradient_checkpointing: bool
+    channels_last: bool
     compile: bool
     memory_budget: Fraction
     shard_weights: bool

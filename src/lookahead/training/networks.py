@@ -95,6 +95,8 @@ def open_networks(
     if checkpoints.precision == "float16":
         raise InputError("precision is float16, which cannot train without loss scaling: choose bfloat16 or float32")
     pipe = open_denoiser(checkpoints)
+    if settings.channels_last:
+        pipe.unet.to(memory_format=torch.channels_last)
     kv = settings.kv
     encoder = new_kv_encoder(pipe.unet, kv.rank, kv.shared_rank, settings.seed) if kv.enabled else None
     attach_fast_child(pipe, checkpoints)

@@ -30,8 +30,8 @@ class Shard:
         part = -(-sum(sizes) // processes.count)  # rounded up, so that all are equal
         self.whole = weights[0].new_zeros(part * processes.count)
         for weight, place in zip(weights, self.whole[: sum(sizes)].split(sizes), strict=True):
-            place.copy_(weight.detach().reshape(-1))
-            weight.data = place.view_as(weight)
+            there = place.as_strided(weight.shape, weight.stride(), place.storage_offset())  # also channels_last
+            weight.data = there.copy_(weight.detach())
         self.part = self.whole[processes.rank * part :][:part].clone()
         self.processes, self.bytes = processes, self.whole.untyped_storage().nbytes()
         self.release()
