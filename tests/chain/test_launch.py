@@ -3,7 +3,7 @@
 import os
 import shutil
 import subprocess
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
@@ -13,16 +13,14 @@ from safetensors.torch import load_file
 from lookahead.artifacts import digest_paths
 from lookahead.evaluation.store import STORE
 from tests.chain.conftest import ROOT
-
-LAUNCHER = "accelerate launch --multi_gpu --num_processes 2 --no_python --num_machines 1 --mixed_precision no"
-LAUNCHER += " --dynamo_backend no --main_process_port 0"
+from tests.launcher import LAUNCHER
 
 
-def dvc_runs(stage: str, launcher: str) -> None:
+def dvc_runs(stage: str, launcher: Sequence[str]) -> None:
     """Run a stage's command in a shell, as DVC does."""
     told = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"][stage]
     command = told.get("do", told)["cmd"].replace("${world}", "tiny").replace("${item.variant}", "lookahead")
-    environment = os.environ | {"LOOKAHEAD_LAUNCH": launcher}
+    environment = os.environ | {"LOOKAHEAD_LAUNCH": " ".join(launcher)}
     done = subprocess.run(command, shell=True, capture_output=True, text=True, check=False, env=environment)
     assert done.returncode == 0, done.stderr[-3000:]
 
@@ -33,7 +31,7 @@ def test_a_launched_stage_makes_the_same_bytes(repository: Path, stage: str) -> 
     before = digest_paths([Path("runs/tiny") / stage])
     shutil.rmtree(STORE)
     shutil.rmtree(Path("runs/tiny") / stage)
-    dvc_runs(stage, LAUNCHER)
+    dvc_runs(stage, [*LAUNCHER, "--no_python"])
     assert digest_paths([Path("runs/tiny") / stage]) == before
 
 
@@ -43,7 +41,7 @@ def test_a_launched_training_makes_the_same_encoder_up_to_rounding(
 ) -> None:
     change("worlds.tiny.train.accumulate", 2)
     encoder, trained = Path("runs/tiny/train/lookahead/encoder/ip-adapter.safetensors"), []
-    for launcher in ("", LAUNCHER):
+    for launcher in ([], [*LAUNCHER, "--no_python"]):
         encoder.unlink(missing_ok=True)
         dvc_runs("train", launcher)
         trained.append(load_file(encoder))

@@ -3,8 +3,6 @@
 import os
 import random
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -13,6 +11,7 @@ import pytest
 from lookahead.config import Checkpoints, Generate
 from lookahead.data.synthesis import synthesise
 from tests.data.conftest import no_log
+from tests.launcher import launch
 from tests.project import files_of
 
 CODE = """
@@ -55,15 +54,9 @@ def test_two_processes_of_accelerate_give_the_bytes_of_one(
     tiny_world: Checkpoints, many: Generate, script: Path, tmp_path: Path
 ) -> None:
     synthesise(tiny_world, many, (), tmp_path / "one", no_log)
-    launch = [sys.executable, "-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", "2"]
-    launch += ["--num_machines", "1", "--mixed_precision", "no", "--dynamo_backend", "no", "--main_process_port", "0"]
-    command = [*launch, str(script), *words(tiny_world, many, tmp_path / "two")]
-    done = subprocess.run(
-        command, capture_output=True, text=True, check=False, timeout=300, env=os.environ | {"OMP_NUM_THREADS": "1"}
-    )
-    assert done.returncode == 0, done.stderr[-3000:]
+    said = launch(str(script), *words(tiny_world, many, tmp_path / "two"))
     assert files_of(tmp_path / "two") == files_of(tmp_path / "one")
-    assert "drawing people" in done.stderr
+    assert "drawing people" in said
 
 
 def finish_or_kill(world: Checkpoints, settings: Generate, work: Path, seconds: float) -> bool:

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import os
 import shutil
-import subprocess
-import sys
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -17,6 +14,7 @@ from lookahead.evaluation.evaluate import evaluate
 from lookahead.evaluation.panel import fill
 from lookahead.evaluation.pictures import lacking
 from lookahead.models.adapter import ADAPTER_FILE
+from tests.launcher import launch
 
 CODE = """
 import json
@@ -77,18 +75,14 @@ def test_two_processes_of_accelerate_give_the_bytes_of_one(
     variants = {"adapter": None, "noise_only": encoder, "tuned": encoder}
     evaluate(tiny, quick, variants, one / "work", lambda _numbers, _step: None, one / "store")
     script.write_text(CODE)
-    command = [sys.executable, "-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", "2"]
-    command += ["--num_machines", "1", "--mixed_precision", "no", "--dynamo_backend", "no", "--main_process_port", "0"]
-    command += [str(script), tiny.model_dump_json(), quick.model_dump_json(), str(encoder)]
-    done = subprocess.run(
-        [*command, str(two / "work"), str(two / "store")],
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=300,
-        env=os.environ | {"OMP_NUM_THREADS": "1"},
+    launch(
+        str(script),
+        tiny.model_dump_json(),
+        quick.model_dump_json(),
+        str(encoder),
+        str(two / "work"),
+        str(two / "store"),
     )
-    assert done.returncode == 0, done.stderr[-3000:]
     assert files(two / "store") == files(one / "store")
     apart = {name: bytes_ for name, bytes_ in files(one / "work").items() if not name.endswith(".html")}
     assert {name: files(two / "work")[name] for name in apart} == apart

@@ -18,12 +18,11 @@ from lookahead.search.trial import tune
 from lookahead.training.checkpoint import checkpoints as checkpoints_in
 from lookahead.training.fit import resume_folder
 from lookahead.training.launched import Order
+from tests.launcher import LAUNCHER
 from tests.search.conftest import make_search
 from tests.search.test_run import trials
 from tests.training.conftest import changed
 
-ACCELERATE = [sys.executable, "-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", "2"]
-ACCELERATE += ["--num_machines", "1", "--mixed_precision", "no", "--dynamo_backend", "no", "--main_process_port", "0"]
 Run = Callable[..., object]
 WORKER = """
 import sys
@@ -69,7 +68,7 @@ def await_that(holds: Callable[[], bool], seconds: float) -> bool:
 def test_trials_of_two_processes_score_as_those_of_none(tmp_path: Path, run: Run, world: World) -> None:
     train = changed(world.train, {"accumulate": 2})
     trained, _ = run(tmp_path / "alone", make_search(trials=1), train)
-    shared, _ = run(tmp_path / "launched", make_search(trials=1, launch=ACCELERATE), train)
+    shared, _ = run(tmp_path / "launched", make_search(trials=1, launch=LAUNCHER), train)
     for row, other in zip(trained.rows, shared.rows, strict=True):
         figures = row.keys() - {"images_per_second"}
         assert {name: other[name] for name in figures} == pytest.approx({name: row[name] for name in figures}, abs=1e-5)
@@ -115,10 +114,10 @@ def test_a_training_that_breaks_down_tells_why(
 ) -> None:
     mad = changed(settings, {"learning_rate": 1e38, "warmup": 0})
     with pytest.raises(InputError, match="training broke down"):
-        tune(tiny_world, mad, features, tmp_path / "training", lambda _row, _step: None, None, ACCELERATE)
+        tune(tiny_world, mad, features, tmp_path / "training", lambda _row, _step: None, None, LAUNCHER)
     with pytest.raises(InputError, match=r"train\.accumulate is 3, .* make it a multiple of 2"):
         odd = changed(settings, {"accumulate": 3})
-        tune(tiny_world, odd, features, tmp_path / "odd" / "training", lambda _row, _step: None, None, ACCELERATE)
+        tune(tiny_world, odd, features, tmp_path / "odd" / "training", lambda _row, _step: None, None, LAUNCHER)
 
 
 def test_a_command_that_does_not_exist_is_named(
@@ -140,7 +139,7 @@ def test_a_pruned_trial_ends_all_its_processes(
         raise optuna.TrialPruned("below the median")
 
     with pytest.raises(optuna.TrialPruned):
-        tune(tiny_world, long, features, work, lambda _row, _step: None, check, ACCELERATE)
+        tune(tiny_world, long, features, work, lambda _row, _step: None, check, LAUNCHER)
     assert alive == [3] and trainers(work) == []  # the launcher and two processes
 
 
@@ -152,7 +151,7 @@ def test_the_launch_of_a_killed_worker_ends_and_its_trial_resumes(
     order = Order(
         checkpoints=tiny_world, settings=long, features=str(features), work=str(work), threads=1, lock="", host=""
     )
-    command = [sys.executable, "-c", WORKER, order.model_dump_json(), *ACCELERATE]
+    command = [sys.executable, "-c", WORKER, order.model_dump_json(), *LAUNCHER]
     with subprocess.Popen(command, stderr=subprocess.DEVNULL) as worker:
         try:
             assert await_that(lambda: bool(checkpoints_in(resume_folder(work))), 300)
@@ -182,6 +181,6 @@ def test_the_reason_of_a_failure_is_found_in_what_was_said(said: str, reason: st
 
 
 def test_how_trials_are_launched_makes_no_other_study(world: World, features: Path) -> None:
-    searches: list[Search] = [make_search(), make_search(launch=ACCELERATE), make_search(seed=4)]
+    searches: list[Search] = [make_search(), make_search(launch=LAUNCHER), make_search(seed=4)]
     named = [inputs_of(world, read_evaluate(world.evaluate), search, features) for search in searches]
     assert named[0] == named[1] != named[2]

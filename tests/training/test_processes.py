@@ -15,6 +15,7 @@ from lookahead.errors import InputError
 from lookahead.training.fit import train
 from lookahead.training.shares import check_shares, own_indices
 from lookahead.world.processes import Processes
+from tests.launcher import launch
 from tests.training.conftest import changed
 
 CODE = """
@@ -55,17 +56,6 @@ def command(world: Checkpoints, settings: Train, features: Path, work: Path, dea
     return [str(script), world.model_dump_json(), settings.model_dump_json(), str(features), str(work), str(deadly)]
 
 
-def launch(words: list[str]) -> None:
-    """Train with two processes of accelerate."""
-    launcher = [sys.executable, "-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", "2"]
-    launcher += ["--num_machines", "1", "--mixed_precision", "no", "--dynamo_backend", "no", "--main_process_port", "0"]
-    environment = os.environ | {"OMP_NUM_THREADS": "1"}
-    done = subprocess.run(
-        [*launcher, *words], capture_output=True, text=True, check=False, timeout=300, env=environment
-    )
-    assert done.returncode == 0, done.stderr[-3000:]
-
-
 def machines(words: list[str]) -> subprocess.CompletedProcess:
     """Train with a process on each of two machines, which no launcher watches over; what the first one says."""
     with socket.create_server(("127.0.0.1", 0)) as free:
@@ -93,7 +83,7 @@ def test_two_processes_and_one_make_the_same_steps(
     tiny_world: Checkpoints, with_kv: Train, features: Path, tmp_path: Path
 ) -> None:
     train(tiny_world, with_kv, features, tmp_path / "one", lambda _row, _step: None)
-    launch(command(tiny_world, with_kv, features, tmp_path / "two", NEVER))
+    launch(*command(tiny_world, with_kv, features, tmp_path / "two", NEVER))
     assert_equal_trainings(tmp_path / "one", tmp_path / "two")
     alone = changed(with_kv, {"accumulate": 1})
     train(tiny_world, alone, features, tmp_path / "other", lambda _row, _step: None)
@@ -110,7 +100,7 @@ def test_when_a_process_dies_the_run_ends_with_a_message_and_continues(
     assert done.returncode == 1 and "error: another process of this launch ended" in done.stderr
     assert [path.name for path in sorted((tmp_path / "two.resume").glob("*"))] == ["step_000002.safetensors"]
     assert not (tmp_path / "two" / "encoder").exists()
-    launch(command(tiny_world, with_kv, features, tmp_path / "two", NEVER))
+    launch(*command(tiny_world, with_kv, features, tmp_path / "two", NEVER))
     assert_equal_trainings(tmp_path / "one", tmp_path / "two")
 
 

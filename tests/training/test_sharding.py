@@ -15,8 +15,9 @@ from lookahead.training.setup import Training, open_training
 from lookahead.training.sharding import BLOCKS, Shard
 from lookahead.training.shares import check_shares
 from lookahead.world.processes import Processes
+from tests.launcher import launch
 from tests.training.conftest import changed
-from tests.training.test_processes import NEVER, command, launch
+from tests.training.test_processes import NEVER, command
 
 ALONE = Processes(0, 0, 1)
 CASES = {
@@ -112,7 +113,7 @@ def test_two_processes_train_the_same_bytes_as_with_all_weights(
 ) -> None:
     for name, on in (("whole", False), ("shared", True)):
         settings = changed(with_kv, {"shard_weights": on})
-        launch(command(tiny_world, settings, features, tmp_path / name, NEVER))
+        launch(*command(tiny_world, settings, features, tmp_path / name, NEVER))
     both = [tmp_path / "whole", tmp_path / "shared"]
     written = [sorted(path.relative_to(work) for path in work.rglob("*.*")) for work in both]
     assert written[0] == written[1] and len(written[0]) > 4
