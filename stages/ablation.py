@@ -18,7 +18,8 @@ def cell(study: Ablation, row: str, seed: int) -> Stage:
         build_cell(world.checkpoints, study, row, settings, protocol, features, borrowed, job.work, job.log, STORE)
 
     borrows = (f"ablation/{after}/{seed}",) if study.rows[row].tuned == "borrow" else ()
-    told = {"row": row, "tuned": study.rows[row].tuned, "changes": study.changes(row), "seed": seed}
+    told = {"row": row, "tuned": study.rows[row].tuned, "train.seed": seed}
+    told |= {f"train.{path}": value for path, value in study.changes(row).items()}
     told |= study.model_dump(mode="json", include={"people", "photo_prompts", "steps", "fast_steps"})
     return Stage(f"ablation/{row}/{seed}", ("checkpoints", "train", "evaluate"), ("features", *borrows), build, told)
 

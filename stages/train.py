@@ -3,34 +3,30 @@
 `accelerate launch --multi_gpu --num_processes N stages/train.py` shares each step's micro-batches out to N processes.
 """
 
-from collections.abc import Callable
-from typing import get_args
+from collections.abc import Mapping
 
-from lookahead.config import Train, Variant
+from lookahead.config import changed
 from lookahead.stage import Job, Stage, main
 from lookahead.training.fit import assist, train
 
-
-def settings_of(variant: Variant, settings: Train) -> Train:
-    """The numbers of a variant: without the lookahead loss, it counts 0 and its pass is not run."""
-    if variant == "lookahead":
-        return settings
-    return settings.model_copy(update={"lookahead": settings.lookahead.model_copy(update={"weight": 0.0})})
-
-
-def build(variant: Variant) -> Callable[[Job], None]:
-    """The function that tunes one variant; both see the same numbers, seeds and batches."""
-
-    def tune(job: Job) -> None:
-        train(job.world.checkpoints, settings_of(variant, job.world.train), job.runs / "features", job.work, job.log)
-
-    return tune
-
-
-STAGES = {
-    variant: Stage(f"train/{variant}", sections=("checkpoints", "train"), reads=("features",), build=build(variant))
-    for variant in get_args(Variant)
+CHANGES: Mapping[str, Mapping[str, object]] = {  # by variant
+    "noise_only": {"lookahead.weight": 0.0},  # the loss counts 0 and its pass is not run
+    "lookahead": {},
 }
+
+
+def stage(variant: str) -> Stage:
+    """The stage that tunes one variant; all see the same numbers, its changes aside, the same seeds and batches."""
+    changes = CHANGES[variant]
+
+    def build(job: Job) -> None:
+        train(job.world.checkpoints, changed(job.world.train, changes), job.runs / "features", job.work, job.log)
+
+    told = {f"train.{path}": value for path, value in changes.items()}
+    return Stage(f"train/{variant}", ("checkpoints", "train"), ("features",), build, told)
+
+
+STAGES = {variant: stage(variant) for variant in CHANGES}
 
 if __name__ == "__main__":
     main(STAGES, assist)

@@ -14,7 +14,7 @@ from lookahead.cli import app
 from tests.modules import ROOT
 
 PAGES = sorted((ROOT / "docs").glob("*.md"))
-MADE = ("runs/", "results/", "first-run/")  # what commands write
+MADE = ("runs/", "results/", "out/")  # what commands write
 
 
 def spans(page: Path) -> list[str]:

@@ -140,6 +140,17 @@ def test_the_study_has_a_cell_for_every_row_and_seed(study: Stages) -> None:
     assert cells <= read
 
 
+def test_a_new_row_of_the_study_trains_its_own_cells_only(study: Stages) -> None:
+    """A cell depends on its row and on those that rows come after, and reads no other: adding one changes nothing."""
+    rows, prefix = read_params().studies.ablation.rows, "studies.ablation.rows."
+    for stage in [*named(study, "cell"), *named(study, "borrowed")]:
+        row = Path(stage.outs[0].fs_path).parent.name
+        read = {key for dep in stage.deps if isinstance(dep, ParamsDependency) for key in dep.params}
+        assert "studies.ablation" not in read
+        found = {key.removeprefix(prefix) for key in read if key.startswith(prefix)}
+        assert found == {row} | {other.after for other in rows.values() if other.after}
+
+
 def test_editing_the_studys_page_trains_nothing_again(study: Stages) -> None:
     page = PACKAGE / "ablation" / "report.py"
     assert page in sources(study["table"])

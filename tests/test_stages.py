@@ -13,6 +13,7 @@ import yaml
 from lookahead.artifacts import read_json
 from lookahead.config import Checkpoints, read_params
 from lookahead.stage import Job, Stage, cores, run_stage
+from lookahead.tracking import connect
 from tests.modules import ROOT
 from tests.project import STAGES, WORLD, build_project, files_of, run, save_tree, tree_of
 
@@ -111,10 +112,24 @@ def test_a_failure_leaves_the_earlier_output(own: Path) -> None:
     assert files_of(own / "runs") == before
 
 
-def test_a_broken_store_loses_no_model(own: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def switch_tracking_on(root: Path) -> None:
     tree = json.loads(json.dumps(read_params().model_dump(mode="json")))
     tree["tracking"] = {"enabled": True, "uri": "sqlite:///state/mlflow.db", "experiment": "lookahead"}
-    save_tree(own, tree)
+    save_tree(root, tree)
+
+
+def test_the_parameters_of_a_training_are_those_that_it_ran_with(own: Path) -> None:
+    switch_tracking_on(own)
+    run("train")
+    client, experiment = connect(read_params().tracking)
+    logged = {run.data.tags.get("lookahead.stage"): run.data.params for run in client.search_runs([experiment])}
+    given, name = str(read_params().active.train.lookahead.weight), "train.lookahead.weight"
+    assert (logged["train/noise_only"][name], logged["train/lookahead"][name]) == ("0.0", given)
+    assert logged["train/noise_only"] | {name: given} == logged["train/lookahead"]  # and all else is shared
+
+
+def test_a_broken_store_loses_no_model(own: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    switch_tracking_on(own)
     (own / "state").mkdir(exist_ok=True)
     (own / "state" / "mlflow.db").write_text("no database " * 200)
     shutil.rmtree(own / "runs" / WORLD / "train")

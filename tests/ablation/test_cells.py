@@ -1,6 +1,8 @@
 """Cells and the table on the tiny world, by the functions that the stages call."""
 
 import json
+import runpy
+from itertools import product
 from pathlib import Path
 
 import pandas as pd
@@ -12,6 +14,7 @@ from lookahead.ablation.cell import build_cell, settings_of
 from lookahead.ablation.report import write_ablation
 from lookahead.config import Ablation, Evaluate, Row, read_evaluate, read_params, variant
 from lookahead.errors import InputError
+from lookahead.tracking.lineage import flatten
 from tests.tiny import build_portraits
 from tests.training.conftest import features, settings  # noqa: F401  (fixtures)
 
@@ -124,3 +127,13 @@ def test_a_wrong_path_of_a_change_is_refused(study, settings):  # noqa: F811
     rows = ROWS | {"noise_only": ROWS["noise_only"].model_copy(update={"changes": {"ema": 2.0}})}
     with pytest.raises(InputError, match="ema"):
         settings_of(study.model_copy(update={"rows": rows}), "noise_only", 0, settings)
+
+
+def test_a_cell_tells_the_parameters_that_it_trains_with():
+    """As MLflow will show them: the world's, with the row's changes and the cell's seed."""
+    study, train = read_params().studies.ablation, read_params().worlds["miniature"].train
+    told = {name: cell.told for name, cell in runpy.run_path("stages/ablation.py")["stages"]().items()}
+    for row, seed in product(study.rows, study.seeds):
+        shown = flatten({"train": train.model_dump(mode="json"), **told[f"{row}-{seed}"]}).items()
+        trained = settings_of(study, row, seed, train).model_dump(mode="json")
+        assert {name: value for name, value in shown if name.startswith("train.")} == flatten({"train": trained})

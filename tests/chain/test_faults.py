@@ -1,15 +1,14 @@
 """Bad input anywhere in the chain: one error that names the value and the mend, and earlier results stay."""
 
-import resource
 import shutil
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from lookahead.artifacts import digest_paths
 from tests.chain.conftest import PROTOCOL, RUN_ORDER, run_script
+from tests.disk import largest_file
 from tests.protocols import write_protocol
 
 Change = Callable[[str, object], None]
@@ -35,17 +34,6 @@ def make_file(path: str) -> None:
     if Path(path).is_dir():
         Path(path).rename(f"{path}.away")
     Path(path).write_text("in the way")
-
-
-@contextmanager
-def largest_file(size: int) -> Iterator[None]:
-    """Let no file grow beyond `size` bytes: a write fails as it does on a full disk."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
 def results(root: Path) -> dict[str, str]:
@@ -153,12 +141,10 @@ def test_a_folder_that_cannot_be_written(repository: Path, stage: str, folder: s
     assert results(repository) == before
 
 
-@pytest.mark.parametrize(
-    ("stage", "size"), [("generate", 30_000), ("features", 30_000), ("train", 300_000), ("evaluate", 300_000)]
-)
-def test_a_full_disk(repository: Path, stage: str, size: int) -> None:
+@pytest.mark.parametrize("stage", RUN_ORDER)
+def test_a_full_disk(repository: Path, stage: str) -> None:
     before = results(repository)
-    with largest_file(size):  # enough for pytest's and onnx2torch's temporary files, too little for the output
+    with largest_file(30_000):  # enough for pytest's temporary files, too little for the output
         error = run_script(stage)
     assert error.startswith("error: ") and "free some disk space" in error, error
     assert results(repository) == before

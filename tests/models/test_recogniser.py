@@ -12,6 +12,7 @@ from lookahead import world
 from lookahead.config import Checkpoints
 from lookahead.errors import InputError
 from lookahead.models.recogniser import Recogniser, open_recogniser
+from tests.disk import largest_file
 from tests.tiny_faces import save_recogniser
 
 MINIATURE = Path("models/miniature/faces/models")
@@ -78,6 +79,13 @@ def test_a_truncated_file_is_named(tmp_path):
     path.write_bytes(path.read_bytes()[:1000])
     with pytest.raises(InputError, match=str(path)):
         open_recogniser(path)
+
+
+def test_opening_writes_nothing(tmp_path):
+    """On a full disk it opens all the same; a file that may hold nothing stands for one."""
+    save_recogniser(tmp_path / "recogniser.onnx", 0)
+    with largest_file(0):
+        assert open_recogniser(tmp_path / "recogniser.onnx")(torch.zeros(1, 3, 112, 112)).shape[0] == 1
 
 
 def test_the_pack_of_the_loss_opens(tiny_world: Checkpoints):

@@ -12,6 +12,7 @@ from lookahead.config import Checkpoints, Personalize, World, read_params
 from lookahead.models.adapter import ADAPTER_FILE
 from lookahead.models.kv_encoder import KV_FILE, new_kv_encoder, save_kv_encoder
 from lookahead.pipeline import LookaheadPipeline
+from lookahead.pipeline.export import export
 from lookahead.world import open_pipeline
 from tests.modules import ROOT
 from tests.tiny import build_portraits, with_bright_previews
@@ -60,3 +61,10 @@ def pipe(
 ) -> LookaheadPipeline:
     bright = with_bright_previews(tiny_world, tmp_path_factory.mktemp("bright"))
     return LookaheadPipeline(bright, settings, encoder)
+
+
+@pytest.fixture(scope="package")
+def exported(pipe: LookaheadPipeline, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("exported")
+    export(pipe, folder, None)
+    return folder

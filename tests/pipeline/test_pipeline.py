@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import re
-import runpy
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +15,7 @@ from lookahead.config import Checkpoints, KVGuidance, Personalize
 from lookahead.errors import InputError
 from lookahead.models.adapter import ADAPTER_FILE
 from lookahead.pipeline import LookaheadPipeline
-from lookahead.pipeline.export import CARD, card, export
+from lookahead.pipeline.export import CARD
 from lookahead.world import open_image_encoder
 
 PROMPT = "a photo of a person in the snow"
@@ -31,13 +29,6 @@ def array(picture: Image.Image) -> Any:
 def differ(one: Image.Image, other: Image.Image) -> int:
     """The largest difference of a grey value."""
     return int(abs(array(one) - array(other)).max())
-
-
-@pytest.fixture(scope="module")
-def exported(pipe: LookaheadPipeline, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("exported")
-    export(pipe, folder, None)
-    return folder
 
 
 @pytest.fixture
@@ -183,29 +174,3 @@ def test_a_wish_that_cannot_be_is_one_message(
 def test_a_folder_of_something_else(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"lookahead\.json"):
         LookaheadPipeline.from_pretrained(tmp_path)
-
-
-def test_the_code_on_the_card_runs(
-    exported: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, photos: list[Image.Image]
-) -> None:
-    text = (exported / CARD).read_text(encoding="utf-8")
-    ours, stock = re.findall(r"```python\n(.*?)```", text, flags=re.DOTALL)
-    (tmp_path / "this folder").symlink_to(exported)
-    monkeypatch.chdir(tmp_path)
-    for code, name in ((ours, "pictures"), (stock, "picture")):
-        (tmp_path / "code.py").write_text(code)
-        drawn = runpy.run_path("code.py", init_globals={"portrait": photos[0]})[name]
-        assert isinstance(drawn[0] if name == "pictures" else drawn, Image.Image)
-
-
-def test_the_card_has_a_row_for_every_method_that_was_measured(tiny_world: Checkpoints) -> None:
-    row = {"identity": {"mean": 0.5, "low": 0.4, "high": 0.6}, "prompt": {"mean": 0.9, "low": 0.8, "high": 1.0}}
-    text = card(tiny_world, has_kv=False, tuned=True, metrics={"adapter": row, "tuned": row})
-    assert "\n| tuned with lookahead | 0.500 [0.400, 0.600] | 0.900 [0.800, 1.000] |" in text
-    assert "\n| untuned adapter | 0.500" in text and "noise loss only" not in text and "kv.safetensors" not in text
-
-
-def test_the_card_tells_files_licences_and_limits(exported: Path, tiny_world: Checkpoints) -> None:
-    text = (exported / CARD).read_text(encoding="utf-8")
-    for part in ("Intended use", "Limits", "Licences", "impersonation", "Not measured", tiny_world.base, ADAPTER_FILE):
-        assert part in text

@@ -97,7 +97,7 @@ def register(
     name = name or f"lookahead-{world or params.world}"
     version = put(folder, *connect(params.tracking), name, alias)
     print(f"{name} version {version} is {alias}; serve it from here, the repository's root:")
-    print(f"  MLFLOW_TRACKING_URI={store_uri(params.tracking)} .venv/bin/mlflow models serve \\")
+    print(f"  PATH=$PWD/.venv/bin:$PATH MLFLOW_TRACKING_URI={store_uri(params.tracking)} mlflow models serve \\")
     print(f"    --model-uri models:/{name}@{alias} --env-manager local --host 127.0.0.1 --port 5001")
 
 

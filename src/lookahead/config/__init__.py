@@ -1,7 +1,7 @@
 """The parameters: strict, typed, frozen; `params.yaml` is the one place for a number."""
 
 from lookahead.config.checkpoints import Adapter, Checkpoints, FacePacks, Generator, ImageEncoder, Scorer
-from lookahead.config.fields import Section, Variant
+from lookahead.config.fields import Section
 from lookahead.config.files import read_yaml
 from lookahead.config.params import Miniature, Params, Part, Tracking, World, changed, parse_params, read_params
 from lookahead.config.personalize import Fast, Personalize
@@ -63,7 +63,6 @@ __all__ = [
     "Studies",
     "Tracking",
     "Train",
-    "Variant",
     "World",
     "changed",
     "parse_params",

@@ -16,7 +16,6 @@ NotNegative = Annotated[float, Field(ge=0.0)]
 Count = Annotated[int, Field(ge=1)]
 Seed = Annotated[int, Field(ge=0, lt=2**32)]
 Timestep = Annotated[int, Field(ge=0, lt=1000)]
-Variant = Literal["noise_only", "lookahead"]
 Split = Literal["search", "validation", "test"]
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import onnx
 import onnx2torch
 from insightface.model_zoo.arcface_onnx import ArcFaceONNX
 from torch import Tensor, nn
@@ -33,7 +34,7 @@ def open_recogniser(path: Path) -> Recogniser:
     """
     try:
         normal = ArcFaceONNX(str(path))  # insightface guesses the normalisation from the graph: take its answer
-        network = onnx2torch.convert(str(path))
+        network = onnx2torch.convert(onnx.load(path))  # of a path it would write a temporary file beside it
     except Exception as error:  # onnx, onnxruntime and onnx2torch share no base class
         raise InputError(f"the recogniser {path} cannot be opened: {error}; fetch the face pack again") from error
     return Recogniser(network, normal.input_mean, normal.input_std)

@@ -82,7 +82,7 @@ def dvc_md5(folder: Path) -> str:
 
 
 def flatten(tree: object, prefix: str = "") -> dict[str, object]:
-    """The leaves of nested mappings by dotted name."""
+    """The leaves of nested mappings by dotted name; an entry `a.b` after a mapping `a` replaces the leaf `b` in it."""
     if not isinstance(tree, Mapping):
         return {prefix: tree}
     pairs = ((f"{prefix}.{name}" if prefix else str(name), value) for name, value in tree.items())
