@@ -8,20 +8,16 @@ from lookahead.stage import Job, Stage, main
 
 def cell(study: Ablation, row: str, seed: int) -> Stage:
     """The stage of one cell."""
-    after = study.rows[row].after or ""
 
     def build(job: Job) -> None:
-        world, cells = job.world, job.runs / "ablation"
-        settings = settings_of(study, row, seed, world.train)
-        features, borrowed = job.runs / "features", cells / after / str(seed)
-        protocol = read_evaluate(world.evaluate)
-        build_cell(world.checkpoints, study, row, settings, protocol, features, borrowed, job.work, job.log, STORE)
+        world, features = job.world, job.runs / "features"
+        settings, protocol = settings_of(study, row, seed, world.train), read_evaluate(world.evaluate)
+        build_cell(world.checkpoints, study, row, settings, protocol, features, job.work, job.log, STORE)
 
-    borrows = (f"ablation/{after}/{seed}",) if study.rows[row].tuned == "borrow" else ()
     told = {"row": row, "tuned": study.rows[row].tuned, "train.seed": seed}
     told |= {f"train.{path}": value for path, value in study.changes(row).items()}
     told |= study.model_dump(mode="json", include={"people", "photo_prompts", "steps", "fast_steps"})
-    return Stage(f"ablation/{row}/{seed}", ("checkpoints", "train", "evaluate"), ("features", *borrows), build, told)
+    return Stage(f"ablation/{row}/{seed}", ("checkpoints", "train", "evaluate"), ("features",), build, told)
 
 
 def stages() -> dict[str, Stage]:

@@ -10,7 +10,7 @@ from tests.modules import PACKAGE, ROOT, closure
 CHAIN = ("generate", "photos", "features", "train", "evaluate")
 PIPELINES = {  # stage: its script
     "dvc.yaml": {name: name for name in CHAIN},
-    "studies/ablation/dvc.yaml": {"cell": "ablation", "borrowed": "ablation", "table": "ablation_table"},
+    "studies/ablation/dvc.yaml": {"cell": "ablation", "table": "ablation_table"},
     "studies/curves/dvc.yaml": {"base": "curves", "untuned": "curves", "tuned": "curves", "table": "curves_table"},
     "studies/search/dvc.yaml": {"search": "search"},
 }

@@ -126,24 +126,20 @@ def test_a_stage_of_a_study_depends_on_exactly_what_it_imports(path: str) -> Non
 
 
 def test_the_study_has_a_cell_for_every_row_and_seed(study: Stages) -> None:
-    """And its table reads each of them."""
+    """And its table comes after each of them: it reads the folder that they lie in."""
     ablation = read_params().studies.ablation
     cells = {f"{row}/{seed}" for row in ablation.rows for seed in ablation.seeds}
-    made = {
-        "/".join(Path(out.fs_path).parts[-2:])
-        for name in ("cell", "borrowed")
-        for s in named(study, name)
-        for out in s.outs
-    }
+    made = {"/".join(Path(out.fs_path).parts[-2:]) for s in named(study, "cell") for out in s.outs}
     assert {place for place in made if not place.endswith(".json")} == cells
-    read = {"/".join(Path(dep.fs_path).parts[-2:]) for dep in study["table"].deps if "ablation/" in str(dep)}
-    assert cells <= read
+    graph = study["table"].repo.index.graph
+    before = {stage.addressing for stage in graph.successors(study["table"])}
+    assert {stage.addressing for stage in named(study, "cell")} <= before
 
 
 def test_a_new_row_of_the_study_trains_its_own_cells_only(study: Stages) -> None:
     """A cell depends on its row and on those that rows come after, and reads no other: adding one changes nothing."""
     rows, prefix = read_params().studies.ablation.rows, "studies.ablation.rows."
-    for stage in [*named(study, "cell"), *named(study, "borrowed")]:
+    for stage in named(study, "cell"):
         row = Path(stage.outs[0].fs_path).parent.name
         read = {key for dep in stage.deps if isinstance(dep, ParamsDependency) for key in dep.params}
         assert "studies.ablation" not in read
@@ -154,7 +150,7 @@ def test_a_new_row_of_the_study_trains_its_own_cells_only(study: Stages) -> None
 def test_editing_the_studys_page_trains_nothing_again(study: Stages) -> None:
     page = PACKAGE / "ablation" / "report.py"
     assert page in sources(study["table"])
-    assert not any(page in sources(stage) for name in ("cell", "borrowed") for stage in named(study, name))
+    assert not any(page in sources(stage) for stage in named(study, "cell"))
 
 
 def test_the_curves_have_every_cell_and_their_table_reads_each(curves: Stages) -> None:

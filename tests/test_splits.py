@@ -17,7 +17,7 @@ from lookahead.miniature.words import FIRST, LAST
 from tests.modules import ROOT
 
 PROTOCOLS = sorted((ROOT / "protocols").glob("*.yaml"))
-REPORTING = {"evaluate", "cell", "borrowed", "table", "base", "untuned", "tuned"}  # evaluation, ablation, curves
+REPORTING = {"evaluate", "cell", "table", "base", "untuned", "tuned"}  # evaluation, ablation, curves
 LEAVING_OUT = {"generate"}  # drops whoever looks like them, which tells the training nothing but who is not there
 BUILDING = {"miniature-portraits", "miniature-card"}
 FAR = 1.0  # two people drawn at random differ by 4.2 in the mean; each trait lies in [-1, 1]

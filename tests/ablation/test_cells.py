@@ -22,7 +22,7 @@ ROWS = {
     "untuned": Row(label="adapter untouched", after=None, tuned="nothing", changes={}),
     "noise_only": Row(label="noise loss only", after=None, tuned="train", changes={"lookahead.weight": 0.0}),
     "kv": Row(label="+ KV-encoder", after="noise_only", tuned="train", changes={"kv.enabled": True}),
-    "kv_untuned": Row(label="KV-encoder untuned", after="noise_only", tuned="borrow", changes={}),
+    "kv_untuned": Row(label="KV-encoder untuned", after="noise_only", tuned="adapter", changes={}),
 }
 
 
@@ -45,12 +45,9 @@ def protocol(tmp_path_factory: pytest.TempPathFactory) -> Evaluate:
 
 
 def build(tiny_world, study, row, seed, settings, protocol, features, cells) -> Path:  # noqa: F811
-    work, borrowed = cells / row / str(seed), cells / (ROWS[row].after or "") / str(seed)
-    short = settings.model_copy(update={"steps": 2})
-    chosen = settings_of(study, row, seed, short)
-    build_cell(
-        tiny_world, study, row, chosen, protocol, features, borrowed, work, lambda *_: None, cells.with_name("store")
-    )
+    work, store = cells / row / str(seed), cells.with_name("store")
+    chosen = settings_of(study, row, seed, settings.model_copy(update={"steps": 2}))
+    build_cell(tiny_world, study, row, chosen, protocol, features, work, lambda *_: None, store)
     return work
 
 
@@ -85,10 +82,10 @@ def test_the_untuned_adapter_is_the_same_with_every_seed_and_tuning_is_not(cells
     assert pictures(cells / "untuned" / "0", "full") != pictures(cells / "untuned" / "0", "fast")
 
 
-def test_a_borrowed_encoder_is_the_other_rows_with_an_untuned_kv_encoder(cells):
-    own, borrowed = cells / "noise_only" / "0" / "training" / "encoder", cells / "kv_untuned" / "0" / "encoder"
-    assert (own / "ip-adapter.safetensors").read_bytes() == (borrowed / "ip-adapter.safetensors").read_bytes()
-    weights = load_file(borrowed / "kv.safetensors")
+def test_where_the_adapter_alone_is_tuned_it_is_the_other_rows_beside_an_untuned_kv_encoder(cells):
+    other, own = (cells / row / "0" / "training" / "encoder" for row in ("noise_only", "kv_untuned"))
+    assert (own / "ip-adapter.safetensors").read_bytes() == (other / "ip-adapter.safetensors").read_bytes()
+    weights = load_file(own / "kv.safetensors")
     assert all(not w.any() for name, w in weights.items() if "lora_B" in name or name.endswith("up.weight"))
     assert pictures(cells / "kv_untuned" / "0", "full") != pictures(cells / "noise_only" / "0", "full")
 

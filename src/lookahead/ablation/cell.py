@@ -11,7 +11,7 @@ from pathlib import Path
 import pandas as pd
 
 from lookahead.artifacts import Log, write_json
-from lookahead.config import Ablation, Checkpoints, Evaluate, Train, changed
+from lookahead.config import Ablation, Checkpoints, Evaluate, Row, Train, changed
 from lookahead.evaluation.panel import Panel, draw_once, judged, open_panel, open_sampler
 from lookahead.evaluation.store import adapter_key
 from lookahead.evaluation.tables import PER_IMAGE, save_rows
@@ -19,7 +19,7 @@ from lookahead.models.fast_child import child_at, lora_layers
 from lookahead.models.kv_encoder import KV_FILE, new_kv_encoder, save_kv_encoder
 from lookahead.sampling.loop import Sampler, image_guidance, kv_guidance, prepare
 from lookahead.training.fit import resume_folder, train
-from lookahead.world import FAST_CHILD, Pipeline, attach_fast_child, open_pipeline
+from lookahead.world import FAST_CHILD, Pipeline, attach_fast_child, open_denoiser, open_pipeline
 
 FULL, FAST = "full", "fast"
 SAMPLERS = (FULL, FAST)
@@ -36,43 +36,24 @@ def settings_of(study: Ablation, row: str, seed: int, settings: Train) -> Train:
 
 
 def encoder_of(
-    checkpoints: Checkpoints,
-    study: Ablation,
-    row: str,
-    settings: Train,
-    features: Path,
-    borrowed: Path,
-    work: Path,
-    log: Log,
+    checkpoints: Checkpoints, row: Row, settings: Train, features: Path, work: Path, log: Log
 ) -> Path | None:
-    """Train the cell's encoder, borrow another cell's, or none for the untuned adapter; returns its folder.
+    """Train a cell's encoder in `work`, or nothing where the adapter stays untuned; returns its folder.
 
-    Args:
-        checkpoints: the world.
-        study: the rows.
-        row: which one.
-        settings: of this cell's training.
-        features: the output of the stage `features`.
-        borrowed: the output of the cell whose encoder a row may borrow.
-        work: the folder to train in.
-        log: receives the curves.
+    Raises:
+        InputError: as `train`.
     """
-    tuned = study.rows[row].tuned
-    if tuned == "nothing":
+    if row.tuned == "nothing":
         return None
-    if tuned == "train":
-        if not (work / "training" / "metrics.json").exists():  # what a training writes last
-            train(checkpoints, settings, features, work / "training", log)
-            shutil.rmtree(resume_folder(work / "training"))
-        return work / "training" / ENCODER
-    folder = work / ENCODER
-    folder.mkdir(parents=True, exist_ok=True)
-    for path in (borrowed / "training" / ENCODER).iterdir():
-        (folder / path.name).write_bytes(path.read_bytes())
-    kv = settings.kv
-    untuned = new_kv_encoder(open_pipeline(checkpoints).unet, kv.rank, kv.shared_rank, settings.seed)
-    save_kv_encoder(folder / KV_FILE, untuned)  # its LoRAs change nothing yet: the base's own keys and values
-    return folder
+    training = work / "training"
+    if not (training / "metrics.json").exists():  # what a training writes last
+        train(checkpoints, settings, features, training, log)
+        shutil.rmtree(resume_folder(training))
+    if row.tuned == "adapter":
+        kv = settings.kv
+        untuned = new_kv_encoder(open_denoiser(checkpoints).unet, kv.rank, kv.shared_rank, settings.seed)
+        save_kv_encoder(training / ENCODER / KV_FILE, untuned)  # its LoRAs change nothing yet: the base's own keys
+    return training / ENCODER
 
 
 def judge_cell(
@@ -119,7 +100,6 @@ def build_cell(
     settings: Train,
     evaluate: Evaluate,
     features: Path,
-    borrowed: Path,
     work: Path,
     log: Log,
     store: Path,
@@ -129,7 +109,7 @@ def build_cell(
     Raises:
         InputError: as `train` and `judge_cell`.
     """
-    encoder = encoder_of(checkpoints, study, row, settings, features, borrowed, work, log)
+    encoder = encoder_of(checkpoints, study.rows[row], settings, features, work, log)
     table = judge_cell(checkpoints, study, evaluate, encoder, work, store)
     means = table.groupby("sampler")[["identity", "prompt_right", "detected"]].mean()
     metrics = {f"{sampler}.{name}": float(value) for sampler, line in means.iterrows() for name, value in line.items()}

@@ -15,13 +15,13 @@ class Row(Section):
     """One variant of an ablation.
 
     `tuned` says where its encoder comes from: `nothing` is the untuned adapter, `train` a training of its own with the
-    world's numbers and `changes`, `borrow` the encoder of the row `after` with an untuned KV-encoder. `changes` are
-    those of the row `after`, if it names one, and then its own: parameter paths below `train` and their values.
+    world's numbers and `changes`, `adapter` the same with an untuned KV-encoder put beside it. `changes` are those of
+    the row `after`, if it names one, and then its own: parameter paths below `train` and their values.
     """
 
     label: str
     after: str | None
-    tuned: Literal["nothing", "train", "borrow"]
+    tuned: Literal["nothing", "train", "adapter"]
     changes: dict[str, JsonValue]
 
 
@@ -51,8 +51,6 @@ class Ablation(Cells):
         for name, row in self.rows.items():
             if row.after is not None and row.after not in known:
                 raise ValueError(f"row {name!r} comes after {row.after!r}, which is no earlier row: {known}")
-            if row.tuned == "borrow" and (row.after is None or self.rows[row.after].tuned != "train"):
-                raise ValueError(f"row {name!r} borrows an encoder: `after` has to name a row that is trained")
             known.append(name)
         return self
 
