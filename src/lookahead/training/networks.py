@@ -8,7 +8,7 @@ from typing import Any
 import torch
 import torch._dynamo.config
 import torch._functorch.config
-from diffusers import UNet2DConditionModel
+from diffusers import AutoencoderTiny, UNet2DConditionModel
 from peft.tuners.lora import LoraLayer
 from torch import nn
 
@@ -59,6 +59,14 @@ def train_adapter_only(unet: UNet2DConditionModel) -> dict[str, nn.Parameter]:
     return trained
 
 
+def keep_few_activations(unets: Sequence[UNet2DConditionModel], preview_vae: AutoencoderTiny) -> None:
+    """Let `backward()` compute every U-Net block a second time, and the preview decoder picture by picture."""
+    for unet in unets:
+        unet.enable_gradient_checkpointing()
+    preview_vae.enable_gradient_checkpointing()  # of its layers together, so that one picture's are there at a time:
+    preview_vae.enable_slicing()
+
+
 def compile_unets(
     unets: Sequence[UNet2DConditionModel], child: Sequence[LoraLayer], memory_budget: float, backend: Backend
 ) -> None:
@@ -106,9 +114,9 @@ def open_networks(
     train_adapter_only(pipe.unet)
     bank = extend_self_attention(pipe.unet) if encoder is not None else {}
     unets = [pipe.unet] if encoder is None else [pipe.unet, encoder.unet]
+    preview_vae = open_preview_vae(checkpoints)
     if settings.gradient_checkpointing:
-        for unet in unets:
-            unet.enable_gradient_checkpointing()
+        keep_few_activations(unets, preview_vae)
     if settings.compile:
         compile_unets(unets, child, settings.memory_budget, backend)
     faces, side = checkpoints.faces, checkpoints.resolution
@@ -119,7 +127,7 @@ def open_networks(
         kv=encoder,
         bank=bank,
         schedule=noise_schedule(pipe),
-        preview_vae=open_preview_vae(checkpoints),
+        preview_vae=preview_vae,
         recogniser=open_recogniser(recogniser_onnx(faces.loss)).to(device()),
         detector=LandmarkDetector(faces.loss, faces.detection_size) if detects else None,
         time_ids=torch.tensor([[side, side, 0, 0, side, side]], dtype=torch.float32, device=device()),
