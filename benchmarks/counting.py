@@ -41,7 +41,7 @@ class Held(TorchDispatchMode):
 
     def __init__(self) -> None:
         """Nothing is held yet."""
-        super().__init__()
+        TorchDispatchMode.__init__(self)  # mypy takes it for untyped behind `super`
         self.now = self.peak = 0  # bytes
         self._seen: set[int] = set()
 
