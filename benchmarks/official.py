@@ -5,14 +5,13 @@ from __future__ import annotations
 import copy
 import tempfile
 from dataclasses import replace
-from itertools import pairwise
 from pathlib import Path
 
 import torch
 from diffusers import AutoencoderKL, StableDiffusionXLPipeline, UNet2DConditionModel
 from peft import get_peft_model_state_dict
 from safetensors.torch import load_file
-from torch import Tensor, nn
+from torch import Tensor
 from transformers import (
     CLIPTextConfig,
     CLIPTextModel,
@@ -21,6 +20,7 @@ from transformers import (
     CLIPVisionModelWithProjection,
 )
 
+from benchmarks.detector import Detector
 from benchmarks.parts import (
     ALPHA,
     PREVIEW,
@@ -49,38 +49,6 @@ from lookahead.world import FAST_CHILD, device, encode_latents
 from lookahead.world.hub import LORA_FILE
 
 RELOAD = 5  # steps for which alpha_LoRA stays (official recipe)
-
-
-class Detector(nn.Module):
-    """MTCNN's three networks on a pyramid: a small one everywhere, two on a fixed number of crops; random weights."""
-
-    def __init__(self) -> None:
-        """The published widths."""
-        super().__init__()
-        self.everywhere = _convolutions((3, 10, 16, 32), pool=1)
-        self.refine = nn.Sequential(_convolutions((3, 28, 48, 64), pool=2), nn.Flatten(), nn.LazyLinear(128))
-        self.last = nn.Sequential(_convolutions((3, 32, 64, 64, 128), pool=2), nn.Flatten(), nn.LazyLinear(256))
-
-    @torch.no_grad()
-    def forward(self, pixels: Tensor) -> Tensor:
-        """Scores of 16 crops a picture, on the CPU, where boxes are merged: (B * 16,)."""
-        picture = pixels
-        while min(picture.shape[-2:]) >= 12:
-            self.everywhere(picture).amax().item()  # the boxes of a scale are read by the processor
-            picture = nn.functional.interpolate(picture, scale_factor=0.709, mode="area")
-        for network, count, side in ((self.refine, 64, 24), (self.last, 16, 48)):
-            crops = nn.functional.interpolate(pixels, (side, side), mode="area").repeat_interleave(count, 0)
-            scores: Tensor = network(crops).mean(1).cpu()
-        return scores
-
-
-def _convolutions(widths: tuple[int, ...], pool: int) -> nn.Sequential:
-    layers: list[nn.Module] = []
-    for number, (before, after) in enumerate(pairwise(widths)):
-        layers += [nn.Conv2d(before, after, 3, padding=1), nn.PReLU(after)]
-        if number < pool:
-            layers.append(nn.MaxPool2d(2))
-    return nn.Sequential(*layers)
 
 
 class Encoders:
@@ -142,7 +110,9 @@ class Official:
         self._write_child(sizes)
         self.child: UNet2DConditionModel | None = None
         groups = [list(kv.parameters().values()), self.adapter]
-        self.optimisers = [torch.optim.AdamW([p for g in groups for p in g], lr=1e-6) for _ in range(2)]
+        trained = [p for group in groups for p in group]
+        # `foreach` is what torch chooses on a GPU; named, so that a projection on a CPU holds as much for it
+        self.optimisers = [torch.optim.AdamW(trained, lr=1e-6, foreach=True) for _ in range(2)]
 
     def _copy(self, unet: UNet2DConditionModel) -> UNet2DConditionModel:
         """A full copy, but for the adapter's weights and the bank, which all share."""
@@ -152,14 +122,21 @@ class Official:
         carrier = self._copy(self.twin)
         carrier.add_adapter(child_config(sizes), FAST_CHILD)
         tensors = get_peft_model_state_dict(carrier, adapter_name=FAST_CHILD)
+        self.save(tensors)
+
+    def save(self, tensors: dict[str, Tensor]) -> None:
+        """Write the LoRA to the disk."""
         StableDiffusionXLPipeline.save_lora_weights(self.folder, unet_lora_layers=tensors)
+
+    def load(self) -> dict[str, Tensor]:
+        """Read it."""
+        return load_file(self.folder / LORA_FILE)
 
     def reload(self) -> None:
         """A new alpha_LoRA: copy the U-Net, read the LoRA from the disk, fuse it."""
         self.child = None
         self.child = self._copy(self.twin)
-        tensors = load_file(self.folder / LORA_FILE)
-        self.child.load_lora_adapter(tensors, prefix="unet", adapter_name=FAST_CHILD)
+        self.child.load_lora_adapter(self.load(), prefix="unet", adapter_name=FAST_CHILD)
         self.child.fuse_lora(lora_scale=ALPHA, adapter_names=[FAST_CHILD])
         self.child.unload_lora()
         trained = {id(p) for p in self.adapter}

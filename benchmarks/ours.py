@@ -26,7 +26,7 @@ from lookahead.method.shared_pass import drop_tokens
 from lookahead.models.fast_child import child_at, switch_off
 from lookahead.models.kv_encoder import extend_self_attention, new_kv_encoder
 from lookahead.training.draws import NoiseDraw, generator_for
-from lookahead.training.networks import compile_unets, train_adapter_only
+from lookahead.training.networks import compile_unets, keep_few_activations, train_adapter_only
 from lookahead.training.step import Networks, lookahead_pass, noise_pass, preview_pass, reference_pass
 from lookahead.world import FAST_CHILD
 
@@ -41,8 +41,8 @@ def open_ours(sizes: Sizes, levers: Levers) -> Networks:
     switch_off(networks.child)
     train_adapter_only(unet)
     unets = [unet] if kv is None else [unet, kv.unet]
-    for one in unets if levers.checkpointing else []:
-        one.enable_gradient_checkpointing()
+    if levers.checkpointing:
+        keep_few_activations(unets, networks.preview_vae)
     if levers.compiled:
         compile_unets(unets, networks.child, levers.memory_budget, "inductor")
     return networks

@@ -31,7 +31,7 @@ RANK = 4  # of the KV-encoder's LoRAs (official recipe)
 
 @dataclass(frozen=True)
 class Levers:
-    """What a row switches: parts of the method, the way of training, and how it runs; None is the device's format."""
+    """What a row switches: parts of the method, the way of training, and how it runs; None: as the run does."""
 
     lookahead: bool = True
     kv: bool = True
@@ -42,6 +42,7 @@ class Levers:
     memory_budget: float = 1.0  # of activations, where compiled
     official: bool = False
     precision: str | None = None
+    batch: int | None = None  # images a step, where it is not the run's
 
     @property
     def kind(self) -> torch.dtype:
@@ -74,7 +75,8 @@ def attach_adapter(unet: UNet2DConditionModel, sizes: Sizes) -> None:
     for name, tensor in drawn.items():
         part, _, rest = name.partition(".")
         parts[part][rest] = tensor
-    unet._load_ip_adapter_weights([parts])
+    with torch.device(device()):
+        unet._load_ip_adapter_weights([parts], low_cpu_mem_usage=False)
     unet.requires_grad_(False)
 
 

@@ -1,11 +1,16 @@
 """What a training step costs, with the method's parts and each lever on and off, and the official way's: one command.
 
-    .venv/bin/python -m benchmarks.train                 # SDXL's full size on a GPU, reduced width on a CPU
+    .venv/bin/python -m benchmarks.train                 # SDXL's full size on a GPU, reduced width on a CPU: 9 minutes
     .venv/bin/python -m benchmarks.train --reduced --steps 6 --json figures.json
+    .venv/bin/python -m benchmarks.train --project       # full size on paper: FLOP and memory, without a GPU
 
 Weights are random: no checkpoint is needed, and no network. Full size wants 80 GB; what does not fit is shown as such.
-Every row runs in a process of its own, so that its peak memory is its own. `matrix` is the machine's rate on a large
-product. `official` is this code's own version of the official
+Every row runs in a process of its own, so that its peak memory is its own, and is printed when it ends, so that a run
+that is stopped keeps what it has. `share` is model FLOP utilisation: the FLOP that an image has to cost, recomputation
+left out, over its time and the machine's rate on a large product. A row that recomputes or is compiled takes the count
+of the plain row that does the same work.
+
+`official` is this code's own version of the official
 training loop, from its description: four U-Nets, VAE, text and image encoders in the loop, a face detector for every
 preview, the KV-encoder run twice, the LoRA loaded and fused anew every five steps, two optimiser steps.
 """
@@ -14,48 +19,26 @@ from __future__ import annotations
 
 import argparse
 import json
-import math
+import os
 import resource
 import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Callable
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import torch
 
-from benchmarks.official import Official
-from benchmarks.ours import Ours
-from benchmarks.parts import Levers
+from benchmarks import projection
+from benchmarks.counting import flop
+from benchmarks.official import RELOAD
+from benchmarks.rows import FULL_METHOD, HEAD, ROWS, Cost, line, opened, plain, with_work
 from benchmarks.sdxl import FULL, REDUCED, Sizes
 from lookahead.world import device
 
-ROWS = {
-    "noise loss alone": Levers(lookahead=False, kv=False),
-    "+ lookahead": Levers(kv=False),
-    "+ KV-encoder": Levers(),
-    "+ KV-encoder, a pass for each loss": Levers(share=False),
-    "+ KV-encoder, checkpointing": Levers(checkpointing=True),
-    "+ KV-encoder, channels_last": Levers(channels_last=True),
-    "+ KV-encoder, compiled": Levers(compiled=True),
-    "+ KV-encoder, compiled, checkpointing": Levers(compiled=True, checkpointing=True),
-    "+ KV-encoder, compiled, half the activations": Levers(compiled=True, memory_budget=0.5),
-    "+ KV-encoder, float32": Levers(precision="float32"),
-    "official": Levers(official=True),
-    "official, checkpointing": Levers(official=True, checkpointing=True),
-}
-
-
-@dataclass(frozen=True)
-class Cost:
-    """Seconds a step and an image (median), and the most memory held, in GiB, on the GPU or of the process."""
-
-    row: str
-    step: float
-    image: float
-    memory: float
+LEAST = 5.0  # seconds that a row is not begun without
 
 
 def wait() -> None:
@@ -82,80 +65,103 @@ def peak() -> float:
 
 
 def matrix_rate() -> float:
-    """TFLOP/s of a large product in bfloat16 on a GPU, in float32 on a CPU."""
+    """FLOP/s of a large product in bfloat16 on a GPU, in float32 on a CPU."""
     side, kind = (8192, torch.bfloat16) if device().type == "cuda" else (1024, torch.float32)
     one, other = (torch.randn(side, side, device=device(), dtype=kind) for _ in range(2))
     taken = min(timed(lambda _: torch.mm(one, other), 0) for _ in range(5))  # type: ignore[arg-type]
-    return 2 * side**3 / taken / 1e12
+    return 2 * side**3 / taken
 
 
 def measure(name: str, sizes: Sizes, batch: int, steps: int) -> Cost:
-    """Run one row in this process: two steps to warm up, then the median."""
-    levers = ROWS[name]
-    worker = (Official if levers.official else Ours)(sizes, batch, levers)
-    taken = [timed(worker.step, number) for number in range(steps + 2)][2:]
-    median = statistics.mean(taken) if levers.official else statistics.median(taken)  # the LoRA is reloaded every fifth
-    return Cost(name, median, median / batch, peak())
+    """Run one row in this process: two steps to warm up, then the median, then one that is counted."""
+    levers, before = ROWS[name], peak()
+    batch = levers.batch or batch
+    worker = opened(levers, sizes, batch)
+    count = -(-steps // RELOAD) * RELOAD if levers.official else steps  # the LoRA is loaded in every fifth step
+    taken = [timed(worker.step, number) for number in range(count + 2)][2:]
+    typical = statistics.mean(taken) if levers.official else statistics.median(taken)
+    held = peak() - before
+    return Cost(name, batch, typical, held, flop(lambda: worker.step(1)) / batch if plain(levers) else None)
 
 
-def in_process(name: str, options: argparse.Namespace) -> Cost | str:
+def in_process(name: str, options: argparse.Namespace, limit: float) -> Cost | str:
     """Run one row in a process of its own; its cost, or the last line that it said when it failed."""
     command = [sys.executable, "-m", "benchmarks.train", "--row", name]
     command += ["--steps", str(options.steps), "--batch", str(options.batch), *["--reduced"] * options.reduced]
     try:
-        done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=options.limit)
+        done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=limit)
     except subprocess.TimeoutExpired:
-        return f"longer than {options.limit} s"
+        return f"not done in {limit:.0f} s"
     if done.returncode:
         return (done.stderr.strip().splitlines() or ["killed"])[-1][:100]
     return Cost(**json.loads(done.stdout.strip().splitlines()[-1]))
 
 
-def table(found: dict[str, Cost | str]) -> None:
-    """Print the rows, and each one's time and memory over those of the full method."""
-    whole = found.get("+ KV-encoder")
-    print("| step | s | images/s | GiB | time : full method | memory : full method |\n|---|---:|---:|---:|---:|---:|")
-    for name, cost in found.items():
+def in_turn(options: argparse.Namespace, sizes: Sizes) -> Iterator[tuple[str, Cost | str]]:
+    """Each row and what it cost, or why that is not known: an error, or the time was up before it."""
+    end = time.monotonic() + options.minutes * 60
+    for name in options.rows:
+        left = end - time.monotonic()
+        if options.here:
+            yield name, replace(measure(name, sizes, options.batch, options.steps), memory=None)
+        elif left < LEAST:
+            yield name, f"not reached in {options.minutes:g} minutes"
+        else:
+            yield name, in_process(name, options, left if ROWS[name].compiled else min(left, options.limit))
+
+
+def table(found: Iterator[tuple[str, Cost | str]], rate: float, json_file: Path | None) -> None:
+    """Print each row when it ends, with the full method's as measure; keep them in the file, too."""
+    costs: list[Cost] = []
+    told: dict[str, object] = {"matrix": rate}
+    print(HEAD, flush=True)
+    for name, cost in found:
         if isinstance(cost, str):
-            print(f"| {name} | {cost} | | | | |")
-            continue
-        ratios = (cost.step / whole.step, cost.memory / whole.memory) if isinstance(whole, Cost) else (0.0, 0.0)
-        figures = f"{cost.step:.3g} | {1 / cost.image:.3g} | {cost.memory:.3g} | {ratios[0]:.2f} | {ratios[1]:.2f}"
-        print(f"| {name} | {figures} |")
+            print(f"| {name} | {cost} |{' |' * 6}", flush=True)
+            told[name] = cost
+        else:
+            costs.append(with_work(cost, costs))
+            whole = next((other for other in costs if other.row == FULL_METHOD), None)
+            print(line(costs[-1], whole, rate), flush=True)
+            told[name] = asdict(costs[-1])
+        if json_file:
+            json_file.write_text(json.dumps(told, indent=2) + "\n", encoding="utf-8")
+
+
+def arguments() -> argparse.Namespace:
+    """The command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--reduced", action="store_true", help="reduced width (measuring without a GPU always is)")
+    parser.add_argument("--steps", type=int, default=10, help="that count; two more warm up")
+    parser.add_argument("--batch", type=int, default=1, help="images a step, where the row does not say")
+    parser.add_argument("--minutes", type=float, default=9, help="for all rows; the last ones get what is left")
+    parser.add_argument("--limit", type=float, default=120, help="seconds a row may take that is not compiled")
+    parser.add_argument("--rows", nargs="*", default=list(ROWS), choices=list(ROWS), help="only these")
+    parser.add_argument("--here", action="store_true", help="all rows in one process: sooner, and without their memory")
+    parser.add_argument("--project", action="store_true", help="FLOP and memory on paper; nothing is measured")
+    parser.add_argument("--rate", type=float, default=790, help="TFLOP/s that a projected time supposes (an H200's)")
+    parser.add_argument("--row", choices=list(ROWS), help=argparse.SUPPRESS)
+    parser.add_argument("--json", type=Path, help="also write what is measured to this file")
+    return parser.parse_args()
 
 
 def main() -> None:
     """Print the table, or with --row measure one row and print it as JSON."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--reduced", action="store_true", help="reduced width (always without a GPU)")
-    parser.add_argument("--steps", type=int, default=10, help="that count; two more warm up")
-    parser.add_argument("--batch", type=int, default=1, help="images a step")
-    parser.add_argument("--limit", type=int, default=50, help="seconds a row may take")
-    parser.add_argument("--rows", nargs="*", default=list(ROWS), choices=list(ROWS), help="only these")
-    parser.add_argument("--here", action="store_true", help="all rows in one process: sooner, and without their memory")
-    parser.add_argument("--row", choices=list(ROWS), help=argparse.SUPPRESS)
-    parser.add_argument("--json", type=Path, help="also write the figures to this file")
-    options = parser.parse_args()
+    options = arguments()
+    if options.project:
+        os.environ["CUDA_VISIBLE_DEVICES"] = ""  # on paper a GPU is not used, so that it projects the same everywhere
+        projection.table(options.rows, REDUCED if options.reduced else FULL, options.batch, options.rate)
+        return
     options.reduced = options.reduced or device().type == "cpu"
     sizes = REDUCED if options.reduced else FULL
     if options.row:
         print(json.dumps(asdict(measure(options.row, sizes, options.batch, options.steps))))
         return
     name = torch.cuda.get_device_name() if device().type == "cuda" else "CPU"
-    print(
-        f"{name}, {'reduced width' if options.reduced else 'full size'}, matrix {matrix_rate():.3g} TFLOP/s\n",
-        flush=True,
-    )
-    if options.here:
-        found: dict[str, Cost | str] = {
-            row: replace(measure(row, sizes, options.batch, options.steps), memory=math.nan) for row in options.rows
-        }
-    else:
-        found = {row: in_process(row, options) for row in options.rows}
-    table(found)
-    if options.json:
-        told = {row: asdict(cost) if isinstance(cost, Cost) else cost for row, cost in found.items()}
-        options.json.write_text(json.dumps(told, indent=2) + "\n", encoding="utf-8")
+    rate = matrix_rate()
+    width = "reduced width" if options.reduced else "full size"
+    print(f"{name}, {width}, {torch.get_num_threads()} threads, matrix {rate / 1e12:.3g} TFLOP/s\n", flush=True)
+    table(in_turn(options, sizes), rate, options.json)
 
 
 if __name__ == "__main__":

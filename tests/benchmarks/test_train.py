@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+import json
+import subprocess
+import sys
+from argparse import Namespace
+from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 import torch
@@ -11,17 +16,9 @@ from torch import nn
 from benchmarks.official import Official
 from benchmarks.ours import Ours
 from benchmarks.parts import Levers
-from benchmarks.sdxl import REDUCED
-from benchmarks.train import Cost, table
-
-SMALL = replace(
-    REDUCED,
-    side=64,
-    unet=REDUCED.unet | {"block_out_channels": (32, 64, 64), "attention_head_dim": (1, 1, 1)},
-    text=REDUCED.text | {"num_hidden_layers": 1},
-    text_2=REDUCED.text_2 | {"num_hidden_layers": 1},
-    vision=REDUCED.vision | {"num_hidden_layers": 1},
-)
+from benchmarks.rows import FULL_METHOD, ROWS, Cost, with_work
+from benchmarks.train import in_turn, table
+from tests.benchmarks.sizes import SMALL
 
 
 def frozen_bytes(*networks: nn.Module) -> int:
@@ -62,13 +59,46 @@ def test_a_step_of_the_official_way_holds_four_unets_and_fuses_the_lora() -> Non
     assert official.child is not first
 
 
-def test_the_table_shows_ratios_to_the_full_method_and_what_failed(capsys: pytest.CaptureFixture[str]) -> None:
-    table(
-        {
-            "+ KV-encoder": Cost("+ KV-encoder", 2.0, 1.0, 10.0),
-            "official": Cost("official", 6.0, 3.0, 25.0),
-            "x": "out of memory",
-        }
-    )
+KV = Cost(FULL_METHOD, 1, 2.0, 10.0, 4e12)
+
+
+def test_the_table_shows_shares_ratios_and_what_failed(capsys: pytest.CaptureFixture[str]) -> None:
+    four = Cost("+ KV-encoder, checkpointing, batch 4", 4, 12.0, 5.0, None)
+    rows = [KV, Cost("official", 1, 6.0, 25.0, 9e12), four]
+    table(iter([*((row.row, row) for row in rows), ("+ KV-encoder, compiled", "out of memory")]), 10e12, None)
     shown = capsys.readouterr().out
-    assert "| official | 6 | 0.333 | 25 | 3.00 | 2.50 |" in shown and "| x | out of memory |" in shown
+    assert "| + KV-encoder | 2000 | 0.5 | 4 | 20% | 10 | 1.00 | 1.00 |" in shown
+    assert "| official | 6000 | 0.167 | 9 | 15% | 25 | 3.00 | 2.50 |" in shown
+    assert "batch 4 | 1.2e+04 | 0.333 | 4 | 13% | 5 | 1.50 | 0.50 |" in shown  # the full method's work, per image
+    assert "| + KV-encoder, compiled | out of memory |" in shown
+
+
+def test_a_row_without_its_plain_twin_has_no_share() -> None:
+    bare = Cost("official, checkpointing", 1, 6.0, 25.0, None)
+    assert with_work(bare, [KV]).flop is None
+    assert with_work(bare, [KV, Cost("official", 1, 9.0, 30.0, 9e12)]).flop == 9e12
+
+
+def test_rows_are_printed_and_kept_as_they_end(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    file = tmp_path / "figures.json"
+
+    def rows() -> Iterator[tuple[str, Cost | str]]:
+        yield KV.row, KV
+        assert KV.row in capsys.readouterr().out
+        assert json.loads(file.read_text(encoding="utf-8"))[KV.row]["flop"] == 4e12
+
+    table(rows(), 10e12, file)
+
+
+def test_rows_that_the_time_does_not_reach_are_told_so() -> None:
+    options = Namespace(minutes=0.0, rows=list(ROWS), here=False)
+    assert dict(in_turn(options, SMALL)) == dict.fromkeys(ROWS, "not reached in 0 minutes")
+
+
+def test_it_needs_pytorch_diffusers_peft_and_this_package_alone() -> None:
+    """A GPU's machine need not have what opens face packs, scores, tracks and searches."""
+    tables = ["datasets", "pandas", "matplotlib", "mlflow", "dvc", "optuna"]
+    others = [*tables, "insightface", "onnxruntime", "onnx2torch", "onnx", "open_clip", "cv2"]
+    code = f"import sys, benchmarks.train; print([name for name in {others} if name in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"

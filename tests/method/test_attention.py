@@ -33,6 +33,9 @@ def test_capturing_changes_nothing_and_keeps_the_projections(attn):
     keys, values = nn.Linear(16, 16), nn.Linear(16, 16)
     attn.set_processor(CaptureKeysValues("layer", bank, keys, values))
     assert torch.equal(attn(x), plain)
+    assert bank == {}  # nobody asked
+    bank["layer"] = None
+    attn(x)
     assert torch.equal(bank["layer"][0], keys(x)) and torch.equal(bank["layer"][1], values(x))
 
 

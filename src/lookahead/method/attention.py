@@ -16,6 +16,8 @@ from torch import Tensor, nn
 
 KeysValues = dict[str, tuple[Tensor, Tensor]]
 """Keys and values (B, S, C) each, of the reference, by the name of their self-attention layer."""
+Asked = dict[str, tuple[Tensor, Tensor] | None]
+"""The same while they are gathered; None where a layer has not answered."""
 
 
 class Attention(Protocol):
@@ -38,19 +40,21 @@ def attend(attn: Attention, hidden: Tensor, keys: Tensor, values: Tensor) -> Ten
 
 
 class CaptureKeysValues:
-    """Self-attention of the KV-encoder, which also puts the keys and values to share into `bank` (§4.1).
+    """Self-attention of the KV-encoder, which also puts the keys and values to share into `bank`, if asked (§4.1).
 
     What is shared comes from projections of its own, `keys` and `values`: the frozen ones with a LoRA that only serves
-    the denoiser. Gradient checkpointing calls this twice; the second call writes equal tensors.
+    the denoiser. Gradient checkpointing calls this again in `backward()`, when nobody asks: kept, they would fill memory.
     """
 
-    def __init__(self, name: str, bank: KeysValues, keys: nn.Module, values: nn.Module) -> None:
-        """Capture into `bank[name]`."""
+    def __init__(self, name: str, bank: Asked, keys: nn.Module, values: nn.Module) -> None:
+        """Capture into `bank[name]`, where there is such an entry."""
         self.name, self.bank, self.keys, self.values = name, bank, keys, values
 
     def __call__(self, attn: Any, hidden_states: Tensor, *_: Any, **__: Any) -> Tensor:
         """Attend to itself: (B, S, C)."""
-        self.bank[self.name] = (self.keys(hidden_states), self.values(hidden_states))
+        shared = (self.keys(hidden_states), self.values(hidden_states))
+        if self.name in self.bank:
+            self.bank[self.name] = shared
         return attend(attn, hidden_states, attn.to_k(hidden_states), attn.to_v(hidden_states))
 
 

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from lookahead.artifacts import load_tensors, save_tensors
 from lookahead.errors import InputError
-from lookahead.method.attention import AppendKeysValues, CaptureKeysValues, KeysValues
+from lookahead.method.attention import AppendKeysValues, Asked, CaptureKeysValues, KeysValues
 
 KV_FILE = "kv.safetensors"
 _LORA = "kv_encoder"
@@ -47,7 +47,7 @@ class KVEncoder:
 
     unet: UNet2DConditionModel
     shared: nn.ModuleDict
-    bank: KeysValues
+    bank: Asked
 
     def parameters(self) -> dict[str, nn.Parameter]:
         """The trainable parameters by name: the LoRAs, and nothing of the frozen weights."""
@@ -57,9 +57,9 @@ class KVEncoder:
 
     def encode(self, noisy: Tensor, t: Tensor, text: Tensor, conditions: Mapping[str, Tensor]) -> KeysValues:
         """Keys and values to share, for noisy reference latents (B, C, h, w) at t (B,) and the reference's prompt."""
-        self.bank.clear()  # gradient checkpointing refills it, in another order, during the last `backward()`
+        self.bank.update(dict.fromkeys(name.replace("/", ".") for name in self.shared))
         self.unet(noisy, t, encoder_hidden_states=text, added_cond_kwargs=dict(conditions), return_dict=False)
-        captured = dict(self.bank)
+        captured = {name: pair for name, pair in self.bank.items() if pair is not None}
         self.bank.clear()
         return captured
 
@@ -92,7 +92,7 @@ def new_kv_encoder(unet: UNet2DConditionModel, rank: int, shared_rank: int, seed
         shared_rank: of the LoRA on what is shared.
         seed: of the LoRAs' first half; the other half starts at zero.
     """
-    second, bank = twin(unet), KeysValues()
+    second, bank = twin(unet), Asked()
     with torch.random.fork_rng(), torch.device(unet.device):
         torch.manual_seed(seed)
         shared = nn.ModuleDict()

@@ -4,9 +4,6 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import onnx
-import onnx2torch
-from insightface.model_zoo.arcface_onnx import ArcFaceONNX
 from torch import Tensor, nn
 
 from lookahead.errors import InputError
@@ -32,6 +29,10 @@ def open_recogniser(path: Path) -> Recogniser:
     Raises:
         InputError: the file is missing, damaged or holds an operation that has no torch counterpart.
     """
+    import onnx
+    import onnx2torch
+    from insightface.model_zoo.arcface_onnx import ArcFaceONNX
+
     try:
         normal = ArcFaceONNX(str(path))  # insightface guesses the normalisation from the graph: take its answer
         network = onnx2torch.convert(onnx.load(path))  # of a path it would write a temporary file beside it

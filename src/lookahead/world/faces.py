@@ -6,13 +6,10 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import onnx
-import onnxruntime
 import torch
-from insightface.app import FaceAnalysis
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -20,6 +17,9 @@ from lookahead.errors import InputError
 from lookahead.world.devices import device
 from lookahead.world.packs import pack_folder
 from lookahead.world.sources import opening
+
+if TYPE_CHECKING:  # what only opens packs is imported there: training's functions run without it
+    from insightface.app import FaceAnalysis
 
 _CUDA, _CPU = "CUDAExecutionProvider", "CPUExecutionProvider"
 
@@ -30,6 +30,9 @@ def open_faces(pack: str, detection_size: int) -> FaceAnalysis:
     Raises:
         InputError: the pack is missing, or a file in it is truncated.
     """
+    import onnxruntime
+    from insightface.app import FaceAnalysis
+
     gpu = device().type == "cuda" and _CUDA in onnxruntime.get_available_providers()
     providers = [_CUDA, _CPU] if gpu else [_CPU]
     folder = pack_folder(pack)
@@ -59,6 +62,8 @@ def detect_faces(detector: Any, blue_first: NDArray[np.uint8]) -> tuple[NDArray[
 
 
 def _is_recogniser(path: Path) -> bool:
+    import onnx
+
     with opening("face pack", str(path)):
         graph = onnx.load(str(path), load_external_data=False).graph
     sizes = [axis.dim_value for axis in graph.input[0].type.tensor_type.shape.dim][2:]

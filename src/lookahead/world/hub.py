@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-import open_clip
 from huggingface_hub import try_to_load_from_cache
 
 from lookahead.config import Checkpoints
@@ -51,6 +50,8 @@ def _pipeline(variant: str | None, networks: set[str]) -> list[str]:
 
 def _scorer_repository(checkpoints: Checkpoints) -> str:
     """The repository that open_clip takes a model and its tag from, such as ViT-L-14 and openai; else nothing."""
+    import open_clip
+
     scorer = checkpoints.scorer
     settings = open_clip.get_pretrained_cfg(scorer.model, scorer.pretrained) if scorer.pretrained else {}
     return str(settings.get("hf_hub") or "").strip("/")

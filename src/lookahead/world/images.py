@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import open_clip
 from torch import Tensor, nn
 from transformers import CLIPImageProcessor, CLIPVisionModelWithProjection
 
@@ -49,6 +48,8 @@ def open_scorer(checkpoints: Checkpoints) -> Scorer:
     Raises:
         InputError: it is missing or truncated.
     """
+    import open_clip  # what is only for this is imported here: training's functions run without it
+
     name, pretrained = checkpoints.scorer.model, checkpoints.scorer.pretrained
     if name.startswith("local-dir:"):
         check_folder(name.removeprefix("local-dir:"))

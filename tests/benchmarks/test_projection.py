@@ -1,0 +1,88 @@
+"""What is counted on paper is what a step really runs and holds."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+from torch.profiler import profile
+
+from benchmarks.counting import Held, flop
+from benchmarks.parts import Levers
+from benchmarks.projection import on_paper, project
+from benchmarks.rows import opened
+from tests.benchmarks.sizes import SMALL
+
+
+def allocated_peak(levers: Levers) -> int:
+    """The most bytes that torch's allocator had given out while a row was built and ran two steps."""
+    with profile(activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True) as recorded:
+        worker = opened(levers, SMALL, 1)
+        for number in range(2):
+            worker.step(number)
+    held = peak = 0
+    for event in recorded.profiler.kineto_results.events():  # type: ignore[union-attr]
+        if event.name() == "[memory]":
+            held += event.nbytes()
+            peak = max(peak, held)
+    return peak
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("levers", [Levers(), Levers(official=True, checkpointing=True)], ids=["ours", "official"])
+def test_the_projected_peak_is_what_the_allocator_gives_out(levers: Levers) -> None:
+    assert project(levers, SMALL, 1).peak * 2**30 == pytest.approx(allocated_peak(levers), rel=0.05)
+
+
+@pytest.mark.slow
+def test_the_flop_on_paper_are_those_of_a_real_step_and_checkpointing_adds_to_them() -> None:
+    ours, plain = opened(Levers(), SMALL, 1), project(Levers(), SMALL, 1)
+    ours.step(0)
+    assert flop(lambda: ours.step(1)) == plain.flop
+    again = project(Levers(checkpointing=True), SMALL, 1)
+    assert again.flop > plain.flop
+    assert again.peak < plain.peak
+
+
+def test_the_kv_encoder_holds_the_denoisers_weights_and_no_others() -> None:
+    def built(levers: Levers) -> int:
+        with on_paper() as held:
+            kept = opened(levers, SMALL, 1)
+            assert kept
+            return held.now
+
+    assert built(Levers()) < 1.05 * built(Levers(kv=False))
+
+
+def test_a_storage_counts_once_until_its_last_tensor_goes() -> None:
+    with Held() as held:
+        whole = torch.zeros(1000)
+        part = whole[:10].view(2, 5)
+        del whole
+        assert held.now == 4000
+        del part
+        assert (held.now, held.peak) == (0, 4000)
+
+
+def test_attention_counts_two_products_forward_and_four_backward_and_is_never_quadratic_in_memory() -> None:
+    with on_paper() as held:
+        query, keys = (torch.zeros(1, 2, tokens, 64, requires_grad=True) for tokens in (512, 4096))
+        before = held.now
+
+        def step() -> None:
+            nn.functional.scaled_dot_product_attention(query, keys, keys).sum().backward()
+
+        assert flop(step) == 6 * 2 * (2 * 512 * 4096 * 64)
+        assert held.peak - before < 2 * 512 * 4096 * 4  # the scores
+
+
+def test_norms_are_float32_under_autocast_on_paper_as_on_a_gpu_and_nowhere_else() -> None:
+    def kinds() -> list[torch.dtype]:
+        norm, groups = nn.LayerNorm(8, dtype=torch.bfloat16), nn.GroupNorm(2, 8, dtype=torch.bfloat16)
+        with torch.autocast("cpu", torch.bfloat16):
+            hidden = nn.Linear(8, 8)(torch.zeros(4, 8))
+            return [hidden.dtype, norm(hidden).dtype, groups(hidden).dtype]
+
+    with on_paper():
+        assert kinds() == [torch.bfloat16, torch.float32, torch.float32]
+    assert kinds() == [torch.bfloat16] * 3
