@@ -43,7 +43,7 @@ class CaptureKeysValues:
     """Self-attention of the KV-encoder, which also puts the keys and values to share into `bank`, if asked (§4.1).
 
     What is shared comes from projections of its own, `keys` and `values`: the frozen ones with a LoRA that only serves
-    the denoiser. Gradient checkpointing calls this again in `backward()`, when nobody asks: kept, they would fill memory.
+    the denoiser. Gradient checkpointing calls this again in `backward()`, when nobody asks; what is kept fills memory.
     """
 
     def __init__(self, name: str, bank: Asked, keys: nn.Module, values: nn.Module) -> None:
