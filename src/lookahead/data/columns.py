@@ -82,15 +82,24 @@ class Column:
             yield slice(start, start + len(part)), part.read(0, len(part))
 
 
-def open_parts(path: Path) -> dict[str, Part]:
-    """The tensors of a safetensors file: its header's length, the header as JSON, then the bytes that it tells of.
+def check_features(path: Path) -> None:
+    """Check that a file of features is there and whole.
 
     Raises:
-        InputError: the file is missing or truncated.
+        InputError: it is missing or truncated.
     """
     if not path.is_file():
         raise InputError(f"{path} is missing: run the stage `features` again")
     check_weights(path)
+
+
+def open_parts(path: Path) -> dict[str, Part]:
+    """The tensors of a safetensors file: its header's length, the header as JSON, then the bytes that it tells of.
+
+    Raises:
+        InputError: as `check_features`.
+    """
+    check_features(path)
     with path.open("rb") as file:
         length = int.from_bytes(file.read(8), "little")
         header = json.loads(file.read(length))

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from lookahead.artifacts import load_tensors
-from lookahead.data.columns import Column, open_parts
+from lookahead.data.columns import Column, check_features, open_parts
 from lookahead.errors import InputError
 
 TABLE, PROMPTS, IMAGES = "table.parquet", "prompts.safetensors", "images"
@@ -122,5 +122,6 @@ def open_features(folder: Path) -> FeatureStore:
     if (rows, seen) != (len(table), photos) or rows == 0:
         told = f"{len(table)} rows, {photos} of them photos, and features of {rows} and {seen}"
         raise InputError(f"{folder} has {told}: run the stage `features` again")
+    check_features(folder / PROMPTS)
     columns = {name: Column([part[name] for part in images]) for name in images[0]}
     return FeatureStore(table, PromptFeatures(**load_tensors(folder / PROMPTS)[0]), columns)
