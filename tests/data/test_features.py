@@ -9,15 +9,15 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from lookahead.artifacts import load_tensors, save_tensors
 from lookahead.config import Checkpoints, Features
+from lookahead.data.encoders import Encoders, encode_images
 from lookahead.data.features import encode
 from lookahead.data.shards import list_shards, read_pictures
 from lookahead.data.store import open_features
 from lookahead.errors import InputError
 from lookahead.world import open_faces, open_image_encoder, open_pipeline
 from tests.data.conftest import no_log
-
-MAPS = Path("/proc/self/maps")
 
 
 def _pictures(dataset: Path) -> list[np.ndarray]:
@@ -38,8 +38,9 @@ def test_image_features_and_prompts_equal_what_diffusers_computes(
     pipe = open_pipeline(tiny_world)
     pipe.image_encoder, pipe.feature_extractor = open_image_encoder(tiny_world)
     store, row = open_features(features), torch.tensor([8])
-    seen, nothing = pipe.encode_image(Image.fromarray(_pictures(dataset)[8]), "cpu", 1, output_hidden_states=True)
-    torch.testing.assert_close(store.image_features(row), seen)
+    photo = Image.fromarray(_pictures(dataset)[7])
+    seen, nothing = pipe.encode_image(photo, "cpu", 1, output_hidden_states=True)
+    torch.testing.assert_close(store.image_features(torch.tensor([7])), seen)
     torch.testing.assert_close(store.prompts.null_image_features, nothing)
     style, scene = store.table.style[8], store.table.scene[8]
     words = {"photo": "a photo", "pencil": "a pencil drawing", "oil": "an oil painting"}
@@ -66,28 +67,61 @@ def test_rows_may_come_from_any_part_in_any_order(features: Path) -> None:
     assert torch.equal(store.read("latents", torch.tensor([14, 0, 6, 6, 5])), every[[14, 0, 6, 6, 5]])
 
 
-@pytest.mark.skipif(not MAPS.exists(), reason="only Linux lists a process's mapped files")
-def test_features_are_mapped_and_not_loaded(features: Path, tmp_path: Path) -> None:
+def test_photos_alone_have_image_features(tiny_world: Checkpoints, dataset: Path, features: Path) -> None:
+    pictures, store = _pictures(dataset), open_features(features)
+    photos = torch.nonzero(store.table.photo).squeeze(1)
+    assert photos.tolist() == [0, 1, 2, 5, 6, 7, 10, 11, 12]
+    processor, encoder = open_image_encoder(tiny_world)[::-1]
+    direct = encode_images(Encoders(None, encoder, processor, None), [pictures[row] for row in photos.tolist()])
+    assert _close(store.image_features(photos), direct)
+    assert torch.equal(store.image_features(photos.flip(0)), store.image_features(photos).flip(0))
+    with pytest.raises(AssertionError):
+        store.image_features(torch.tensor([0, 3]))
+
+
+def test_a_row_is_read_when_it_is_asked_for(features: Path, tmp_path: Path) -> None:
     shutil.copytree(features, tmp_path / "features")
-    store = open_features(tmp_path / "features")
-    assert str(tmp_path / "features" / "images" / "00000.safetensors") in MAPS.read_text()
-    assert len(store.table) == 15
+    store, before = open_features(tmp_path / "features"), open_features(features)
+    path = tmp_path / "features" / "images" / "00000.safetensors"
+    with path.open("r+b") as file:
+        file.truncate(path.stat().st_size - 1)  # a byte of the last row of the last tensor
+    rows = torch.tensor([0, 6])
+    for name in ("latents", "embeddings", "landmarks"):
+        assert torch.equal(store.read(name, rows), before.read(name, rows))
+    with pytest.raises(InputError, match=r"00000\.safetensors has become shorter"):
+        [store.read(name, torch.tensor([5])) for name in ("latents", "embeddings", "landmarks")]
+
+
+def test_half_precision_is_read_as_it_is_stored(features: Path, tmp_path: Path) -> None:
+    shutil.copytree(features, tmp_path / "features")
+    tensors, _ = load_tensors(tmp_path / "features" / "images" / "00001.safetensors")
+    halved = {name: tensor.bfloat16() for name, tensor in tensors.items()}
+    save_tensors(tmp_path / "features" / "images" / "00001.safetensors", halved, {"a": "note"})
+    latents = open_features(tmp_path / "features").latents(torch.tensor([7]))
+    assert latents.dtype == torch.bfloat16
+    assert torch.equal(latents, halved["latents"][1:2])
+
+
+def _keeping(dataset: Path, rows: set[int], source: Path) -> Path:
+    """The dataset with these rows kept alone."""
+    source.mkdir()
+    (source / "shards").symlink_to(dataset / "shards")
+    table = pq.read_table(dataset / "table.parquet")
+    kept = pa.array([number in rows for number in range(15)])
+    pq.write_table(table.set_column(table.schema.get_field_index("kept"), "kept", kept), source / "table.parquet")
+    return source
 
 
 def test_dropped_pictures_are_not_encoded(
     tiny_world: Checkpoints, dataset: Path, features: Path, tmp_path: Path
 ) -> None:
-    source = tmp_path / "generate"
-    source.mkdir()
-    (source / "shards").symlink_to(dataset / "shards")
-    table = pq.read_table(dataset / "table.parquet")
-    kept = pa.array([number not in (1, 6, 7, 8, 9, 10, 11) for number in range(15)])  # the second shard has none
-    pq.write_table(table.set_column(table.schema.get_field_index("kept"), "kept", kept), source / "table.parquet")
-    encode(tiny_world, Features(batch=4), source, None, tmp_path / "out", no_log)
+    kept = [0, 2, 3, 4, 5, 13, 14]  # of the second shard none, of the third no photo
+    encode(tiny_world, Features(batch=4), _keeping(dataset, set(kept), tmp_path / "in"), None, tmp_path / "out", no_log)
     some, every = open_features(tmp_path / "out"), open_features(features)
-    assert some.table.index.tolist() == [0, 2, 3, 4, 5, 12, 13, 14]
-    assert _close(some.latents(torch.arange(8)), every.latents(some.table.index))
-    assert _close(some.embeddings(torch.arange(8)), every.embeddings(some.table.index))
+    assert some.table.index.tolist() == kept
+    assert _close(some.latents(torch.arange(7)), every.latents(some.table.index))
+    assert _close(some.embeddings(torch.arange(7)), every.embeddings(some.table.index))
+    assert _close(some.image_features(torch.tensor([0, 1, 4])), every.image_features(torch.tensor([0, 2, 5])))
 
 
 def _close(one: Tensor, other: Tensor) -> bool:
@@ -105,6 +139,30 @@ def test_a_run_continues_at_missing_parts_with_the_same_bytes(
     assert encoded == [1, 2]
     for path in (p for p in features.rglob("*") if p.is_file()):
         assert (tmp_path / path.relative_to(features)).read_bytes() == path.read_bytes(), path
+
+
+def test_pictures_that_are_encoded_are_not_read_again(
+    tiny_world: Checkpoints, dataset: Path, features: Path, tmp_path: Path
+) -> None:
+    source, work = tmp_path / "in", tmp_path / "work"
+    shutil.copytree(dataset, source)
+    shutil.copytree(features / "images", work / "images")
+    for path in list_shards(source):
+        table = pq.read_table(path)
+        nothing = pa.array([{"bytes": b"no picture", "path": ""}] * len(table), table.schema.field("image").type)
+        pq.write_table(table.set_column(0, "image", nothing), path)
+    encode(tiny_world, Features(batch=4), source, None, work, no_log)
+    assert len(open_features(work).table) == 15
+
+
+def test_features_of_another_layout_are_one_error(features: Path, tmp_path: Path) -> None:
+    shutil.copytree(features, tmp_path / "features")
+    path = tmp_path / "features" / "images" / "00000.safetensors"
+    tensors, _ = load_tensors(path)
+    tensors["image_features"] = tensors["image_features"][[0, 0, 1, 1, 2, 2]]  # one a picture
+    save_tensors(path, tensors, {})
+    with pytest.raises(InputError, match="15 rows, 9 of them photos, and features of 15 and 11"):
+        open_features(tmp_path / "features")
 
 
 @pytest.mark.parametrize("name", ["images/00001.safetensors", "prompts.safetensors", "table.parquet"])

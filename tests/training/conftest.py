@@ -14,6 +14,7 @@ from lookahead.models.alignment import TEMPLATE
 from tests.tiny_faces import EMBEDDING
 
 PEOPLE, PICTURES, PROMPTS = 4, 5, 3
+PHOTO = [row % PICTURES < 3 for row in range(PEOPLE * PICTURES)]
 
 
 def save_images(path: Path, generator: torch.Generator) -> None:
@@ -23,7 +24,7 @@ def save_images(path: Path, generator: torch.Generator) -> None:
     features = torch.randn(PEOPLE, 17, 32, generator=generator).repeat_interleave(PICTURES, 0)
     tensors = {
         "latents": torch.randn(count, 4, 16, 16, generator=generator),
-        "image_features": features + 0.1 * torch.randn(count, 17, 32, generator=generator),
+        "image_features": (features + 0.1 * torch.randn(count, 17, 32, generator=generator))[PHOTO],
         "embeddings": torch.nn.functional.normalize(embeddings, dim=1),
         "landmarks": faces + torch.randn(count, 5, 2, generator=generator),
     }
@@ -53,10 +54,10 @@ def features(tmp_path_factory: pytest.TempPathFactory) -> Path:
         "row": list(rows),
         "index": list(rows),
         "identity": [row // PICTURES for row in rows],
-        "style": ["photo" if row % PICTURES < 3 else "comic" for row in rows],
+        "style": ["photo" if photo else "comic" for photo in PHOTO],
         "scene": ["snow" for _ in rows],
         "prompt": [row % PROMPTS for row in rows],
-        "photo": [row % PICTURES < 3 for row in rows],
+        "photo": PHOTO,
         "own": [False for _ in rows],
     }
     pq.write_table(pa.table(columns), folder / "table.parquet")

@@ -9,111 +9,58 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import torch
-from insightface.utils.face_align import norm_crop
 from numpy.typing import NDArray
-from PIL import Image
 from torch import Tensor
 from tqdm import tqdm
 
 from lookahead.artifacts import Log, save_tensors, write_parquet
 from lookahead.config import Checkpoints, Features
-from lookahead.data.shards import Pixels, keep_only, list_shards, read_pictures
-from lookahead.data.store import IMAGES, PROMPTS, TABLE, FeatureStore, open_features
-from lookahead.errors import InputError
-from lookahead.world import (
-    Pipeline,
-    device,
-    encode_latents,
-    open_faces,
-    open_image_encoder,
-    open_pipeline,
-    quiet_alignment,
+from lookahead.data.encoders import (
+    Encoders,
+    encode_images,
+    encode_no_image,
+    encode_pictures,
+    encode_prompts,
+    open_encoders,
 )
+from lookahead.data.shards import Pixels, keep_only, list_shards, read_pictures, read_shard
+from lookahead.data.store import IMAGES, PROMPTS, TABLE
+from lookahead.errors import InputError
+from lookahead.world import quiet_alignment
 from lookahead.world.sources import check_weights
 
-__all__ = ["Encoders", "FeatureStore", "encode", "open_encoders", "open_features"]
 _COLUMNS = ["index", "identity", "style", "scene", "neutral_prompt", "landmarks", "photo", "kept"]
+Faces = dict[int, tuple[NDArray[np.float32], bool]]  # landmarks (5, 2), and whether it is a photo, by picture
 
 
 @dataclass(frozen=True)
-class Encoders:
-    """The frozen networks that turn pictures and prompts into features."""
+class Part:
+    """The kept pictures of one shard, N of them: their landmarks (N, 5, 2), and which are photos (N,)."""
 
-    pipe: Pipeline
-    image_encoder: Any
-    processor: Any
-    recogniser: Any
-
-
-def open_encoders(checkpoints: Checkpoints) -> Encoders:
-    """Open the base model, the image encoder and the recogniser of the lookahead loss.
-
-    Raises:
-        InputError: a checkpoint is missing or truncated.
-    """
-    faces = open_faces(checkpoints.faces.loss, checkpoints.faces.detection_size)
-    image_encoder, processor = open_image_encoder(checkpoints)
-    return Encoders(open_pipeline(checkpoints), image_encoder, processor, faces.models["recognition"])
+    pictures: list[Pixels]
+    landmarks: NDArray[np.float32]
+    photo: Sequence[bool]
 
 
-@torch.no_grad()
-def encode_images(encoders: Encoders, pictures: Sequence[Pixels]) -> Tensor:
-    """Penultimate hidden states (B, S, D) of the image encoder, which IP-Adapter-plus reads."""
-    seen = encoders.processor(images=[Image.fromarray(p) for p in pictures], return_tensors="pt").pixel_values
-    return _hidden(encoders.image_encoder, seen)
+def _encode_photos(encoders: Encoders, part: Part, batch: int) -> Tensor:
+    """Only photos are ever references: of stylised pictures nobody asks what the image encoder sees."""
+    photos = [picture for picture, photo in zip(part.pictures, part.photo, strict=True) if photo]
+    seen = [encode_images(encoders, photos[start : start + batch]) for start in range(0, len(photos), batch)]
+    return torch.cat([encode_no_image(encoders)[:0], *seen])  # a part without photos has the shape, too
 
 
-@torch.no_grad()
-def encode_no_image(encoders: Encoders) -> Tensor:
-    """Hidden states (1, S, D) of a picture of zeros: diffusers' unconditional image."""
-    size = encoders.image_encoder.config.image_size
-    return _hidden(encoders.image_encoder, torch.zeros(1, 3, size, size))
-
-
-def _hidden(encoder: Any, seen: Tensor) -> Tensor:
-    states: Tensor = encoder(seen.to(encoder.device, encoder.dtype), output_hidden_states=True).hidden_states[-2]
-    return states
-
-
-def embed_faces(recogniser: Any, pictures: Sequence[Pixels], landmarks: NDArray[np.float32]) -> Tensor:
-    """Unit face embeddings (B, E) of pictures aligned by landmarks (B, 5, 2) in pixels, as insightface does it."""
-    size = recogniser.input_size[0]
-    pairs = zip(pictures, landmarks, strict=True)
-    crops = [norm_crop(np.ascontiguousarray(p[:, :, ::-1]), points, image_size=size) for p, points in pairs]
-    return torch.nn.functional.normalize(torch.from_numpy(recogniser.get_feat(crops)), dim=-1)
-
-
-@torch.no_grad()
-def encode_prompts(pipe: Pipeline, prompts: list[str]) -> dict[str, Tensor]:
-    """Tokens (P, L, C) and pooled embeddings (P, E) of prompts and, as diffusers makes it, of no prompt (1, ...)."""
-    tokens, no_tokens, pooled, no_pooled = pipe.encode_prompt(
-        prompts, device=device(), num_images_per_prompt=1, do_classifier_free_guidance=True
-    )
-    names = ("prompt_embeds", "pooled", "empty_prompt_embeds", "empty_pooled")
-    return dict(zip(names, (tokens, pooled, no_tokens[:1], no_pooled[:1]), strict=True))
-
-
-def _encode_batch(encoders: Encoders, pictures: Sequence[Pixels], landmarks: NDArray[np.float32]) -> dict[str, Tensor]:
-    pixels = torch.from_numpy(np.stack(pictures)).permute(0, 3, 1, 2).float() / 127.5 - 1  # (B, 3, H, W)
-    return {
-        "latents": encode_latents(encoders.pipe.vae, pixels),
-        "image_features": encode_images(encoders, pictures),
-        "embeddings": embed_faces(encoders.recogniser, pictures, landmarks),
-        "landmarks": torch.from_numpy(landmarks),
-    }
-
-
-def _encode_shard(
-    encoders: Encoders, pictures: list[Pixels], landmarks: NDArray[np.float32], batch: int, bar: Any
-) -> dict[str, Tensor]:
-    parts = []
-    for start in range(0, len(pictures), batch):
+def _encode_shard(encoders: Encoders, part: Part, batch: int, bar: Any) -> dict[str, Tensor]:
+    batches = []
+    for start in range(0, len(part.pictures), batch):
         rows = slice(start, start + batch)
-        parts.append(_encode_batch(encoders, pictures[rows], landmarks[rows]))
-        bar.update(len(pictures[rows]))
-    return {name: torch.cat([part[name] for part in parts]).cpu().contiguous() for name in parts[0]}
+        batches.append(encode_pictures(encoders, part.pictures[rows], part.landmarks[rows]))
+        bar.update(len(part.pictures[rows]))
+    found = {name: torch.cat([each[name] for each in batches]) for name in batches[0]}
+    found["image_features"] = _encode_photos(encoders, part, batch)
+    return {name: tensor.cpu().contiguous() for name, tensor in found.items()}
 
 
 def _is_done(path: Path) -> bool:
@@ -135,6 +82,15 @@ class Dataset:
         """Its shards, by the names of their features, which sort as the rows of the features' table do."""
         return {f"{'own-' * self.own}{shard.stem}.safetensors": shard for shard in list_shards(self.folder)}
 
+    def faces(self) -> Faces:
+        """By index, the landmarks (5, 2) of each kept picture and whether it is a photo.
+
+        Views of one matrix: as Python numbers, landmarks take five times the memory.
+        """
+        points = pc.list_flatten(pc.list_flatten(self.kept["landmarks"])).to_numpy().astype(np.float32)
+        known = zip(points.reshape(-1, 5, 2), self.kept["photo"].to_pylist(), strict=True)
+        return dict(zip(self.kept["index"].to_pylist(), known, strict=True))
+
 
 def _read_dataset(folder: Path, own: bool) -> Dataset:
     path = folder / "table.parquet"
@@ -153,14 +109,15 @@ def _read_datasets(generated: Path, photos: Path | None) -> list[Dataset]:
     return found
 
 
-def _encode_part(encoders: Encoders, batch: int, shard: Path, landmarks: dict[int, Any], path: Path, bar: Any) -> bool:
+def _encode_part(encoders: Encoders, batch: int, shard: Path, faces: Faces, path: Path, bar: Any) -> bool:
     """Whether there was anything to do."""
-    found = {index: pixels for index, pixels in read_pictures(shard) if index in landmarks}
-    if not found or _is_done(path):
-        bar.update(len(found))
+    known = [faces[index] for index in read_shard(shard, ["index"])["index"].to_pylist() if index in faces]
+    if not known or _is_done(path):
+        bar.update(len(known))
         return False
-    points = np.asarray([landmarks[index] for index in found], dtype=np.float32)  # (N, 5, 2)
-    save_tensors(path, _encode_shard(encoders, list(found.values()), points, batch, bar), {})
+    landmarks, photo = zip(*known, strict=True)
+    pictures = [pixels for index, pixels in read_pictures(shard) if index in faces]
+    save_tensors(path, _encode_shard(encoders, Part(pictures, np.stack(landmarks), photo), batch, bar), {})
     return True
 
 
@@ -169,10 +126,9 @@ def _encode_images(encoders: Encoders, batch: int, datasets: Sequence[Dataset], 
     total, number = sum(len(dataset.kept) for dataset in datasets), 0
     with quiet_alignment(), tqdm(total=total, desc="encoding pictures", unit="image") as bar:
         for dataset in datasets:
-            kept = (dataset.kept[name].to_pylist() for name in ("index", "landmarks"))
-            landmarks = dict(zip(*kept, strict=True))
+            faces = dataset.faces()
             for name, shard in dataset.parts.items():
-                if _encode_part(encoders, batch, shard, landmarks, work / IMAGES / name, bar):
+                if _encode_part(encoders, batch, shard, faces, work / IMAGES / name, bar):
                     log({"encoded": float(bar.n)}, number)
                 number += 1
 

@@ -1,21 +1,20 @@
-"""Reads the features of a dataset, memory-mapped: only the rows that are asked for are loaded."""
+"""Reads the features of a dataset from the disk, row by row, as they are asked for."""
 
 from __future__ import annotations
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
-from safetensors import safe_open
 from torch import Tensor
 
+from lookahead.artifacts import load_tensors
+from lookahead.data.columns import Column, check_features, open_parts
 from lookahead.errors import InputError
-from lookahead.world.sources import check_weights
 
 TABLE, PROMPTS, IMAGES = "table.parquet", "prompts.safetensors", "images"
 
@@ -52,34 +51,25 @@ class PromptFeatures:
 class FeatureStore:
     """The features of a dataset, by row of its table."""
 
-    def __init__(self, table: FeatureTable, prompts: PromptFeatures, images: Sequence[dict[str, Tensor]]) -> None:
-        """Hold mapped tensors of consecutive rows."""
+    def __init__(self, table: FeatureTable, prompts: PromptFeatures, images: Mapping[str, Column]) -> None:
+        """Hold the columns: "image_features" has a row a photo, the others a row a picture."""
         self.table = table
         self.prompts = prompts
         self._images = images
-        lengths = torch.tensor([len(part["latents"]) for part in images])
-        self._ends = lengths.cumsum(0)
-        self._starts = self._ends - lengths
+        self._photos = table.photo.long().cumsum(0) - 1  # (N,) a photo's row among the photos
 
     def read(self, name: str, rows: Tensor) -> Tensor:
-        """Rows (B,) of "latents", "image_features", "embeddings" or "landmarks", in their stored number format."""
-        assert rows.ndim == 1
-        assert int(rows.max()) < len(self.table)
-        parts = torch.searchsorted(self._ends, rows, right=True)  # (B,)
-        first = self._images[0][name]
-        found = torch.empty(len(rows), *first.shape[1:], dtype=first.dtype)
-        for part in sorted(set(parts.tolist())):
-            here = parts == part
-            found[here] = self._images[part][name][rows[here] - self._starts[part]]
-        return found
+        """Rows (B,) of "latents", "embeddings" or "landmarks", in their stored number format."""
+        return self._images[name][rows]
 
     def latents(self, rows: Tensor) -> Tensor:
         """Scaled latents (B, C, h, w)."""
         return self.read("latents", rows)
 
     def image_features(self, rows: Tensor) -> Tensor:
-        """The image encoder's penultimate hidden states (B, S, D)."""
-        return self.read("image_features", rows)
+        """The image encoder's penultimate hidden states (B, S, D) of photos: nothing else is ever a reference."""
+        assert self.table.photo[rows].all()
+        return self._images["image_features"][self._photos[rows]]
 
     def embeddings(self, rows: Tensor) -> Tensor:
         """Unit face embeddings (B, E) by the recogniser of the lookahead loss."""
@@ -91,11 +81,11 @@ class FeatureStore:
 
     @functools.cached_property
     def _centroids(self) -> Tensor:
-        people = int(self.table.identity.max()) + 1
-        sums = torch.zeros(people, self._images[0]["embeddings"].shape[1])
-        for start, end, part in zip(self._starts.tolist(), self._ends.tolist(), self._images, strict=True):
-            photo = self.table.photo[start:end]
-            sums.index_add_(0, self.table.identity[start:end][photo], part["embeddings"][photo].float())
+        faces = self._images["embeddings"]
+        sums = torch.zeros(int(self.table.identity.max()) + 1, *faces.shape)
+        for rows, part in faces.in_parts():
+            photo = self.table.photo[rows]
+            sums.index_add_(0, self.table.identity[rows][photo], part[photo].float())
         return torch.nn.functional.normalize(sums, dim=1)
 
     def landmarks(self, rows: Tensor) -> Tensor:
@@ -106,14 +96,6 @@ class FeatureStore:
         """Tokens (B, L, C) and pooled embedding (B, E) of the pictures' prompts."""
         prompts = self.table.prompt[rows]
         return self.prompts.prompt_embeds[prompts], self.prompts.pooled[prompts]
-
-
-def _mapped(path: Path) -> dict[str, Tensor]:
-    if not path.is_file():
-        raise InputError(f"{path} is missing: run the stage `features` again")
-    check_weights(path)
-    handle: Any = safe_open(path, framework="pt")
-    return {name: handle.get_tensor(name) for name in handle.keys()}  # noqa: SIM118 (not a dict)
 
 
 def _read_table(path: Path) -> FeatureTable:
@@ -134,8 +116,12 @@ def open_features(folder: Path) -> FeatureStore:
         InputError: a file is missing, truncated or does not belong to the others.
     """
     table = _read_table(folder / TABLE)
-    images = [_mapped(path) for path in sorted((folder / IMAGES).glob("*.safetensors"))]
-    rows = sum(len(part["latents"]) for part in images)
-    if rows != len(table) or rows == 0:
-        raise InputError(f"{folder} has {len(table)} rows and features of {rows}: run the stage `features` again")
-    return FeatureStore(table, PromptFeatures(**_mapped(folder / PROMPTS)), images)
+    images = [open_parts(path) for path in sorted((folder / IMAGES).glob("*.safetensors"))]
+    rows, seen = (sum(len(part[name]) for part in images) for name in ("latents", "image_features"))
+    photos = int(table.photo.sum())
+    if (rows, seen) != (len(table), photos) or rows == 0:
+        told = f"{len(table)} rows, {photos} of them photos, and features of {rows} and {seen}"
+        raise InputError(f"{folder} has {told}: run the stage `features` again")
+    check_features(folder / PROMPTS)
+    columns = {name: Column([part[name] for part in images]) for name in images[0]}
+    return FeatureStore(table, PromptFeatures(**load_tensors(folder / PROMPTS)[0]), columns)
