@@ -1,6 +1,9 @@
-"""Encodes the dataset and own photos once: `python stages/features.py [--world W]`."""
+"""Encodes the dataset and own photos once: `python stages/features.py [--world W]`.
 
-from lookahead.data.features import encode
+`accelerate launch --multi_gpu --num_processes N stages/features.py` shares the shards out to N processes.
+"""
+
+from lookahead.data.features import assist, encode
 from lookahead.stage import Job, Stage, main
 
 
@@ -13,4 +16,4 @@ def build(job: Job) -> None:
 STAGES = {"": Stage("features", ("checkpoints", "features"), ("generate",), build, reads_if_there=("photos",))}
 
 if __name__ == "__main__":
-    main(STAGES)
+    main(STAGES, assist)

@@ -55,7 +55,7 @@ def test_train_is_a_matrix_of_both_variants(stages: Stages) -> None:
 def test_a_launcher_starts_the_stages_that_share_their_work_out_and_no_others(stages: Stages) -> None:
     launched = {name for name, stage in stages.items() if str(stage.cmd).startswith("$LOOKAHEAD_LAUNCH python ")}
     assert launched == {name for name, stage in stages.items() if "main(STAGES, assist)" in script(stage).read_text()}
-    assert launched == {"generate", "train@noise_only", "train@lookahead", "evaluate"}
+    assert launched == {"generate", "features", "train@noise_only", "train@lookahead", "evaluate"}
 
 
 @pytest.mark.parametrize("name", CHAIN)

@@ -26,7 +26,7 @@ def dvc_runs(stage: str, launcher: Sequence[str]) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("stage", ["generate", "evaluate"])
+@pytest.mark.parametrize("stage", ["generate", "features", "evaluate"])
 def test_a_launched_stage_makes_the_same_bytes(repository: Path, stage: str) -> None:
     before = digest_paths([Path("runs/tiny") / stage])
     shutil.rmtree(STORE)

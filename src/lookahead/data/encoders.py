@@ -87,3 +87,31 @@ def encode_pictures(
         "embeddings": embed_faces(encoders.recogniser, pictures, landmarks),
         "landmarks": torch.from_numpy(landmarks),
     }
+
+
+@dataclass(frozen=True)
+class Part:
+    """The kept pictures of one shard, N of them: their landmarks (N, 5, 2), and which are photos (N,)."""
+
+    pictures: list[Pixels]
+    landmarks: NDArray[np.float32]
+    photo: Sequence[bool]
+
+
+def _encode_photos(encoders: Encoders, part: Part, batch: int) -> Tensor:
+    """Only photos are ever references: of stylised pictures nobody asks what the image encoder sees."""
+    photos = [picture for picture, photo in zip(part.pictures, part.photo, strict=True) if photo]
+    seen = [encode_images(encoders, photos[start : start + batch]) for start in range(0, len(photos), batch)]
+    return torch.cat([encode_no_image(encoders)[:0], *seen])  # a part without photos has the shape, too
+
+
+def encode_shard(encoders: Encoders, part: Part, batch: int, bar: Any) -> dict[str, Tensor]:
+    """What training needs of a shard's pictures, by name, on the CPU; `bar` is told of each batch."""
+    batches = []
+    for start in range(0, len(part.pictures), batch):
+        rows = slice(start, start + batch)
+        batches.append(encode_pictures(encoders, part.pictures[rows], part.landmarks[rows]))
+        bar.update(len(part.pictures[rows]))
+    found = {name: torch.cat([each[name] for each in batches]) for name in batches[0]}
+    found["image_features"] = _encode_photos(encoders, part, batch)
+    return {name: tensor.cpu().contiguous() for name, tensor in found.items()}

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import json
+import time
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,56 +13,29 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
-import torch
 from numpy.typing import NDArray
-from torch import Tensor
 from tqdm import tqdm
 
 from lookahead.artifacts import Log, save_tensors, write_parquet
 from lookahead.config import Checkpoints, Features
 from lookahead.data.encoders import (
     Encoders,
-    encode_images,
+    Part,
     encode_no_image,
-    encode_pictures,
     encode_prompts,
+    encode_shard,
     open_encoders,
 )
-from lookahead.data.shards import Pixels, keep_only, list_shards, read_pictures, read_shard
+from lookahead.data.shards import keep_only, list_shards, read_pictures, read_shard
 from lookahead.data.store import IMAGES, PROMPTS, TABLE
 from lookahead.errors import InputError
 from lookahead.world import quiet_alignment
+from lookahead.world.processes import broadcast, launched
 from lookahead.world.sources import check_weights
 
 _COLUMNS = ["index", "identity", "style", "scene", "neutral_prompt", "landmarks", "photo", "kept"]
+PATIENCE = 1.0  # seconds between looks at what other processes encode
 Faces = dict[int, tuple[NDArray[np.float32], bool]]  # landmarks (5, 2), and whether it is a photo, by picture
-
-
-@dataclass(frozen=True)
-class Part:
-    """The kept pictures of one shard, N of them: their landmarks (N, 5, 2), and which are photos (N,)."""
-
-    pictures: list[Pixels]
-    landmarks: NDArray[np.float32]
-    photo: Sequence[bool]
-
-
-def _encode_photos(encoders: Encoders, part: Part, batch: int) -> Tensor:
-    """Only photos are ever references: of stylised pictures nobody asks what the image encoder sees."""
-    photos = [picture for picture, photo in zip(part.pictures, part.photo, strict=True) if photo]
-    seen = [encode_images(encoders, photos[start : start + batch]) for start in range(0, len(photos), batch)]
-    return torch.cat([encode_no_image(encoders)[:0], *seen])  # a part without photos has the shape, too
-
-
-def _encode_shard(encoders: Encoders, part: Part, batch: int, bar: Any) -> dict[str, Tensor]:
-    batches = []
-    for start in range(0, len(part.pictures), batch):
-        rows = slice(start, start + batch)
-        batches.append(encode_pictures(encoders, part.pictures[rows], part.landmarks[rows]))
-        bar.update(len(part.pictures[rows]))
-    found = {name: torch.cat([each[name] for each in batches]) for name in batches[0]}
-    found["image_features"] = _encode_photos(encoders, part, batch)
-    return {name: tensor.cpu().contiguous() for name, tensor in found.items()}
 
 
 def _is_done(path: Path) -> bool:
@@ -109,28 +84,57 @@ def _read_datasets(generated: Path, photos: Path | None) -> list[Dataset]:
     return found
 
 
-def _encode_part(encoders: Encoders, batch: int, shard: Path, faces: Faces, path: Path, bar: Any) -> bool:
-    """Whether there was anything to do."""
-    known = [faces[index] for index in read_shard(shard, ["index"])["index"].to_pylist() if index in faces]
-    if not known or _is_done(path):
-        bar.update(len(known))
-        return False
-    landmarks, photo = zip(*known, strict=True)
-    pictures = [pixels for index, pixels in read_pictures(shard) if index in faces]
-    save_tensors(path, _encode_shard(encoders, Part(pictures, np.stack(landmarks), photo), batch, bar), {})
-    return True
+@dataclass(frozen=True)
+class Task:
+    """A shard in which pictures are kept, those of them by index, and where their features belong."""
+
+    shard: Path
+    known: Faces
+    path: Path
 
 
-def _encode_images(encoders: Encoders, batch: int, datasets: Sequence[Dataset], work: Path, log: Log) -> None:
-    keep_only(work / IMAGES, [name for dataset in datasets for name in dataset.parts])
-    total, number = sum(len(dataset.kept) for dataset in datasets), 0
+def _tasks(datasets: Sequence[Dataset], work: Path) -> Iterator[Task]:
+    for dataset in datasets:
+        faces = dataset.faces()
+        for name, shard in dataset.parts.items():
+            indices = read_shard(shard, ["index"])["index"].to_pylist()
+            known = {index: faces[index] for index in indices if index in faces}
+            if known:
+                yield Task(shard, known, work / IMAGES / name)
+
+
+def _encode_task(encoders: Encoders, batch: int, task: Task, bar: Any) -> None:
+    landmarks, photo = zip(*task.known.values(), strict=True)
+    pictures = [pixels for index, pixels in read_pictures(task.shard) if index in task.known]
+    save_tensors(task.path, encode_shard(encoders, Part(pictures, np.stack(landmarks), photo), batch, bar), {})
+
+
+def _encode_images(encoders: Encoders, batch: int, tasks: Sequence[Task], log: Log) -> None:
+    """Encode the missing shards that are this process's."""
+    missing = [number for number, task in enumerate(tasks) if launched().mine(number) and not _is_done(task.path)]
+    total = sum(len(tasks[number].known) for number in missing)
     with quiet_alignment(), tqdm(total=total, desc="encoding pictures", unit="image") as bar:
-        for dataset in datasets:
-            faces = dataset.faces()
-            for name, shard in dataset.parts.items():
-                if _encode_part(encoders, batch, shard, faces, work / IMAGES / name, bar):
-                    log({"encoded": float(bar.n)}, number)
-                number += 1
+        for number in missing:
+            _encode_task(encoders, batch, tasks[number], bar)
+            log({"encoded": float(bar.n)}, number)
+
+
+def assist() -> None:
+    """Encode this process's shards of the dataset that the first process encodes, as it tells.
+
+    Raises:
+        InputError: as `encode`.
+    """
+    told = json.loads(broadcast("", launched()))
+    generated, photos, work = (told[name] and Path(told[name]) for name in ("generated", "photos", "work"))
+    tasks = list(_tasks(_read_datasets(generated, photos), work))
+    encoders = open_encoders(Checkpoints.model_validate(told["checkpoints"]))
+    _encode_images(encoders, told["batch"], tasks, lambda _metrics, _step: None)
+
+
+def _tell(checkpoints: Checkpoints, batch: int, **places: Path | None) -> None:
+    named = {name: place and str(place.resolve()) for name, place in places.items()}
+    broadcast(json.dumps({"checkpoints": checkpoints.model_dump(), "batch": batch} | named), launched())
 
 
 def _table(datasets: Sequence[Dataset], prompts: list[str]) -> pa.Table:
@@ -152,16 +156,21 @@ def encode(
     """Encode the kept pictures of a dataset and of own photos: `images/`, `prompts.safetensors`, `table.parquet`.
 
     `generated` and `photos` are outputs of the stages of these names; one of nobody's photos counts as none. A run that
-    was cut off continues at its missing parts.
+    was cut off continues at its missing parts. Of several processes each encodes the shards whose number is its own
+    modulo theirs; the first one waits for the others. If one dies, the launcher ends all.
 
     Raises:
         InputError: a dataset or a checkpoint is missing or damaged, or the disk is full.
     """
     datasets = _read_datasets(generated, photos)
     prompts = sorted({text for dataset in datasets for text in dataset.kept["neutral_prompt"].to_pylist()})
-    encoders = open_encoders(checkpoints)
     keep_only(work, [])
+    keep_only(work / IMAGES, [name for dataset in datasets for name in dataset.parts])
+    _tell(checkpoints, settings.batch, generated=generated, photos=photos, work=work)
+    encoders, tasks = open_encoders(checkpoints), list(_tasks(datasets, work))
     features = encode_prompts(encoders.pipe, prompts) | {"null_image_features": encode_no_image(encoders)}
     save_tensors(work / PROMPTS, {name: t.cpu().contiguous() for name, t in features.items()}, {})
-    _encode_images(encoders, settings.batch, datasets, work, log)
+    _encode_images(encoders, settings.batch, tasks, log)
+    while not all(task.path.is_file() for task in tasks):
+        time.sleep(PATIENCE)
     write_parquet(work / TABLE, _table(datasets, prompts))
