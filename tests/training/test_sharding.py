@@ -75,15 +75,17 @@ def test_without_its_weights_a_block_cannot_run_backwards(
 
 
 def test_a_process_keeps_an_equal_part() -> None:
-    block = torch.nn.Linear(5, 3).requires_grad_(False)
-    before = torch.cat([block.weight.reshape(-1), block.bias])
+    """Of weights in two number formats, one of them in another memory format."""
+    weight, bias = torch.randn(3, 5, 1, 1, dtype=torch.bfloat16), torch.randn(3)
     parts = []
-    for rank in range(4):
-        again = torch.nn.Linear(5, 3).requires_grad_(False)
-        again.load_state_dict({"weight": before[:15].view(3, 5), "bias": before[15:]})
-        parts.append(Shard(list(again.parameters()), Processes(rank, rank, 4)).part)
-    assert [len(part) for part in parts] == [5] * 4  # 18 numbers, and two that fill the last part up
-    assert torch.equal(torch.cat(parts)[:18], before)
+    for rank in range(3):
+        conv = torch.nn.Conv2d(5, 3, 1).requires_grad_(False)
+        conv.weight.data, conv.bias.data = weight.to(memory_format=torch.channels_last), bias.clone()
+        parts.append(Shard(list(conv.parameters()), Processes(rank, rank, 3)).part)
+    assert [len(part) for part in parts] == [16] * 3  # bytes: 30 of the weight, 12 of the bias, each rounded up
+    together = torch.cat(parts)
+    assert torch.equal(together[:30].view(torch.bfloat16), weight.flatten())
+    assert torch.equal(together[32:44].view(torch.float32), bias)
 
 
 def test_of_sdxl_nearly_all_weights_are_shared_out() -> None:

@@ -19,6 +19,7 @@ from lookahead.world.processes import Processes, gather_parts
 
 BLOCKS = (BasicTransformerBlock, ResnetBlock2D)
 """What is used as a whole."""
+ALIGNED = 16  # bytes: where a weight of any number format may begin
 
 
 class Shard:
@@ -26,11 +27,12 @@ class Shard:
 
     def __init__(self, weights: Sequence[nn.Parameter], processes: Processes) -> None:
         """Keep the part; the weights themselves are empty until `gather`."""
-        sizes = [weight.numel() for weight in weights]
+        sizes = [-(-weight.nbytes // ALIGNED) * ALIGNED for weight in weights]
         part = -(-sum(sizes) // processes.count)  # rounded up, so that all are equal
-        self.whole = weights[0].new_zeros(part * processes.count)
+        self.whole = torch.zeros(part * processes.count, dtype=torch.uint8, device=weights[0].device)
         for weight, place in zip(weights, self.whole[: sum(sizes)].split(sizes), strict=True):
-            there = place.as_strided(weight.shape, weight.stride(), place.storage_offset())  # also channels_last
+            numbers = place.view(weight.dtype)
+            there = numbers.as_strided(weight.shape, weight.stride(), numbers.storage_offset())  # also channels_last
             weight.data = there.copy_(weight.detach())
         self.part = self.whole[processes.rank * part :][:part].clone()
         self.processes, self.bytes = processes, self.whole.untyped_storage().nbytes()

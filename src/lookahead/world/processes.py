@@ -106,7 +106,7 @@ def add_up(tensors: Sequence[Tensor], processes: Processes) -> None:
 
 
 def gather_parts(whole: Tensor, part: Tensor, processes: Processes) -> None:
-    """Fill a tensor (N P,) with the parts (P,) of N processes, in the order of their numbers.
+    """Fill bytes (N P,) with the parts (P,) of N processes, in the order of their numbers.
 
     Raises:
         InputError: another process ended.
@@ -116,7 +116,7 @@ def gather_parts(whole: Tensor, part: Tensor, processes: Processes) -> None:
         return
     with _meeting():
         _join()
-        dist.all_gather_into_tensor(whole.view(torch.uint8), part.view(torch.uint8))  # any number format
+        dist.all_gather_into_tensor(whole, part)
 
 
 def gather(rows: Tensor, processes: Processes) -> Tensor:
