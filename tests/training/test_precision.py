@@ -20,7 +20,7 @@ from lookahead.training.step import Networks, decode, lookahead_pass
 from lookahead.world import LandmarkDetector, encode_latents, open_pipeline
 
 PEOPLE = Path("models/miniature/portraits/search")
-DEGREES = 10.0  # what the gradient may turn, for any one person; 5 is typical
+DEGREES = 10.0  # what the gradient may turn, for any one person
 COUNT = 12
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,11 +29,10 @@ from lookahead.data.shards import keep_only, list_shards, read_pictures, read_sh
 from lookahead.data.store import IMAGES, PROMPTS, TABLE
 from lookahead.errors import InputError
 from lookahead.world import quiet_alignment
-from lookahead.world.processes import broadcast, launched
+from lookahead.world.processes import await_files, broadcast, launched
 from lookahead.world.sources import check_weights
 
 _COLUMNS = ["index", "identity", "style", "scene", "neutral_prompt", "landmarks", "photo", "kept"]
-PATIENCE = 1.0  # seconds between looks at what other processes encode
 Faces = dict[int, tuple[NDArray[np.float32], bool]]  # landmarks (5, 2), and whether it is a photo, by picture
 
 
@@ -157,7 +155,7 @@ def encode(
 
     `generated` and `photos` are outputs of the stages of these names; one of nobody's photos counts as none. A run that
     was cut off continues at its missing parts. Of several processes each encodes the shards whose number is its own
-    modulo theirs; the first one waits for the others. If one dies, the launcher ends all.
+    modulo theirs, and the first one waits for the others.
 
     Raises:
         InputError: a dataset or a checkpoint is missing or damaged, or the disk is full.
@@ -171,6 +169,5 @@ def encode(
     features = encode_prompts(encoders.pipe, prompts) | {"null_image_features": encode_no_image(encoders)}
     save_tensors(work / PROMPTS, {name: t.cpu().contiguous() for name, t in features.items()}, {})
     _encode_images(encoders, settings.batch, tasks, log)
-    while not all(task.path.is_file() for task in tasks):
-        time.sleep(PATIENCE)
+    await_files(task.path for task in tasks)
     write_parquet(work / TABLE, _table(datasets, prompts))

@@ -34,9 +34,7 @@ from lookahead.data.shards import Pixels, encode_png, keep_only, read_rows, shar
 from lookahead.data.table import TABLE, judged_table, sights_of
 from lookahead.errors import InputError
 from lookahead.world import Pipeline, open_faces, open_generator, quiet_alignment
-from lookahead.world.processes import broadcast, launched
-
-PATIENCE = 1.0  # seconds between looks at what other processes draw
+from lookahead.world.processes import PATIENCE, broadcast, launched
 
 
 def draw_pictures(pipe: Pipeline, pictures: Sequence[Picture], checkpoints: Checkpoints) -> list[Pixels]:

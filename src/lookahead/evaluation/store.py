@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-import time
 from collections.abc import Callable
 from importlib.metadata import version
 from pathlib import Path
@@ -23,9 +22,9 @@ from lookahead.locks import alone
 from lookahead.models.adapter import ADAPTER_FILE
 from lookahead.models.kv_encoder import KV_FILE
 from lookahead.world import device
+from lookahead.world.processes import await_files
 
 STORE = STATE / "pictures"
-PATIENCE = 1.0  # seconds between looks at what other processes of a launch draw
 NO_ADAPTER = "none"  # the key of the base model alone
 _SAMPLER = {"sampler", "steps", "guidance", "kv_guidance", "adapter_scale", "batch"}
 _CODE = ("method", "models", "sampling", "world", "evaluation/pictures.py")  # what can change a picture
@@ -91,7 +90,7 @@ def take(folder: Path, plan: Plan, batch: int, draw: Callable[[Path], None], out
     """Let `draw` fill a shelf where it lacks pictures, then copy it to `out`: the output is nobody else's file.
 
     Processes that want the same shelf wait for each other, so that nothing is drawn twice; those of one launch do not,
-    as each draws a share. If one of these dies, the launcher ends this one.
+    as each draws a share.
 
     Raises:
         InputError: a file cannot be written, or a shard of the shelf is damaged.
@@ -99,8 +98,7 @@ def take(folder: Path, plan: Plan, batch: int, draw: Callable[[Path], None], out
     names = shards_of(plan, batch)
     with alone(folder / "lock"):
         draw(folder)
-        while not all((folder / name).is_file() for name in names):
-            time.sleep(PATIENCE)
+        await_files(folder / name for name in names)
     for name in names:
         _check(folder / name)
         with atomic(out / name) as path:

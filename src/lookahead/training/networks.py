@@ -63,8 +63,8 @@ def keep_few_activations(unets: Sequence[UNet2DConditionModel], preview_vae: Aut
     """Let `backward()` compute every U-Net block a second time, and the preview decoder picture by picture."""
     for unet in unets:
         unet.enable_gradient_checkpointing()
-    preview_vae.enable_gradient_checkpointing()  # of its layers together, so that one picture's are there at a time:
-    preview_vae.enable_slicing()
+    preview_vae.enable_gradient_checkpointing()
+    preview_vae.enable_slicing()  # its layers are one checkpoint: of one picture, not of all
 
 
 def compile_unets(

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import atexit
 import os
-from collections.abc import Iterator, Sequence
+import time
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 import torch.distributed as dist
@@ -39,6 +41,7 @@ def launched() -> Processes:
     return Processes(rank, local, count)
 
 
+PATIENCE = 1.0  # seconds between looks at what other processes write
 _VARIABLES = (("RANK", "0"), ("LOCAL_RANK", "0"), ("WORLD_SIZE", "1"))
 
 
@@ -103,6 +106,13 @@ def add_up(tensors: Sequence[Tensor], processes: Processes) -> None:
     sizes = [tensor.numel() for tensor in tensors]
     for tensor, total in zip(tensors, flat.split(sizes), strict=True):
         tensor.copy_(total.view_as(tensor))
+
+
+def await_files(paths: Iterable[Path]) -> None:
+    """Wait until the other processes of this launch have written these; if one of them dies, the launcher ends all."""
+    for path in paths:
+        while not path.is_file():
+            time.sleep(PATIENCE)
 
 
 def gather_parts(whole: Tensor, part: Tensor, processes: Processes) -> None:
