@@ -6,7 +6,7 @@ SHELL := bash
 BIN := .venv/bin
 STAMP := .venv/installed
 DEMO := .venv/installed-demo
-PARTS = $(shell $(BIN)/python -c "from lookahead.miniature.build import PARTS; print(*PARTS)")
+PARTS = $(shell $(BIN)/python -c "from miniature.build import PARTS; print(*PARTS)")
 
 export HF_HUB_OFFLINE ?= 1
 export MLFLOW_DISABLE_TELEMETRY := true

@@ -19,14 +19,14 @@ from pathlib import Path
 import torch
 from PIL import Image
 
-from lookahead.config import Checkpoints, Evaluate, read_evaluate, read_params, variant
-from lookahead.data.prompts import read_prompts
+from lookahead.config import Checkpoints, Evaluate, read_evaluate, read_params, with_overrides
+from lookahead.dataset.prompts import read_prompts
 from lookahead.evaluation.measure import measure
 from lookahead.evaluation.panel import encode_conditions, open_judges, open_sampler
 from lookahead.evaluation.pictures import Conditions, draw_pictures, read_pictures
 from lookahead.evaluation.plan import Plan, Shot, make_plan
-from lookahead.evaluation.portraits import Person, read_people, read_photo
 from lookahead.evaluation.store import adapter_key, shelf, take
+from lookahead.portraits import Person, read_people, read_photo
 from lookahead.sampling.loop import Sampler
 from lookahead.world import Pipeline, open_image_encoder, open_pipeline
 
@@ -48,7 +48,7 @@ class Bench:
 def open_bench(people: int) -> Bench:
     """The evaluation of the first people."""
     world = read_params().active
-    settings = variant(read_evaluate(world.evaluate), {"people": people})
+    settings = with_overrides(read_evaluate(world.evaluate), {"people": people})
     found = read_people(Path(settings.portraits), people)
     plan = make_plan(read_prompts(settings.prompts), settings)
     pipe = open_pipeline(world.checkpoints)

@@ -41,9 +41,9 @@ class Silent:
 def speeds(count: int) -> dict[str, tuple[float, float]]:
     """Images per second in batches and one by one, of the same pictures: drawn alone, and with faces and PNGs."""
     from lookahead.config import read_params
-    from lookahead.data.plan import Picture, plan_pictures
-    from lookahead.data.prompts import read_prompts
-    from lookahead.data.synthesis import draw_and_look, draw_pictures
+    from lookahead.dataset.plan import Picture, plan_pictures
+    from lookahead.dataset.prompts import read_prompts
+    from lookahead.dataset.synthesis import draw_and_look, draw_pictures
     from lookahead.world import open_faces, open_generator, quiet_alignment
 
     world = read_params().active
@@ -78,7 +78,7 @@ def speeds(count: int) -> dict[str, tuple[float, float]]:
 
 def png_seconds(size: int) -> float:
     """Seconds to encode one smooth picture of `size` pixels with a little grain, as the shards hold them."""
-    from lookahead.data.shards import encode_png
+    from lookahead.dataset.shards import encode_png
 
     draw = np.random.default_rng(0)
     smooth = Image.fromarray(draw.integers(0, 255, (16, 16, 3), dtype=np.uint8)).resize((size, size))
@@ -94,8 +94,8 @@ def draw(count: int, work: Path) -> None:
     import yaml
 
     from lookahead.config import read_params, read_yaml
-    from lookahead.data.prompts import Prompts
-    from lookahead.data.synthesis import synthesise
+    from lookahead.dataset.prompts import Prompts
+    from lookahead.dataset.synthesis import synthesise
 
     world = read_params().active
     prompts = read_yaml(world.generate.prompts, Prompts, "the prompts file", "prompts").model_dump()

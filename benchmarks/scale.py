@@ -81,9 +81,9 @@ def read(home: Path, kind: str) -> Figures:
     import torch
     from stand_in import world_of  # type: ignore[import-not-found]  # as chain; here, for the parent has to stay small
 
-    from lookahead.data.pairs import Pairs
-    from lookahead.data.store import open_features
+    from lookahead.features.store import open_features
     from lookahead.training.batches import load_pairs
+    from lookahead.training.pairs import Pairs
 
     torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "1")))
     settings, draw = world_of(kind).train, torch.Generator().manual_seed(0)

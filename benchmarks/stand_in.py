@@ -14,11 +14,11 @@ from torch import Tensor
 
 from lookahead.artifacts import save_tensors, write_parquet
 from lookahead.config import Checkpoints, Generate, World, read_params
-from lookahead.data.consistency import Face
-from lookahead.data.plan import Picture
-from lookahead.data.prompts import Prompts, read_prompts
-from lookahead.data.shards import shard_path, write_shard
-from lookahead.data.store import IMAGES, PROMPTS, TABLE
+from lookahead.dataset.consistency import Face
+from lookahead.dataset.plan import Picture
+from lookahead.dataset.prompts import Prompts, read_prompts
+from lookahead.dataset.shards import shard_path, write_shard
+from lookahead.features.store import IMAGES, PROMPTS, TABLE
 
 PNG = 6560  # bytes of a picture: the mean of the miniature's portraits, as `encode_png` writes them
 

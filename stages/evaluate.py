@@ -4,7 +4,6 @@
 """
 
 from lookahead.config import read_evaluate
-from lookahead.evaluation.drawing import assist
 from lookahead.evaluation.evaluate import evaluate
 from lookahead.evaluation.store import STORE
 from lookahead.stage import Job, Stage, main
@@ -26,7 +25,10 @@ def build(job: Job) -> None:
     )
 
 
-STAGES = {"": Stage("evaluate", sections=("checkpoints", "evaluate"), reads=tuple(TUNED.values()), build=build)}
+CODE = ("artifacts.py", "portraits.py", "dataset", "evaluation", "method", "models", "report", "sampling", "world")
+STAGES = {
+    "": Stage("evaluate", sections=("checkpoints", "evaluate"), inputs=tuple(TUNED.values()), build=build, code=CODE)
+}
 
 if __name__ == "__main__":
-    main(STAGES, assist)
+    main(STAGES)

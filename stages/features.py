@@ -3,7 +3,7 @@
 `accelerate launch --multi_gpu --num_processes N stages/features.py` shares the shards out to N processes.
 """
 
-from lookahead.data.features import assist, encode
+from lookahead.features.encode import encode
 from lookahead.stage import Job, Stage, main
 
 
@@ -13,7 +13,10 @@ def build(job: Job) -> None:
     encode(job.world.checkpoints, job.world.features, *datasets, job.work, job.log)
 
 
-STAGES = {"": Stage("features", ("checkpoints", "features"), ("generate",), build, reads_if_there=("photos",))}
+CODE = ("artifacts.py", "dataset", "features", "world")  # as in dvc.yaml
+STAGES = {
+    "": Stage("features", ("checkpoints", "features"), ("generate",), build, optional_inputs=("photos",), code=CODE)
+}
 
 if __name__ == "__main__":
-    main(STAGES, assist)
+    main(STAGES)

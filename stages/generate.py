@@ -7,9 +7,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from lookahead.config import read_protocol
-from lookahead.data.shards import Pixels
-from lookahead.data.synthesis import assist, synthesise
-from lookahead.evaluation.portraits import read_people, read_photo
+from lookahead.dataset.shards import Pixels
+from lookahead.dataset.synthesis import synthesise
+from lookahead.portraits import read_people, read_photo
 from lookahead.stage import Job, Stage, main
 
 
@@ -27,7 +27,8 @@ def build(job: Job) -> None:
     synthesise(job.world.checkpoints, job.world.generate, portraits, job.work, job.log)
 
 
-STAGES = {"": Stage("generate", sections=("checkpoints", "generate"), reads=(), build=build)}
+CODE = ("artifacts.py", "portraits.py", "dataset", "world")  # as in dvc.yaml
+STAGES = {"": Stage("generate", sections=("checkpoints", "generate"), inputs=(), build=build, code=CODE)}
 
 if __name__ == "__main__":
-    main(STAGES, assist)
+    main(STAGES)

@@ -8,7 +8,7 @@ import torch
 
 from lookahead.config import read_params
 from lookahead.errors import InputError
-from lookahead.miniature.build import build_part
+from miniature.build import build_part
 
 
 def main() -> None:

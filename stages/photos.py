@@ -3,8 +3,10 @@
 from pathlib import Path
 
 from lookahead.config import read_params
-from lookahead.data.photos.importing import import_photos
+from lookahead.photos.importing import import_photos
 from lookahead.stage import Job, Stage, main
+
+CODE = ("artifacts.py", "portraits.py", "dataset", "photos", "world")  # as in dvc.yaml
 
 
 def stage_of(folder: Path, name: str) -> Stage:
@@ -13,7 +15,7 @@ def stage_of(folder: Path, name: str) -> Stage:
     def build(job: Job) -> None:
         import_photos(job.world.checkpoints, job.world.photos, folder, job.work, job.log)
 
-    return Stage(name, ("checkpoints", "photos"), reads=(), build=build, told={"folder": str(folder)})
+    return Stage(name, ("checkpoints", "photos"), inputs=(), build=build, settings={"folder": str(folder)}, code=CODE)
 
 
 if __name__ == "__main__":

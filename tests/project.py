@@ -9,7 +9,7 @@ import yaml
 
 from lookahead.config import Checkpoints, Params, read_params
 from lookahead.stage import Stage, run_stage
-from tests.data.conftest import TREE
+from tests.dataset.conftest import TREE
 from tests.modules import ROOT
 from tests.protocols import write_protocol
 from tests.tiny import build_portraits

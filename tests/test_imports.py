@@ -6,27 +6,26 @@ import pytest
 
 from tests.modules import PACKAGE, ROOT, files, name_of, top_level
 
-BASE = {"errors", "artifacts", "locks"}
+BASE = {"errors", "artifacts"}
 ALLOWED = {
     "errors": set(),
     "artifacts": {"errors"},
-    "pages": {"artifacts"},
-    "locks": {"errors", "artifacts"},
+    "portraits": {"errors"},
     "config": {"errors"},
     "method": set(),
-    "world": {"config", "errors"},
+    "world": {"config", *BASE},
     "models": {"method", *BASE},
-    "data": {"method.diffusion", "world", "config", *BASE},
-    "miniature": {"method.diffusion", "models.adapter", "models.alignment", "world", "config", *BASE},
+    "dataset": {"world", "config", "portraits", *BASE},
+    "photos": {"dataset", "world", "config", "portraits", *BASE},
+    "features": {"dataset", "world", "config", *BASE},
     "sampling": {"method", "models", "world", "config", *BASE},
-    "training": {"method", "models", "data", "sampling", "world", "config", *BASE},
-    "evaluation": {"method", "models", "data", "sampling", "world", "config", "pages", *BASE},
-    "ablation": {"method", "models", "data", "sampling", "training", "evaluation", "world", "config", "pages", *BASE},
-    "curves": {"sampling", "evaluation", "world", "config", "pages", *BASE},
-    "search": {"method", "models", "data", "sampling", "world", "training", "evaluation", "config", "pages", *BASE},
-    "pipeline": {"method", "models", "sampling", "world", "config", *BASE},
-    "demo": {"pipeline", "evaluation", "data", "world", "config", *BASE},
-    "serving": {"pipeline", *BASE},
+    "training": {"method", "models", "features", "sampling", "world", "config", *BASE},
+    "evaluation": {"method", "models", "dataset.prompts", "sampling", "world", "config", "portraits", *BASE},
+    "report": {"evaluation", "dataset.prompts", "config", "portraits", *BASE},
+    "search": {"training", "evaluation", "report", "models", "world", "config", *BASE},
+    "pipeline": {"method", "models", "sampling", "world", "config", "portraits", *BASE},
+    "demo": {"pipeline", "evaluation", "dataset.prompts", "world", "config", "portraits", *BASE},
+    "serving": {"pipeline", "portraits", *BASE},
     "tracking": {"config", *BASE},
 }
 COMPOSERS = {"stage", "cli", "doctor"}  # like the scripts in stages/, they may import everything
@@ -71,11 +70,9 @@ def test_only_stages_and_the_command_import_tracking() -> None:
     assert importers - {"tracking"} <= COMPOSERS
 
 
-def test_nothing_imports_the_miniature() -> None:
+def test_nothing_imports_the_factory() -> None:
     for path in files():
-        part = part_of(name_of(path))
-        if part != "miniature" and part not in COMPOSERS:
-            assert not any(n.startswith("lookahead.miniature") for n in top_level(path)), path
+        assert not any(name.split(".")[0] == "miniature" for name in top_level(path)), path
 
 
 def test_the_command_starts_without_heavy_libraries() -> None:

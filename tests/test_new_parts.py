@@ -64,13 +64,13 @@ TRAIN = """
 import json, sys
 from pathlib import Path
 import torch
-from lookahead.config import Checkpoints, changed, read_params
+from lookahead.config import Checkpoints, with_overrides, read_params
 from lookahead.training.losses import micro_step, read
 from lookahead.training.setup import open_training
 torch.set_num_threads(1)
 checkpoints, features, path, value = sys.argv[1:]
 small = {"batch": 2, "accumulate": 1, "lookahead.density.strength": 1.0, "lookahead.density.final_strength": 1.0}
-settings = changed(read_params().worlds["miniature"].train, small | {path: value})
+settings = with_overrides(read_params().worlds["miniature"].train, small | {path: value})
 training = open_training(Checkpoints.model_validate_json(checkpoints), settings, Path(features))
 row = read([micro_step(training, 0, 0.0)])[0]
 print(json.dumps([row["loss_lookahead"], row["t_lookahead"]]))

@@ -10,10 +10,10 @@ import torch
 import yaml
 
 from lookahead.config import read_params, read_protocol
-from lookahead.data.prompts import read_prompts
-from lookahead.miniature.people import IDENTITY_SIZE, draw_identities, name_identity
-from lookahead.miniature.portraits import _SEED, SETS
-from lookahead.miniature.words import FIRST, LAST
+from lookahead.dataset.prompts import read_prompts
+from miniature.people import IDENTITY_SIZE, draw_identities, name_identity
+from miniature.portraits import _SEED, SETS
+from miniature.words import FIRST, LAST
 from tests.modules import ROOT
 
 PROTOCOLS = sorted((ROOT / "protocols").glob("*.yaml"))

@@ -132,6 +132,19 @@ def digest(*contents: Any) -> str:
     return hashlib.sha256(json.dumps(contents, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
 
 
+def digest_file(path: Path) -> str:
+    """SHA-256 of a file, read in pieces.
+
+    Raises:
+        InputError: it cannot be read.
+    """
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise InputError(f"{path} cannot be read ({error.strerror}): check the path") from None
+
+
 def files_below(path: Path) -> list[Path]:
     """The files of a folder in the order of their names, or the file itself.
 
@@ -152,11 +165,21 @@ def digest_paths(paths: Iterable[Path]) -> str:
         InputError: one of the paths does not exist.
     """
     files = ((file.relative_to(path.parent).as_posix(), file) for path in paths for file in files_below(path))
-    return digest([(name, hashlib.sha256(_read(file)).hexdigest()) for name, file in files])
+    return digest([(name, digest_file(file)) for name, file in files])
+
+
+def code_digest(*parts: str) -> str:
+    """SHA-256 of the package's code in these folders and files, such as "method" or "world/faces.py".
+
+    They are those that `deps` of dvc.yaml name: what must be done again together lies together.
+    """
+    package = Path(__file__).parent
+    files = [file for part in parts for file in files_below(package / part) if file.suffix in (".py", ".j2")]
+    return digest([(file.relative_to(package).as_posix(), digest_file(file)) for file in files])
 
 
 def workspace(stage: str, key: str) -> Path:
-    """The folder a stage builds in: a killed run with the same key finds what it had made.
+    """The folder that a stage builds in: a killed run with the same key finds what it had built.
 
     Raises:
         InputError: the folder cannot be made.
@@ -167,17 +190,37 @@ def workspace(stage: str, key: str) -> Path:
     return path
 
 
+def _beside(work: Path, out: Path) -> tuple[Path, Path]:
+    """Where an earlier and a new output lie while they change places; the key in the name says whose the new one is."""
+    return out.with_name(f".{out.name}.old"), out.with_name(f".{out.name}.{work.name}.new")
+
+
+def recover(work: Path, out: Path) -> None:
+    """Undo a `publish` that was killed halfway: finished work is in `work` again, the earlier output in `out`.
+
+    Raises:
+        InputError: a folder cannot be moved.
+    """
+    old, new = _beside(work, out)
+    with writing(out):
+        if new.is_dir():
+            shutil.rmtree(work, ignore_errors=True)
+            new.rename(work)
+        if old.is_dir() and not out.exists():
+            old.rename(out)
+        for left in out.parent.glob(f".{out.name}.*.new"):  # finished, but of other parameters
+            shutil.rmtree(left, ignore_errors=True)
+
+
 def publish(work: Path, out: Path) -> None:
     """Put `work` in the place of `out`, never a part of it.
 
     Raises:
         InputError: the disk is full or the folder cannot be written; an earlier `out` stays.
     """
-    old, new = out.with_name(f".{out.name}.old"), out.with_name(f".{out.name}.new")
+    old, new = _beside(work, out)
     with writing(out):
         out.parent.mkdir(parents=True, exist_ok=True)
-        for left in (old, new):  # by a run that was killed right here
-            shutil.rmtree(left, ignore_errors=True)
         for part in work.rglob(".*"):  # by a write that was killed
             part.unlink()
         try:
@@ -185,16 +228,18 @@ def publish(work: Path, out: Path) -> None:
         except OSError as error:
             if error.errno != errno.EXDEV:
                 raise
-            shutil.copytree(work, new)  # `state` and `runs` lie on two disks
+            copy = out.with_name(f".{out.name}.copy")  # `state` and `runs` lie on two disks
+            shutil.rmtree(copy, ignore_errors=True)
+            shutil.copytree(work, copy)
+            copy.rename(new)  # whole before it gets its name
+        shutil.rmtree(old, ignore_errors=True)
         with suppress(FileNotFoundError):
             out.rename(old)
         try:
             new.rename(out)
         except OSError:  # the earlier output comes back; the next run publishes the new one
             with suppress(OSError):
-                new.rename(work)
-            with suppress(FileNotFoundError):
-                old.rename(out)
+                recover(work, out)
             raise
     for left in (old, work):
         shutil.rmtree(left, ignore_errors=True)

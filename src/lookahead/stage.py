@@ -1,4 +1,4 @@
-"""What all stages share: they build in a workspace, publish a whole directory, and tell where it came from."""
+"""What all stages share: they build in a workspace, publish a whole directory, and record where it came from."""
 
 from __future__ import annotations
 
@@ -7,19 +7,20 @@ import os
 import shutil
 import sys
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
+from filelock import FileLock, Timeout
 
-from lookahead.artifacts import STATE, Log, digest, files_below, publish, workspace, write_json
+from lookahead.artifacts import STATE, Log, code_digest, digest, files_below, publish, recover, workspace, write_json
 from lookahead.config import Params, World, read_params
 from lookahead.errors import InputError
 from lookahead.tracking import Origin, open_recorder
-from lookahead.world.processes import claim_gpu, launched
+from lookahead.world.distributed import broadcast_object, is_main_process, wait_for_everyone
 
 RUNS = Path("runs")
-EXEMPT = ("lookahead.cli", "lookahead.config", "lookahead.doctor", "lookahead.tracking")  # these change no output
 
 
 @dataclass(frozen=True)
@@ -34,17 +35,29 @@ class Job:
 
 @dataclass(frozen=True)
 class Stage:
-    """A stage: its output's path below `<root>/<world>`, its own sections of the world, the outputs that it reads, the
-    function that fills its workspace, what else its output depends on, and outputs that it reads where there are any.
+    """A stage of the pipeline.
+
+    Attributes:
+        name: its output's path below `<root>/<world>`.
+        sections: its own sections of the world's parameters.
+        inputs: outputs of other stages that it reads.
+        build: fills the workspace; every process of a launch calls it.
+        settings: what else its output depends on.
+        root: the folder of its output.
+        optional_inputs: outputs that it reads where they exist.
+        code: folders and files of the package that decide its output, as its `deps` in dvc.yaml.
+        irrelevant: dotted names of parameters that change no output, such as "train.checkpoint_every".
     """
 
     name: str
     sections: tuple[str, ...]
-    reads: tuple[str, ...]
+    inputs: tuple[str, ...]
     build: Callable[[Job], None]
-    told: Mapping[str, object] = field(default_factory=dict)
+    settings: Mapping[str, object] = field(default_factory=dict)
     root: Path = RUNS
-    reads_if_there: tuple[str, ...] = ()
+    optional_inputs: tuple[str, ...] = ()
+    code: tuple[str, ...] = ()
+    irrelevant: tuple[str, ...] = ()
 
 
 def cores() -> int:
@@ -63,25 +76,19 @@ def local_paths(settings: object) -> Iterator[Path]:
             yield path
 
 
-def inputs_of(stage: Stage, settings: Mapping[str, object], runs: Path) -> list[Path]:
+def input_paths(stage: Stage, settings: Mapping[str, object], runs: Path) -> list[Path]:
     """What the stage reads: other stages' outputs, and every file or folder that its parameters name.
 
     Raises:
         InputError: an earlier stage has not run.
     """
-    for name in stage.reads:
+    for name in stage.inputs:
         if not (runs / name).is_dir():
             raise InputError(
                 f"{runs / name} does not exist: run `lookahead {name.split('/')[0]}` first, or `dvc repro`"
             )
-    further = [runs / name for name in stage.reads_if_there if (runs / name).is_dir()]
-    return [runs / name for name in stage.reads] + further + sorted(set(local_paths(dict(settings))))
-
-
-def code_files() -> list[Path]:
-    """The package's loaded modules, those that change no output aside."""
-    loaded = {name: module for name, module in sys.modules.items() if name.split(".")[0] == "lookahead"}
-    return sorted(Path(m.__file__) for name, m in loaded.items() if m.__file__ and not name.startswith(EXEMPT))
+    optional = [runs / name for name in stage.optional_inputs if (runs / name).is_dir()]
+    return [runs / name for name in stage.inputs] + optional + sorted(set(local_paths(dict(settings))))
 
 
 def fingerprint(paths: list[Path]) -> str:
@@ -90,35 +97,69 @@ def fingerprint(paths: list[Path]) -> str:
     return digest([(name, stat.st_size, stat.st_mtime_ns) for name, stat in stats])
 
 
+def without(settings: Mapping[str, object], names: tuple[str, ...]) -> dict[str, object]:
+    """Nested settings without those of dotted names."""
+    kept: dict[str, object] = {}
+    for key, value in settings.items():
+        if key in names:
+            continue
+        inner = tuple(name.removeprefix(f"{key}.") for name in names if name.startswith(f"{key}."))
+        kept[key] = without(value, inner) if inner and isinstance(value, Mapping) else value
+    return kept
+
+
 def run_stage(stage: Stage, params: Params, world_name: str) -> Path:
     """Run one stage and return its output; a killed run with equal parameters, code and inputs continues.
 
-    The output is published before tracking is finished, so that a broken store loses nothing.
+    Every process of a launch calls this. The output is published before tracking is finished, so that a broken store
+    loses nothing.
 
     Raises:
-        InputError: a parameter or an input is wrong, or a file cannot be written; an earlier output stays.
+        InputError: a parameter or an input is wrong, a file cannot be written, or another process runs this stage; an
+            earlier output stays.
     """
-    if world_name not in params.worlds:
-        raise InputError(f"there is no world {world_name!r}: params.yaml has {', '.join(sorted(params.worlds))}")
-    world, runs = params.worlds[world_name], RUNS / world_name
+    world, runs = params.of(world_name), RUNS / world_name
     if "checkpoints" in stage.sections:
         from lookahead.world import require  # here: a table opens none, and needs none of its libraries
 
         require(world.checkpoints, world_name)
-    settings = {name: world.told(name) for name in stage.sections} | dict(stage.told)
-    inputs = inputs_of(stage, settings, runs)
-    key = digest(settings, fingerprint(inputs + code_files()))[:16]
+    settings = {name: world.settings(name) for name in stage.sections} | dict(stage.settings)
+    inputs = input_paths(stage, settings, runs)
+    key = broadcast_object(
+        digest(without(settings, stage.irrelevant), fingerprint(inputs), code_digest(*stage.code))[:16]
+    )
     work, out = workspace(f"{world_name}/{stage.name}", key), stage.root / world_name / stage.name
-    recorder = open_recorder(params, Origin(stage.name, world_name, settings, tuple(inputs), key))
-    try:
-        stage.build(Job(world, runs, work, recorder.log))
-        publish(work, out)
-    except BaseException:
-        recorder.finish(None)
-        raise
-    write_json(runs / f"{stage.name}.run.json", recorder.finish(out))
+    if not is_main_process():
+        stage.build(Job(world, runs, work, lambda _metrics, _step: None))
+        wait_for_everyone()
+        return out
+    with _alone(work):
+        recover(work, out)
+        recorder = open_recorder(params, Origin(stage.name, world_name, settings, tuple(inputs), key))
+        try:
+            stage.build(Job(world, runs, work, recorder.log))
+            publish(work, out)
+        except BaseException:
+            recorder.finish(None)
+            raise
+        write_json(out.with_name(f"{out.name}.run.json"), recorder.finish(out))
     shutil.rmtree(STATE / "work" / world_name / stage.name, ignore_errors=True)  # resume state, also of older runs
+    wait_for_everyone()
     return out
+
+
+@contextmanager
+def _alone(work: Path) -> Iterator[None]:
+    """Hold the workspace's lock: whoever finds a run of this workspace in the tracking store knows that it is dead."""
+    lock = FileLock(work.with_name(f"{work.name}.lock"), timeout=0)
+    try:
+        lock.acquire()
+    except Timeout:
+        raise InputError(f"another process is running this stage in {work}: wait for it, or end it") from None
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def _arguments(variants: list[str]) -> argparse.Namespace:
@@ -129,26 +170,12 @@ def _arguments(variants: list[str]) -> argparse.Namespace:
     return parser.parse_args()
 
 
-def _assisting(assist: Callable[[], None] | None) -> Callable[[], None]:
-    if assist is None:
-        raise InputError("this stage runs in one process: start it without a launcher, or with --num_processes 1")
-    return assist
-
-
-def main(stages: Mapping[str, Stage], assist: Callable[[], None] | None = None) -> None:
-    """Run the stages, by variant, that the command line asks for; bad input is one message and exit code 1.
-
-    Where several processes are launched, the others call `assist` as often as the first one runs a stage.
-    """
+def main(stages: Mapping[str, Stage]) -> None:
+    """Run the stages, by variant, that the command line asks for; bad input is one message and exit code 1."""
     options = _arguments(list(stages))
     chosen = [stage for name, stage in stages.items() if getattr(options, "variant", None) in (None, name)]
-    claim_gpu(launched())
     torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", cores())))
     try:
-        if not launched().first:
-            for _ in chosen:
-                _assisting(assist)()
-            return
         params = read_params()
         for stage in chosen:
             run_stage(stage, params, options.world or params.world)

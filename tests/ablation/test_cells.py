@@ -12,7 +12,7 @@ from safetensors.torch import load_file
 
 from lookahead.ablation.cell import build_cell, settings_of
 from lookahead.ablation.report import write_ablation
-from lookahead.config import Ablation, Evaluate, Row, read_evaluate, read_params, variant
+from lookahead.config import Ablation, Evaluate, Row, read_evaluate, read_params, with_overrides
 from lookahead.errors import InputError
 from lookahead.tracking.lineage import flatten
 from tests.tiny import build_portraits
@@ -41,7 +41,7 @@ def protocol(tmp_path_factory: pytest.TempPathFactory) -> Evaluate:
         "bootstrap": 200,
         "previews": {"people": 1, "timesteps": [500], "scales": [1.0]},
     }
-    return variant(read_evaluate(read_params().worlds["miniature"].evaluate), changes)
+    return with_overrides(read_evaluate(read_params().worlds["miniature"].evaluate), changes)
 
 
 def build(tiny_world, study, row, seed, settings, protocol, features, cells) -> Path:  # noqa: F811

@@ -12,7 +12,7 @@ import pytest
 import yaml
 
 from lookahead.config import Checkpoints
-from tests.data.conftest import TREE
+from tests.dataset.conftest import TREE
 from tests.protocols import write_protocol
 from tests.tiny import build_portraits
 

@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 from pydantic import ValidationError
 
-from lookahead.config import Checkpoints, Curves, Evaluate, read_evaluate, read_params, variant
+from lookahead.config import Checkpoints, Curves, Evaluate, read_evaluate, read_params, with_overrides
 from lookahead.curves.cell import Cell, build_cell, cells_of
 from lookahead.curves.report import write_curves
 from lookahead.curves.table import FIGURES, find
@@ -24,7 +24,7 @@ def protocol(tmp_path_factory: pytest.TempPathFactory) -> Evaluate:
     portraits = build_portraits(tmp_path_factory.mktemp("portraits"), STUDY.people)
     splits = {"search": "nobody", "validation": "nobody", "test": str(portraits)}
     changes = {"splits": splits, "steps": 2, "batch": 9, "bootstrap": 200}
-    return variant(read_evaluate(read_params().worlds["miniature"].evaluate), changes)
+    return with_overrides(read_evaluate(read_params().worlds["miniature"].evaluate), changes)
 
 
 def build(tiny_world: Checkpoints, cell: Cell, protocol: Evaluate, work: Path) -> None:

@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from lookahead.config import World
-from lookahead.data.prompts import read_prompts
+from lookahead.dataset.prompts import read_prompts
 from lookahead.demo.studio import Studio
 from tests.modules import ROOT
 

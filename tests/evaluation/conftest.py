@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from lookahead.config import Checkpoints, Evaluate, read_evaluate, read_params, variant
+from lookahead.config import Checkpoints, Evaluate, read_evaluate, read_params, with_overrides
 from tests.tiny import build_portraits, build_tiny_world
 
 PEOPLE = 4
@@ -39,4 +39,4 @@ def quick(portraits: Path) -> Evaluate:
         "diversity": {"people": 2, "prompts": 2, "seeds": 2},
         "steering": None,
     }
-    return variant(read_evaluate(read_params().worlds["miniature"].evaluate), changes)
+    return with_overrides(read_evaluate(read_params().worlds["miniature"].evaluate), changes)

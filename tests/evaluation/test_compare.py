@@ -19,8 +19,8 @@ from lookahead.config import read_params
 from lookahead.errors import InputError
 from lookahead.evaluation.album import ALBUM, REFERENCE
 from lookahead.evaluation.compare import FILES, compare, read_run
-from lookahead.evaluation.compare_page import table, write_page
 from lookahead.evaluation.pictures import png
+from lookahead.report.compare_page import table, write_page
 from lookahead.tracking import Origin, open_recorder
 from tests.modules import ROOT
 

@@ -13,19 +13,19 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
-from lookahead.config import Checkpoints, Evaluate, variant
-from lookahead.data.prompts import read_prompts
+from lookahead.config import Checkpoints, Evaluate, with_overrides
+from lookahead.dataset.prompts import read_prompts
 from lookahead.errors import InputError
 from lookahead.evaluation.compare import compare, places, read_run
 from lookahead.evaluation.evaluate import evaluate
 from lookahead.evaluation.methods import COMPARISONS, VARIANTS
 from lookahead.evaluation.metrics import METRICS, SPREAD
 from lookahead.evaluation.plan import make_plan
-from lookahead.evaluation.portraits import read_people
 from lookahead.evaluation.store import adapter_key, shelf
 from lookahead.models.adapter import ADAPTER_FILE
 from lookahead.models.kv_encoder import KV_FILE, new_kv_encoder, save_kv_encoder
-from lookahead.pages import number
+from lookahead.portraits import read_people
+from lookahead.report.pages import number
 from lookahead.world import open_pipeline
 
 Variants = Mapping[str, Path | None]
@@ -187,7 +187,7 @@ def test_another_judge_draws_nothing(
     own = Path(shutil.copytree(store, tmp_path / "store"))
     before = shards(own)
     faces = tiny.faces.model_copy(update={"report": tiny.faces.select})
-    told = variant(quick, {"bootstrap": 50})
+    told = with_overrides(quick, {"bootstrap": 50})
     evaluate(tiny.model_copy(update={"faces": faces}), told, variants, tmp_path / "work", _silent, own)
     assert shards(own) == before
     ours, theirs = (pd.read_parquet(folder / "per_image.parquet") for folder in (work, tmp_path / "work"))
@@ -198,7 +198,7 @@ def test_another_judge_draws_nothing(
 def test_another_protocol_is_another_shelf(
     change: dict[str, object], store: Path, tiny: Checkpoints, quick: Evaluate, variants: Variants
 ) -> None:
-    assert not (names(variant(quick, change), tiny, variants) & names(quick, tiny, variants))
+    assert not (names(with_overrides(quick, change), tiny, variants) & names(quick, tiny, variants))
     assert names(quick, tiny, variants) < {path.name for path in store.iterdir()}  # and those of further noises
 
 
@@ -229,7 +229,7 @@ def test_a_changed_file_is_another_shelf(
     photos = Path(shutil.copytree(quick.portraits, tmp_path / "photos"))
     (photos / "000" / "0.jpg").write_bytes((photos / "001" / "0.jpg").read_bytes())
     splits = quick.splits.model_dump() | {"test": str(photos)}
-    assert not names(variant(quick, {"splits": splits}), tiny, variants) & known
+    assert not names(with_overrides(quick, {"splits": splits}), tiny, variants) & known
 
 
 def test_log_receives_every_number(work: Path, logged: dict[str, float]) -> None:
@@ -275,7 +275,7 @@ def test_bad_settings_are_refused(
     change: dict[str, object], message: str, tiny: Checkpoints, quick: Evaluate, variants: Variants, tmp_path: Path
 ) -> None:
     with pytest.raises(InputError, match=message):
-        evaluate(tiny, variant(quick, change), variants, tmp_path, _silent, tmp_path)
+        evaluate(tiny, with_overrides(quick, change), variants, tmp_path, _silent, tmp_path)
     assert not (tmp_path / "metrics.json").exists()
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 
 from lookahead.config import Evaluate
-from lookahead.data.prompts import read_prompts
+from lookahead.dataset.prompts import read_prompts
 from lookahead.evaluation.plan import Shot, choose_prompts, make_plan, make_shots
 
 STYLES = ["photo", "pencil", "oil"]

@@ -12,7 +12,7 @@ from PIL import Image
 from lookahead.config import Checkpoints
 from lookahead.errors import InputError
 from lookahead.evaluation.faces import PACKS, FaceReader, read_others, read_references, similarity
-from lookahead.evaluation.portraits import read_people, read_photo
+from lookahead.portraits import read_people, read_photo
 
 
 @pytest.fixture(scope="module")

@@ -9,14 +9,14 @@ import pytest
 import torch
 
 from lookahead.config import Checkpoints, Evaluate, PreviewCurves, read_evaluate, read_params
-from lookahead.data.prompts import read_prompts
+from lookahead.dataset.prompts import read_prompts
 from lookahead.errors import InputError
 from lookahead.evaluation.faces import FaceReader
 from lookahead.evaluation.panel import encode_conditions
 from lookahead.evaluation.pictures import Conditions
 from lookahead.evaluation.plan import make_plan
-from lookahead.evaluation.portraits import Person, read_people
 from lookahead.evaluation.previews import measure_previews
+from lookahead.portraits import Person, read_people
 from lookahead.world import open_pipeline
 
 

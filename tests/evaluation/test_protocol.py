@@ -7,12 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from lookahead.config import Checkpoints, Evaluate, Scorer, read_evaluate, read_params, read_protocol, variant
-from lookahead.data.prompts import read_prompts
+from lookahead.config import Checkpoints, Evaluate, Scorer, read_evaluate, read_params, read_protocol, with_overrides
+from lookahead.dataset.prompts import read_prompts
 from lookahead.errors import InputError
 from lookahead.evaluation.plan import make_plan
-from lookahead.evaluation.portraits import read_people
 from lookahead.evaluation.protocol import HASH, Told, describe, differences
+from lookahead.portraits import read_people
 from tests.modules import ROOT
 
 
@@ -38,14 +38,14 @@ def test_a_file_that_is_no_protocol_is_one_error(text: str, tmp_path: Path) -> N
 
 
 def test_a_variant_is_checked(quick: Evaluate) -> None:
-    assert variant(quick, {"split": "search", "people": 2}).people == 2
+    assert with_overrides(quick, {"split": "search", "people": 2}).people == 2
     with pytest.raises(InputError, match="split"):
-        variant(quick, {"split": "training"})
+        with_overrides(quick, {"split": "training"})
 
 
 @pytest.mark.parametrize("change", [{"batch": 3}, {"bootstrap": 77}, {"grid_people": 3}])
 def test_what_is_no_protocol_leaves_the_hash(change: dict[str, object], tiny: Checkpoints, quick: Evaluate) -> None:
-    assert told(variant(quick, change), tiny) == told(quick, tiny)
+    assert told(with_overrides(quick, change), tiny) == told(quick, tiny)
 
 
 @pytest.mark.parametrize(
@@ -60,16 +60,16 @@ def test_what_is_no_protocol_leaves_the_hash(change: dict[str, object], tiny: Ch
 def test_another_protocol_has_another_hash_and_says_where(
     change: dict[str, object], name: list[str], tiny: Checkpoints, quick: Evaluate
 ) -> None:
-    one, other = told(quick, tiny), told(variant(quick, change), tiny)
+    one, other = told(quick, tiny), told(with_overrides(quick, change), tiny)
     assert one[HASH] != other[HASH] and differences(one, other) == name
 
 
 def test_the_hash_knows_photos_and_judges_by_their_contents(tiny: Checkpoints, quick: Evaluate, tmp_path: Path) -> None:
     moved = Path(shutil.copytree(quick.portraits, tmp_path / "elsewhere"))
     splits = quick.splits.model_dump() | {"test": str(moved)}
-    assert told(variant(quick, {"splits": splits}), tiny) == told(quick, tiny)
+    assert told(with_overrides(quick, {"splits": splits}), tiny) == told(quick, tiny)
     shutil.copy(moved / "001" / "1.jpg", moved / "000" / "0.jpg")
-    assert differences(told(variant(quick, {"splits": splits}), tiny), told(quick, tiny)) == ["references"]
+    assert differences(told(with_overrides(quick, {"splits": splits}), tiny), told(quick, tiny)) == ["references"]
     scorer = tiny.model_copy(update={"scorer": Scorer(model="ViT-L-14", pretrained="openai")})
     assert differences(told(quick, scorer), told(quick, tiny)) == ["judges.scorer"]
     swapped = tiny.faces.model_copy(update={"report": tiny.faces.select})

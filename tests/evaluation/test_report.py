@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import pytest
 
-from lookahead.evaluation.glossary import MEANINGS, SCALE
 from lookahead.evaluation.metrics import METRICS, SPREAD
-from lookahead.evaluation.report import sign, verdict
 from lookahead.evaluation.statistics import Interval
-from lookahead.pages import no_difference, number, plain, short, signed
+from lookahead.report.glossary import MEANINGS, SCALE
+from lookahead.report.pages import no_difference, number, plain, short, signed
+from lookahead.report.report import sign, verdict
 
 UP, DOWN, OPEN = Interval(0.06, 0.04, 0.08), Interval(-0.03, -0.05, -0.01), Interval(0.01, -0.01, 0.03)
 

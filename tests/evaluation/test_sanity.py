@@ -14,16 +14,16 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 from torch.nn import functional as F
 
-from lookahead.config import Checkpoints, read_evaluate, read_params, variant
+from lookahead.config import Checkpoints, read_evaluate, read_params, with_overrides
 from lookahead.evaluation.measure import face_row
 from lookahead.evaluation.metrics import person_means, scale_of_identity
 from lookahead.evaluation.panel import Panel, judged, open_panel, open_sampler
 from lookahead.evaluation.pictures import draw_pictures, read_pictures
-from lookahead.evaluation.portraits import read_people, read_photo
 from lookahead.evaluation.scoring import embed_pictures, score
 from lookahead.evaluation.statistics import interval
 from lookahead.models.alignment import align
 from lookahead.models.recogniser import open_recogniser
+from lookahead.portraits import read_people, read_photo
 from lookahead.world import open_faces, open_pipeline, quiet_alignment, recogniser_onnx
 
 WORLD = read_params().worlds["miniature"]
@@ -41,7 +41,7 @@ def checkpoints() -> Checkpoints:
 def panel(checkpoints: Checkpoints) -> Panel:
     """Eight people of the validation portraits, each as a photo and in every style."""
     changes = {"split": "validation", "people": 8, "photo_prompts": 1, "steps": 6, "bootstrap": 1000}
-    protocol = variant(EVALUATE, changes)
+    protocol = with_overrides(EVALUATE, changes)
     return open_panel(checkpoints, protocol, open_pipeline(checkpoints))
 
 

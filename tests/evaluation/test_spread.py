@@ -11,7 +11,7 @@ import pytest
 from PIL import Image, ImageEnhance, ImageOps
 
 from lookahead.config import Diversity, Evaluate
-from lookahead.data.prompts import read_prompts
+from lookahead.dataset.prompts import read_prompts
 from lookahead.evaluation.layout import CELLS, colours, layout, leaking
 from lookahead.evaluation.plan import Plan, make_plan
 from lookahead.evaluation.spread import distances, gather, missing, spread_plan

@@ -17,7 +17,7 @@ from PIL import Image
 from torch import Tensor
 
 from lookahead.cli.stages import headline_rows
-from lookahead.config import Checkpoints, Evaluate, Steering, variant
+from lookahead.config import Checkpoints, Evaluate, Steering, with_overrides
 from lookahead.errors import InputError
 from lookahead.evaluation.album import read_album
 from lookahead.evaluation.compare import compare, read_run
@@ -44,7 +44,7 @@ def bright(tiny: Checkpoints, tmp_path_factory: pytest.TempPathFactory) -> Check
 @pytest.fixture(scope="module")
 def guided(quick: Evaluate) -> Evaluate:
     """The quick evaluation with a steered row."""
-    return variant(quick, {"steering": SETTINGS})
+    return with_overrides(quick, {"steering": SETTINGS})
 
 
 @pytest.fixture(scope="module")

@@ -8,9 +8,9 @@ import pytest
 import torch
 
 from lookahead.config import read_params
-from lookahead.miniature.base import embed_prompts
-from lookahead.miniature.words import SCENES, STYLES, caption
 from lookahead.world import Pipeline, open_pipeline
+from miniature.base import embed_prompts
+from miniature.words import SCENES, STYLES, caption
 
 CAPTIONS = [caption(style, scene, "anna abel") for style in STYLES for scene in SCENES]
 

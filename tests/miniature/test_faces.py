@@ -9,14 +9,14 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from lookahead.miniature.detector import ANCHORS, OUTPUTS, STRIDES, Detector, centres, rows_of, stride_loss
-from lookahead.miniature.faces_pool import draw_faces
-from lookahead.miniature.judge import embed_at, rank_one, to_bgr
-from lookahead.miniature.recognisers import EMBEDDING, KINDS, RecogniserNetwork, margin_loss
-from lookahead.miniature.renderer import draw_identities, faceless
-from lookahead.miniature.words import SCENES, STYLES
 from lookahead.models.recogniser import open_recogniser
 from lookahead.world import open_faces, recogniser_onnx
+from miniature.detector import ANCHORS, OUTPUTS, STRIDES, Detector, centres, rows_of, stride_loss
+from miniature.faces_pool import draw_faces
+from miniature.judge import embed_at, rank_one, to_bgr
+from miniature.recognisers import EMBEDDING, KINDS, RecogniserNetwork, margin_loss
+from miniature.renderer import draw_identities, faceless
+from miniature.words import SCENES, STYLES
 
 PACKS = Path(__file__).parents[2] / "models" / "miniature" / "faces" / "models"
 SIDE = 64  # pixels

@@ -5,10 +5,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from lookahead.miniature import pool as module
-from lookahead.miniature.adapter import reference_rows
-from lookahead.miniature.pool import build_pool, open_pool
-from lookahead.miniature.words import FIRST, LAST, STYLES, held_out
+from miniature import pool as module
+from miniature.adapter import reference_rows
+from miniature.pool import build_pool, open_pool
+from miniature.words import FIRST, LAST, STYLES, held_out
 
 
 @pytest.fixture

@@ -3,9 +3,9 @@
 import pytest
 import torch
 
-from lookahead.miniature.people import IDENTITY_SIZE, draw_identities, name_identity
-from lookahead.miniature.renderer import SIZE, Portraits, faceless, render
-from lookahead.miniature.words import FIRST, LAST, SCENES, STYLES, held_out
+from miniature.people import IDENTITY_SIZE, draw_identities, name_identity
+from miniature.renderer import SIZE, Portraits, faceless, render
+from miniature.words import FIRST, LAST, SCENES, STYLES, held_out
 
 
 def _draw(count: int, seed: int, style: int = 0) -> Portraits:

@@ -6,8 +6,8 @@ import open_clip
 import pytest
 import torch
 
-from lookahead.miniature.augment import blur, jitter, move
-from lookahead.miniature.scorer import augment, measure_scorer, true_captions
+from miniature.augment import blur, jitter, move
+from miniature.scorer import augment, measure_scorer, true_captions
 
 CLIP = Path(__file__).parents[2] / "models" / "miniature" / "clip"
 

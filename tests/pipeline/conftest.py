@@ -8,7 +8,7 @@ import pytest
 import torch
 from PIL import Image
 
-from lookahead.config import Checkpoints, Personalize, World, read_params
+from lookahead.config import Checkpoints, Personalize, World, read_params, with_overrides
 from lookahead.models.adapter import ADAPTER_FILE
 from lookahead.models.kv_encoder import KV_FILE, new_kv_encoder, save_kv_encoder
 from lookahead.pipeline import LookaheadPipeline
@@ -21,7 +21,8 @@ from tests.tiny import build_portraits, with_bright_previews
 @pytest.fixture(scope="package")
 def settings() -> Personalize:
     """The miniature's, with few steps."""
-    return read_params(ROOT / "params.yaml").worlds["miniature"].personalize.having({"steps": 2, "fast.steps": 2})
+    settings = read_params(ROOT / "params.yaml").worlds["miniature"].personalize
+    return with_overrides(settings, {"steps": 2, "fast.steps": 2})
 
 
 @pytest.fixture(scope="package")

@@ -8,6 +8,7 @@ import torch
 from diffusers.models.attention_processor import Attention
 from PIL import Image
 
+from lookahead.config import with_overrides
 from lookahead.errors import InputError
 from lookahead.pipeline import LookaheadPipeline
 from lookahead.pipeline.attending import as_grid, draw_attended, reference_attention
@@ -48,7 +49,7 @@ def test_what_has_no_map_is_said(pipe: LookaheadPipeline, photos: list[Image.Ima
     untuned = LookaheadPipeline(pipe.checkpoints, pipe.settings, None)
     with pytest.raises(InputError, match="no KV-encoder"):
         draw_attended(untuned, photos[0], PROMPT, seed=0)
-    single = LookaheadPipeline(pipe.checkpoints, pipe.settings.having({"steps": 1}), pipe.encoder)
+    single = LookaheadPipeline(pipe.checkpoints, with_overrides(pipe.settings, {"steps": 1}), pipe.encoder)
     with pytest.raises(InputError, match="1 steps"):
         draw_attended(single, photos[0], PROMPT, seed=0)
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from lookahead.config import World
+from lookahead.config import World, with_overrides
 from lookahead.errors import InputError
 from lookahead.models.adapter import ADAPTER_FILE
 from lookahead.pipeline import LookaheadPipeline
@@ -36,7 +36,7 @@ def test_a_grid_and_every_picture_with_its_origin(
     assert str(tmp_path) not in str(told) and told["portraits"] == "0.jpg"
     with Image.open(out / GRID) as grid:
         assert grid.size == (3 * 64, 2 * 64)
-    again = LookaheadPipeline(world.checkpoints, world.personalize.having({"adapter_scale": 0.5}), encoder)
+    again = LookaheadPipeline(world.checkpoints, with_overrides(world.personalize, {"adapter_scale": 0.5}), encoder)
     with Image.open(portraits[0]) as photo, Image.open(out / "01-8.png") as ours:
         alone = np.asarray(again(photo, PROMPTS[1], "an oil painting", seed=8)[0], dtype=np.int16)
         assert abs(np.asarray(ours, dtype=np.int16) - alone).max() <= 1  # another batch size rounds otherwise

@@ -11,7 +11,7 @@ import torch
 from diffusers import DPMSolverMultistepScheduler, LCMScheduler, StableDiffusionXLPipeline
 from PIL import Image
 
-from lookahead.config import Checkpoints, KVGuidance, Personalize
+from lookahead.config import Checkpoints, KVGuidance, Personalize, with_overrides
 from lookahead.errors import InputError
 from lookahead.models.adapter import ADAPTER_FILE
 from lookahead.pipeline import LookaheadPipeline
@@ -107,7 +107,7 @@ def test_a_call_leaves_nothing_behind(pipe: LookaheadPipeline, photos: list[Imag
 def test_prompts_by_images_in_order_and_batches_do_not_matter(
     tiny_world: Checkpoints, pipe: LookaheadPipeline, encoder: Path, photos: list[Image.Image]
 ) -> None:
-    narrow = LookaheadPipeline(tiny_world, pipe.settings.having({"batch": 3}), encoder)
+    narrow = LookaheadPipeline(tiny_world, with_overrides(pipe.settings, {"batch": 3}), encoder)
     seen: list[tuple[int, int]] = []
     drawn = narrow(
         photos[0],

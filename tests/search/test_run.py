@@ -10,7 +10,7 @@ import pytest
 import yaml
 from PIL import Image
 
-from lookahead.config import Steering, changed, read_evaluate, variant
+from lookahead.config import Steering, read_evaluate, with_overrides
 from lookahead.errors import InputError
 from lookahead.search.inputs import inputs_of
 from lookahead.search.objectives import protocol_of
@@ -102,7 +102,7 @@ def test_a_changed_space_is_a_new_study_and_says_so(own: Path, run) -> None:
 
 
 def test_changed_fixed_parameters_are_a_new_study(own: Path, run, world) -> None:
-    _, said = run(own, make_search(trials=1), changed(world.train, {"weight_decay": 0.02}))
+    _, said = run(own, make_search(trials=1), with_overrides(world.train, {"weight_decay": 0.02}))
     assert "other settings than tiny-" in said[0]
 
 
@@ -110,7 +110,7 @@ def test_lookahead_guidance_of_the_evaluation_names_no_other_study(world, featur
     """No trial is drawn with it."""
     found = []
     for steering in (None, Steering(strength=0.2, timestep_min=0, timestep_max=999, preview_steps=1)):
-        settings = variant(read_evaluate(world.evaluate), {"steering": steering})
+        settings = with_overrides(read_evaluate(world.evaluate), {"steering": steering})
         own = world.model_copy(update={"evaluate": world.evaluate.model_copy(update={"steering": steering})})
         found.append(inputs_of(own, settings, make_search(), features))
         assert protocol_of(settings, "search", {}).steering is None
@@ -130,7 +130,7 @@ def test_a_failing_trial_is_recorded_and_the_study_goes_on(tmp_path: Path, run) 
 
 def test_a_study_of_failures_alone_ends_with_their_reason(tmp_path: Path, run, world) -> None:
     space = {"weight": {"path": "lookahead.weight", "kind": "float", "low": 0.5, "high": 1.5, "log": False, "when": {}}}
-    train = changed(world.train, {"learning_rate": 1e38})
+    train = with_overrides(world.train, {"learning_rate": 1e38})
     with pytest.raises(InputError, match="all of the first 3 trials failed, the last one so: training broke down"):
         run(tmp_path, make_search(space=space, trials=6, contours=[], steps=3), train)
 

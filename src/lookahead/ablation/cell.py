@@ -11,7 +11,7 @@ from pathlib import Path
 import pandas as pd
 
 from lookahead.artifacts import Log, write_json
-from lookahead.config import Ablation, Checkpoints, Evaluate, Row, Train, changed
+from lookahead.config import Ablation, Checkpoints, Evaluate, Row, Train, with_overrides
 from lookahead.evaluation.panel import Panel, draw_once, judged, open_panel, open_sampler
 from lookahead.evaluation.store import adapter_key
 from lookahead.evaluation.tables import PER_IMAGE, save_rows
@@ -32,7 +32,7 @@ def settings_of(study: Ablation, row: str, seed: int, settings: Train) -> Train:
     Raises:
         InputError: a change names no parameter, or its value is out of range.
     """
-    return changed(settings, study.changes(row) | {"seed": seed})
+    return with_overrides(settings, study.changes(row) | {"seed": seed})
 
 
 def encoder_of(

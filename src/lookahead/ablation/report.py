@@ -12,13 +12,13 @@ from lookahead.ablation.cell import FAST, FULL
 from lookahead.ablation.table import Line, as_json, as_markdown, first_trained, make_lines, read_cells
 from lookahead.artifacts import atomic, write_json, writing
 from lookahead.config import Ablation, Evaluate
-from lookahead.data.prompts import read_prompts
-from lookahead.evaluation.grids import Line as Strip
-from lookahead.evaluation.grids import folded, save_grid
+from lookahead.dataset.prompts import read_prompts
 from lookahead.evaluation.pictures import read_pictures
 from lookahead.evaluation.plan import make_plan
-from lookahead.evaluation.portraits import read_people, read_photo
-from lookahead.pages import inline, inline_png, save_page
+from lookahead.portraits import read_people, read_photo
+from lookahead.report.grids import Line as Strip
+from lookahead.report.grids import folded, save_grid
+from lookahead.report.pages import inline, inline_png, save_page
 
 _INK, _LINE, _COLOURS = "#2b2f36", "#d9dce1", {FULL: "#d4552a", FAST: "#3f7fbf"}
 
@@ -102,4 +102,4 @@ def _write_page(study: Ablation, lines: list[Line], out: Path) -> None:
         "fast": FAST,
         "first": first_trained(study),
     }
-    save_page("lookahead.ablation", "ablation.html.j2", out / "report.html", content | pictures)
+    save_page("ablation.html.j2", out / "report.html", content | pictures)

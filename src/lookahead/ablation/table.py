@@ -13,9 +13,9 @@ from lookahead.ablation.cell import FAST, FULL
 from lookahead.config import Ablation
 from lookahead.evaluation.layout import colours, leaking
 from lookahead.evaluation.pictures import read_pictures
-from lookahead.evaluation.portraits import Person, read_photo
 from lookahead.evaluation.statistics import Array, Interval, by_person
 from lookahead.evaluation.tables import PER_IMAGE, read_rows
+from lookahead.portraits import Person, read_photo
 
 LEAK = "leak"
 FIGURES = {

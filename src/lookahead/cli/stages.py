@@ -65,8 +65,8 @@ def _fetch_checkpoints(world: str | None) -> None:
 
 
 def _fetch_photos(photos: Path, out: Path) -> None:
-    from lookahead.data.fetch import fetch as bring
-    from lookahead.data.fetch import read_list
+    from lookahead.photos.fetch import fetch as bring
+    from lookahead.photos.fetch import read_list
 
     listed = read_list(photos)
     bring(listed, out, print)

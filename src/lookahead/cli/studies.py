@@ -58,7 +58,7 @@ def compare(
     params = read_params()
     methods, labels = _one_a_run(runs, method or ["tuned"], "--method"), _labels(runs, method, label)
     from lookahead.evaluation import compare as comparison
-    from lookahead.evaluation.compare_page import table, write_page
+    from lookahead.report.compare_page import table, write_page
     from lookahead.tracking import fetch_files
 
     read = []

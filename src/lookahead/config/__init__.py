@@ -3,9 +3,10 @@
 from lookahead.config.checkpoints import Adapter, Checkpoints, FacePacks, Generator, ImageEncoder, Scorer
 from lookahead.config.fields import Section
 from lookahead.config.files import read_yaml
-from lookahead.config.params import Miniature, Params, Part, Tracking, World, changed, parse_params, read_params
+from lookahead.config.overrides import merged, with_overrides
+from lookahead.config.params import Miniature, Params, Part, Tracking, World, parse_params, read_params
 from lookahead.config.personalize import Fast, Personalize
-from lookahead.config.protocol import Evaluate, Protocol, Splits, read_evaluate, read_protocol, variant
+from lookahead.config.protocol import Evaluate, Protocol, Splits, read_evaluate, read_protocol
 from lookahead.config.search import Checks, Choices, Confirm, FloatRange, Heartbeat, IntRange, Range, Search
 from lookahead.config.stages import (
     Diversity,
@@ -64,11 +65,11 @@ __all__ = [
     "Tracking",
     "Train",
     "World",
-    "changed",
+    "merged",
     "parse_params",
     "read_evaluate",
     "read_params",
     "read_protocol",
     "read_yaml",
-    "variant",
+    "with_overrides",
 ]

@@ -41,7 +41,7 @@ def defined(module: str, suffix: str) -> AfterValidator:
     return AfterValidator(check)
 
 
-def told(error: ValidationError, whole: str) -> str:
+def faults(error: ValidationError, whole: str) -> str:
     """One line a fault: where it is (`whole`, if it is of the whole file), what is wrong, and the value."""
     return "\n".join(
         f"  {'.'.join(map(str, e['loc'])) or whole}: {e['msg']} (got {e['input']!r:.80})" for e in error.errors()

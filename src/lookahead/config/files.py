@@ -8,7 +8,7 @@ from typing import TypeVar
 import yaml
 from pydantic import BaseModel, ValidationError
 
-from lookahead.config.fields import told
+from lookahead.config.fields import faults
 from lookahead.errors import InputError
 
 Model = TypeVar("Model", bound=BaseModel)
@@ -35,4 +35,4 @@ def read_yaml(path: str | Path, kind: type[Model], what: str, named_by: str) -> 
     try:
         return kind.model_validate(tree)
     except ValidationError as error:
-        raise InputError(f"{what} {path} is not valid:\n" + told(error, "file")) from None
+        raise InputError(f"{what} {path} is not valid:\n" + faults(error, "file")) from None

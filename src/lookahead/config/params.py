@@ -10,7 +10,7 @@ import yaml
 from pydantic import Field, ValidationError, model_validator
 
 from lookahead.config.checkpoints import Checkpoints
-from lookahead.config.fields import Count, Positive, Section, Seed, told
+from lookahead.config.fields import Count, Positive, Section, Seed, faults
 from lookahead.config.personalize import Personalize
 from lookahead.config.protocol import read_evaluate, read_protocol
 from lookahead.config.stages import EvaluateStage, Features, Generate, Photos
@@ -30,7 +30,7 @@ class World(Section):
     evaluate: EvaluateStage
     personalize: Personalize
 
-    def told(self, section: str) -> object:
+    def settings(self, section: str) -> object:
         """A section as plain data; that of the evaluation with the protocol that it names, and its own portraits only.
 
         That of `generate` names the portraits of all splits: nobody of them may be drawn.
@@ -109,27 +109,6 @@ class Params(Section):
         return self.active if name is None else self.worlds[name]
 
 
-def changed(settings: Train, changes: Mapping[str, object]) -> Train:
-    """The settings with other values at dotted paths, such as "lookahead.weight", checked again.
-
-    Raises:
-        InputError: a path does not exist, or a value is out of range.
-    """
-    tree = settings.model_dump()
-    for path, value in changes.items():
-        *parents, name = path.split(".")
-        section: object = tree
-        for parent in parents:
-            section = section.get(parent) if isinstance(section, dict) else None
-        if not isinstance(section, dict) or name not in section:
-            raise InputError(f"train.{path} is no parameter: check the paths of the study's `changes`")
-        section[name] = value
-    try:
-        return Train.model_validate(tree)
-    except ValidationError as error:
-        raise InputError("a change of the study is not valid:\n" + told(error, "params.yaml")) from None
-
-
 def parse_params(tree: Mapping[str, object]) -> Params:
     """Check a parameter tree.
 
@@ -139,7 +118,7 @@ def parse_params(tree: Mapping[str, object]) -> Params:
     try:
         return Params.model_validate(tree)
     except ValidationError as error:
-        raise InputError("params.yaml is not valid:\n" + told(error, "params.yaml")) from None
+        raise InputError("params.yaml is not valid:\n" + faults(error, "params.yaml")) from None
 
 
 def read_params(path: Path = Path("params.yaml")) -> Params:

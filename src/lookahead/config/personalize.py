@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Literal
-
-from pydantic import ValidationError
 
 from lookahead.config.fields import Count, Fraction, NotNegative, Section
 from lookahead.config.stages import KVGuidance, Steering
-from lookahead.errors import InputError
 
 
 class Fast(Section):
@@ -39,29 +35,3 @@ class Personalize(Section):
     steering: Steering
     batch: Count
     smallest_face: Fraction
-
-    def having(self, wishes: Mapping[str, object]) -> Personalize:
-        """These numbers with other ones at dotted paths, such as "steering.strength"; None leaves one as it is.
-
-        Raises:
-            InputError: a value is out of range, or there is no such path.
-        """
-        tree = self.model_dump()
-        for path, value in wishes.items():
-            if value is not None:
-                _put(tree, path, value)
-        try:
-            return Personalize.model_validate(tree)
-        except ValidationError as error:
-            faults = [f"{'.'.join(map(str, e['loc']))}: {e['msg']} (got {e['input']!r:.80})" for e in error.errors()]
-            raise InputError("this cannot be drawn: " + "; ".join(faults)) from None
-
-
-def _put(tree: dict[str, object], path: str, value: object) -> None:
-    *parents, name = path.split(".")
-    section: object = tree
-    for parent in parents:
-        section = section.get(parent) if isinstance(section, dict) else None
-    if not isinstance(section, dict) or name not in section:
-        raise InputError(f"personalize.{path} is no parameter: see `personalize` in params.yaml")
-    section[name] = value

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
-from pydantic import Field, ValidationError, model_validator
+from pydantic import Field, model_validator
 
-from lookahead.config.fields import Count, NotNegative, Section, Seed, Split, told
+from lookahead.config.fields import Count, NotNegative, Section, Seed, Split
 from lookahead.config.files import read_yaml
 from lookahead.config.stages import EvaluateStage, KVGuidance
-from lookahead.errors import InputError
 
 Styles = Literal["plain", "stylised"]
 
@@ -78,15 +76,3 @@ def read_evaluate(stage: EvaluateStage) -> Evaluate:
         InputError: as `read_protocol`.
     """
     return Evaluate.model_validate(read_protocol(stage.protocol).model_dump() | stage.model_dump())
-
-
-def variant(settings: Evaluate, changes: Mapping[str, object]) -> Evaluate:
-    """The evaluation with other values of its own keys, checked again: another protocol.
-
-    Raises:
-        InputError: a key is unknown, or its value is out of range.
-    """
-    try:
-        return Evaluate.model_validate(settings.model_dump() | dict(changes))
-    except ValidationError as error:
-        raise InputError("the changes to the protocol are not valid:\n" + told(error, "protocol")) from None

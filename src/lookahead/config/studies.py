@@ -7,7 +7,8 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, JsonValue, model_validator
 
 from lookahead.config.fields import Count, Positive, Section, Seed
-from lookahead.config.protocol import Evaluate, variant
+from lookahead.config.overrides import with_overrides
+from lookahead.config.protocol import Evaluate
 from lookahead.config.search import Search
 
 
@@ -34,7 +35,9 @@ class Cells(Section):
 
     def protocol(self, settings: Evaluate) -> Evaluate:
         """The evaluation of every cell, from the world's; no cell is steered."""
-        return variant(settings, self.model_dump(include=set(Cells.model_fields)) | {"seeds": 1, "steering": None})
+        return with_overrides(
+            settings, self.model_dump(include=set(Cells.model_fields)) | {"seeds": 1, "steering": None}
+        )
 
 
 class Ablation(Cells):

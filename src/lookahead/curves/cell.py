@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from lookahead.artifacts import Log, write_json
-from lookahead.config import Checkpoints, Curves, Evaluate, variant
+from lookahead.config import Checkpoints, Curves, Evaluate, with_overrides
 from lookahead.evaluation.methods import BASE, TUNED, UNTUNED
 from lookahead.evaluation.panel import draw_once, judged, open_base, open_panel, open_sampler
 from lookahead.evaluation.store import NO_ADAPTER, adapter_key
@@ -63,7 +63,7 @@ def build_cell(
     Raises:
         InputError: portraits, prompts, a checkpoint or the encoder are missing or wrong.
     """
-    protocol = variant(study.protocol(settings), {"adapter_scale": cell.scale})
+    protocol = with_overrides(study.protocol(settings), {"adapter_scale": cell.scale})
     pipe = open_pipeline(checkpoints)
     panel = open_panel(checkpoints, protocol, pipe)
     base, folder = cell.method == BASE, work / "pictures"

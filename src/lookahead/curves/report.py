@@ -11,10 +11,10 @@ from lookahead.artifacts import write_json
 from lookahead.config import Curves, Evaluate
 from lookahead.curves.cell import METHODS as SHOWN
 from lookahead.curves.table import Findings, as_json, find, read_cells, save_csv
-from lookahead.evaluation.figures import INK, LINE, dress, save_figure
 from lookahead.evaluation.methods import BASE, METHODS
 from lookahead.evaluation.statistics import Interval
-from lookahead.pages import inline_png, save_page
+from lookahead.report.figures import INK, LINE, dress, save_figure
+from lookahead.report.pages import inline_png, save_page
 
 Trace = list[tuple[float, dict[str, Interval]]]
 
@@ -38,7 +38,7 @@ def write_curves(study: Curves, settings: Evaluate, cells: Path, out: Path) -> N
     names = {method: METHODS[method].name for method in SHOWN}
     content: dict[str, object] = {"study": study, "findings": findings, "names": names}
     content |= {"base": findings.of(BASE)[0][1], "curves": inline_png(out / "curves.png")}
-    save_page("lookahead.curves", "curves.html.j2", out / "report.html", content)
+    save_page("curves.html.j2", out / "report.html", content)
 
 
 def _save_curves(findings: Findings, path: Path) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 import gradio as gr
 from PIL import Image
 
-from lookahead.data.prompts import Prompts
+from lookahead.dataset.prompts import Prompts
 from lookahead.demo.studio import TUNED, UNTUNED, Drawn, Sliders, Stopped, Studio
 from lookahead.errors import InputError
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from lookahead.config import World, read_evaluate
-from lookahead.data.prompts import read_prompts
+from lookahead.dataset.prompts import read_prompts
 from lookahead.demo.studio import Studio
 from lookahead.errors import InputError
 

@@ -8,13 +8,13 @@ from pathlib import Path
 from PIL import Image
 
 from lookahead.config import Evaluate, Params, read_evaluate
-from lookahead.data.prompts import read_prompts
+from lookahead.dataset.prompts import read_prompts
 from lookahead.doctor.checkpoints import checkpoints
 from lookahead.doctor.finding import Finding, tried
 from lookahead.doctor.machine import disk, folder, machine, packages, repository
 from lookahead.doctor.servers import servers
 from lookahead.errors import InputError
-from lookahead.evaluation.portraits import read_people
+from lookahead.portraits import read_people
 from lookahead.stage import RUNS
 
 __all__ = ["Finding", "examine"]

@@ -16,7 +16,7 @@ from lookahead.artifacts import write_parquet
 from lookahead.errors import InputError
 from lookahead.evaluation.pictures import png, read_pictures
 from lookahead.evaluation.plan import Plan
-from lookahead.evaluation.portraits import Person, read_photo
+from lookahead.portraits import Person, read_photo
 
 ALBUM = "album.parquet"
 REFERENCE = "reference"  # the method of reference photos

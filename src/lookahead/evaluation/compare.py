@@ -15,7 +15,7 @@ from lookahead.evaluation.album import ALBUM, Album, Place, read_album
 from lookahead.evaluation.metrics import group_of
 from lookahead.evaluation.protocol import HASH, differences
 from lookahead.evaluation.statistics import Array, Interval, by_person, paired_interval
-from lookahead.pages import no_difference
+from lookahead.report.pages import no_difference
 
 FILES = ("protocol.json", "per_image.parquet", ALBUM)  # what is needed of an evaluation
 FIGURES = {"identity": "identity", "prompt": "prompt_right", "detection": "detected"}

@@ -30,11 +30,11 @@ from lookahead.evaluation.pictures import read_pictures
 from lookahead.evaluation.plan import Plan
 from lookahead.evaluation.previews import measure_previews, save_previews
 from lookahead.evaluation.protocol import describe, groups
-from lookahead.evaluation.report import Findings, write_report
 from lookahead.evaluation.series import save_series
 from lookahead.evaluation.spread import gather, missing, spread_rows
 from lookahead.evaluation.statistics import Interval
 from lookahead.evaluation.tables import PER_IMAGE, as_table, save_rows
+from lookahead.report.report import Findings, write_report
 
 PICTURES = "pictures"
 

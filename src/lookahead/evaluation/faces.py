@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from lookahead.config import FacePacks
 from lookahead.errors import InputError
-from lookahead.evaluation.portraits import Person, Pixels, read_photo
+from lookahead.portraits import Person, Pixels, read_photo
 from lookahead.world import open_faces, quiet_alignment
 
 Embeddings = dict[str, NDArray[np.float64]]  # unit vectors by pack: "report", "select", "loss"

@@ -12,17 +12,17 @@ import pandas as pd
 from PIL import Image
 
 from lookahead.config import Checkpoints, Evaluate
-from lookahead.data.prompts import read_prompts
+from lookahead.dataset.prompts import read_prompts
 from lookahead.evaluation.faces import FaceReader, read_others, read_references
 from lookahead.evaluation.measure import Judges, measure
 from lookahead.evaluation.pictures import Conditions, draw_pictures, lacking, read_pictures
 from lookahead.evaluation.plan import Plan, make_plan
-from lookahead.evaluation.portraits import Person, read_people, read_photo
 from lookahead.evaluation.scoring import embed_texts
 from lookahead.evaluation.store import shelf, take
 from lookahead.evaluation.tables import as_table
 from lookahead.models.adapter import ADAPTER_FILE
 from lookahead.models.kv_encoder import KV_FILE, open_kv_encoder
+from lookahead.portraits import Person, read_people, read_photo
 from lookahead.sampling.conditions import Condition, embed_prompts, encode_photos, reference_latents
 from lookahead.sampling.loop import Sampler, image_guidance, prepare
 from lookahead.world import Pipeline, attach_adapter, detach_adapter, open_image_encoder, open_scorer

@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass
 import numpy as np
 
 from lookahead.config import Evaluate
-from lookahead.data.prompts import Prompts
+from lookahead.dataset.prompts import Prompts
 
 
 @dataclass(frozen=True)

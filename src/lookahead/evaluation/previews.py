@@ -16,11 +16,11 @@ from lookahead.config import Checkpoints, Evaluate
 from lookahead.errors import InputError
 from lookahead.evaluation.faces import Embeddings, FaceReader, similarity
 from lookahead.evaluation.pictures import Conditions
-from lookahead.evaluation.portraits import Person, read_photo
 from lookahead.evaluation.statistics import interval
 from lookahead.method.diffusion import NoiseSchedule, add_noise
 from lookahead.method.preview import lcm_preview
 from lookahead.models.fast_child import child_at, lora_layers, switch_off
+from lookahead.portraits import Person, read_photo
 from lookahead.sampling.conditions import Condition, reference_latents, reference_pixels
 from lookahead.sampling.loop import predict, start_noise
 from lookahead.world import FAST_CHILD, Pipeline, attach_adapter, attach_fast_child, open_pipeline, open_preview_vae

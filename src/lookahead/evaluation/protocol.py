@@ -8,7 +8,7 @@ from lookahead.artifacts import digest, digest_paths
 from lookahead.config import Checkpoints, Evaluate, Protocol
 from lookahead.evaluation.identity import identity
 from lookahead.evaluation.plan import Plan
-from lookahead.evaluation.portraits import Person
+from lookahead.portraits import Person
 
 HASH, STEERING = "hash", "steering"
 _ELSEWHERE = {"splits", "prompts", "groups"}  # told by what they hold, not by their paths

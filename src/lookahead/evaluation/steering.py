@@ -15,8 +15,8 @@ from lookahead.config import Checkpoints, Steering
 from lookahead.errors import InputError
 from lookahead.evaluation.identity import identity
 from lookahead.evaluation.panel import Panel
-from lookahead.evaluation.portraits import read_photo
 from lookahead.models.fast_child import lora_layers, switch_off
+from lookahead.portraits import read_photo
 from lookahead.sampling.conditions import reference_pixels
 from lookahead.sampling.loop import Sampler
 from lookahead.sampling.steering import open_guide, open_identifier

@@ -17,10 +17,10 @@ from lookahead.errors import InputError
 from lookahead.evaluation.identity import identity
 from lookahead.evaluation.pictures import shards_of
 from lookahead.evaluation.plan import Plan
-from lookahead.evaluation.portraits import Person
 from lookahead.locks import alone
 from lookahead.models.adapter import ADAPTER_FILE
 from lookahead.models.kv_encoder import KV_FILE
+from lookahead.portraits import Person
 from lookahead.world import device
 from lookahead.world.processes import await_files
 

@@ -16,7 +16,7 @@ from PIL.PngImagePlugin import PngInfo
 from tqdm import tqdm
 
 from lookahead.artifacts import publish
-from lookahead.config import World
+from lookahead.config import World, with_overrides
 from lookahead.errors import InputError
 from lookahead.models.adapter import ADAPTER_FILE
 from lookahead.pipeline.pipeline import LookaheadPipeline
@@ -68,7 +68,7 @@ def personalize(world: World, encoder: Path | None, wish: Wish, out: Path) -> No
         InputError: a portrait does not show one face, a number is out of range, or `out` holds something already.
     """
     check_out(out)
-    settings = world.personalize.having(wish.changes)
+    settings = with_overrides(world.personalize, {path: v for path, v in wish.changes.items() if v is not None})
     portraits = read_person(wish.portraits, FaceCheck(world.checkpoints, settings.smallest_face))
     pipe = LookaheadPipeline(world.checkpoints, settings, encoder)
     pictures = _draw(pipe, portraits, wish)

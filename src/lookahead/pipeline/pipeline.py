@@ -12,7 +12,7 @@ from typing import Any, Literal
 import torch
 from PIL import Image
 
-from lookahead.config import Checkpoints, KVGuidance, Personalize
+from lookahead.config import Checkpoints, KVGuidance, Personalize, with_overrides
 from lookahead.errors import InputError
 from lookahead.models.adapter import ADAPTER_FILE, save_adapter
 from lookahead.models.fast_child import child_at, lora_layers, switch_off
@@ -134,18 +134,17 @@ class LookaheadPipeline:
         texts = [prompt] if isinstance(prompt, str) else list(prompt)
         if not photos or not texts or num_images < 1:
             raise InputError(f"{len(photos)} portraits, {len(texts)} prompts, {num_images} images: give at least one")
-        plan = self.settings.having(
-            {
-                "adapter_scale": adapter_scale,
-                "kv": kv,
-                "fast.guidance" if fast else "guidance": guidance,
-                "kv_guidance": None if kv_guidance is None else kv_guidance.model_dump(),
-                "fast.scheduler" if fast else "scheduler": scheduler,
-                "fast.steps" if fast else "steps": steps,
-                "combine": combine,
-                "steering.strength": steering,
-            }
-        )
+        wishes = {
+            "adapter_scale": adapter_scale,
+            "kv": kv,
+            "fast.guidance" if fast else "guidance": guidance,
+            "kv_guidance": None if kv_guidance is None else kv_guidance.model_dump(),
+            "fast.scheduler" if fast else "scheduler": scheduler,
+            "fast.steps" if fast else "steps": steps,
+            "combine": combine,
+            "steering.strength": steering,
+        }
+        plan = with_overrides(self.settings, {path: value for path, value in wishes.items() if value is not None})
         person = tell_person(self.base, self._image_encoder, photos, plan.combine)
         prompts, free = tell_prompts(self.base, texts, negative_prompt)
         pictures = [(row, seed + number) for row in range(len(texts)) for number in range(num_images)]

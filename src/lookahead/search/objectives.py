@@ -12,7 +12,7 @@ import numpy as np
 import optuna
 
 from lookahead.artifacts import Log, digest
-from lookahead.config import Evaluate, Search, Train, World, variant
+from lookahead.config import Evaluate, Search, Train, World, with_overrides
 from lookahead.evaluation.panel import Panel, open_panel
 from lookahead.evaluation.statistics import interval
 from lookahead.locks import alone
@@ -71,7 +71,7 @@ class Bench:
 
 def protocol_of(settings: Evaluate, split: str, changes: Mapping[str, object]) -> Evaluate:
     """The world's evaluation on the people of another split; no trial is steered."""
-    return variant(settings, {"split": split, "seeds": 1, "steering": None, **changes})
+    return with_overrides(settings, {"split": split, "seeds": 1, "steering": None, **changes})
 
 
 def untuned(bench: Bench, study: optuna.Study) -> Scores:

@@ -8,7 +8,7 @@ import yaml
 
 from lookahead.artifacts import atomic, write_json
 from lookahead.config import World
-from lookahead.pages import inline_png, save_page
+from lookahead.report.pages import inline_png, save_page
 from lookahead.search.figures import save_figures
 from lookahead.search.front import DEFAULT, RULE, complete
 from lookahead.search.space import Changes, as_changes, present
@@ -42,7 +42,7 @@ def write_results(outcome: Outcome, name: str, world: World, out: Path) -> None:
         "default": DEFAULT,
         "pictures": {figure: inline_png(out / f"{figure}.png") for figure in figures},
     }
-    save_page("lookahead.search", "search.html.j2", out / "report.html", content)
+    save_page("search.html.j2", out / "report.html", content)
 
 
 def best_changes(outcome: Outcome, world: World) -> Changes:

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Mapping
 import optuna
 from pydantic import JsonValue
 
-from lookahead.config import Choices, FloatRange, IntRange, Search, Train, changed
+from lookahead.config import Choices, FloatRange, IntRange, Search, Train, with_overrides
 from lookahead.errors import InputError
 
 Value = bool | int | float | str
@@ -108,7 +108,7 @@ def check_space(search: Search, settings: Train) -> None:
             raise InputError(f"params.yaml's train.{search.space[name].path} is {value}, outside {name!r}: widen it")
     for values in _corners(search.space, settings):
         try:
-            changed(settings, as_changes(search.space, values))
+            with_overrides(settings, as_changes(search.space, values))
         except InputError as error:
             raise InputError(f"the search's space allows {_short(values)}: {error}") from None
 

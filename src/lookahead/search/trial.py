@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 
 from lookahead.artifacts import Log, digest, writing
-from lookahead.config import Checkpoints, Search, Train, changed
+from lookahead.config import Checkpoints, Search, Train, with_overrides
 from lookahead.models.adapter import ADAPTER_FILE, save_adapter
 from lookahead.models.kv_encoder import KV_FILE, save_kv_encoder
 from lookahead.search.launch import Look, train_launched
@@ -31,12 +31,12 @@ def short_settings(search: Search, settings: Train, changes: Changes) -> Train:
     kept = max(1, search.steps // every)  # all: a launched training does not wait for its checks
     own: Changes = {"steps": search.steps, "seed": search.seed, "sample_every": search.steps}
     own |= {"checkpoint_every": every, "checkpoints_kept": kept}
-    return changed(settings, changes | own)
+    return with_overrides(settings, changes | own)
 
 
 def full_settings(settings: Train, changes: Changes, seed: int) -> Train:
     """The training of a confirmation: at full length, with a fresh seed."""
-    return changed(settings, changes | {"seed": seed})
+    return with_overrides(settings, changes | {"seed": seed})
 
 
 def tune(

@@ -8,7 +8,7 @@ import torch
 from torch import Generator, Tensor
 
 from lookahead.config import Train
-from lookahead.data.store import FeatureStore
+from lookahead.features.store import FeatureStore
 from lookahead.sampling.conditions import Condition, Prompt, Reference
 from lookahead.training.draws import draw_kept
 from lookahead.world import sent

@@ -9,10 +9,10 @@ import torch
 from torch import Tensor, nn
 
 from lookahead.config import Checkpoints, Train
-from lookahead.data.pairs import Pairs
-from lookahead.data.store import FeatureStore, open_features
+from lookahead.features.store import FeatureStore, open_features
 from lookahead.models.adapter import adapter_parameters
 from lookahead.training.networks import Backend, open_networks
+from lookahead.training.pairs import Pairs
 from lookahead.training.sharding import Shards, share_out
 from lookahead.training.step import Networks
 from lookahead.world import Pipeline

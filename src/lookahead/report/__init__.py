@@ -1,0 +1,1 @@
+"""Tables, figures and pages of evaluations and studies: read what `evaluation` wrote, draw and score nothing."""

@@ -1,0 +1,110 @@
+"""The processes of one `accelerate launch`: every one runs the same function (SPMD), and the main one publishes."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from datetime import timedelta
+from functools import cache
+from typing import TypeVar
+
+import torch
+from accelerate import PartialState
+from accelerate.utils import broadcast_object_list, gather_object, reduce
+from torch import Tensor
+
+from lookahead.errors import InputError
+
+T = TypeVar("T")
+_TIMEOUT = timedelta(days=7)  # a process may draw for hours longer than another
+
+
+def _select_gpu() -> None:
+    """Let this process see one GPU only, so that torch and onnxruntime use the same one; before CUDA is initialised."""
+    if int(os.environ.get("WORLD_SIZE", "1")) == 1:
+        return
+    named = os.environ.get("CUDA_VISIBLE_DEVICES")
+    visible = named.split(",") if named else [str(index) for index in range(torch.cuda.device_count())]
+    if visible:
+        os.environ["CUDA_VISIBLE_DEVICES"] = visible[int(os.environ.get("LOCAL_RANK", "0")) % len(visible)]
+
+
+@cache
+def distributed() -> PartialState:
+    """accelerate's state: `process_index`, `num_processes`, `is_main_process`; made once, before CUDA is used."""
+    _select_gpu()
+    return PartialState(timeout=_TIMEOUT) if int(os.environ.get("WORLD_SIZE", "1")) > 1 else PartialState()
+
+
+def is_main_process() -> bool:
+    """Whether this process is the one that logs, describes and publishes."""
+    return bool(distributed().is_main_process)
+
+
+def own_share(items: Sequence[T]) -> Sequence[T]:
+    """Every `num_processes`-th item, beginning with the one of this process's index."""
+    return items[distributed().process_index :: distributed().num_processes]
+
+
+@contextmanager
+def _collective() -> Iterator[None]:
+    try:
+        yield
+    except RuntimeError as error:
+        raise InputError(
+            f"another process of this launch ended ({str(error)[:120]}); its own message says why, and the same "
+            "command continues"
+        ) from None
+
+
+def wait_for_everyone() -> None:
+    """Return when all processes have called this.
+
+    Raises:
+        InputError: another process ended.
+    """
+    with _collective():
+        distributed().wait_for_everyone()
+
+
+def broadcast_object(value: T) -> T:
+    """The main process's value, in all processes.
+
+    Raises:
+        InputError: another process ended.
+    """
+    if distributed().num_processes == 1:
+        return value
+    values = [value]
+    with _collective():
+        broadcast_object_list(values)
+    return values[0]
+
+
+def gather_objects(values: list[T]) -> list[T]:
+    """The values of all processes one after the other, in the order of their indices.
+
+    Raises:
+        InputError: another process ended.
+    """
+    if distributed().num_processes == 1:
+        return values
+    with _collective():
+        gathered: list[T] = gather_object(values)
+    return gathered
+
+
+def all_reduce_sum(tensors: Sequence[Tensor]) -> None:
+    """Replace tensors, all of one dtype on one device, by their sums over all processes, in one all-reduce.
+
+    Raises:
+        InputError: another process ended.
+    """
+    if distributed().num_processes == 1:
+        return
+    flat = torch.cat([tensor.reshape(-1) for tensor in tensors])
+    with _collective():
+        flat = reduce(flat, reduction="sum")
+    for tensor, total in zip(tensors, flat.split([tensor.numel() for tensor in tensors]), strict=True):
+        tensor.copy_(total.view_as(tensor))
