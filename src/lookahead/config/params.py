@@ -10,7 +10,7 @@ import yaml
 from pydantic import Field, ValidationError, model_validator
 
 from lookahead.config.checkpoints import Checkpoints
-from lookahead.config.fields import Count, Positive, Section, Seed, faults
+from lookahead.config.fields import Section, faults
 from lookahead.config.personalize import Personalize
 from lookahead.config.protocol import read_evaluate, read_protocol
 from lookahead.config.stages import EvaluateStage, Features, Generate, Photos
@@ -56,27 +56,6 @@ class Tracking(Section):
     experiment: str
 
 
-class Part(Section):
-    """How one part of the miniature is trained."""
-
-    steps: Count
-    batch: Count
-    learning_rate: Positive
-    seed: Seed
-
-
-class Miniature(Section):
-    """The training of the miniature's parts and the sizes of its portrait sets."""
-
-    pool_shards: Count
-    vae_shards: Count
-    trajectories: Count
-    parts: dict[str, Part]
-    search_people: Count
-    validation_people: Count
-    test_people: Count
-
-
 class Params(Section):
     """The whole of `params.yaml`."""
 
@@ -85,7 +64,6 @@ class Params(Section):
     tracking: Tracking
     worlds: dict[str, World]
     studies: Studies
-    miniature: Miniature
 
     @model_validator(mode="after")
     def _known_world(self) -> Params:
