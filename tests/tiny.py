@@ -12,6 +12,7 @@ from diffusers import (
     StableDiffusionXLPipeline,
     UNet2DConditionModel,
 )
+from miniature.vocabulary import words
 from peft import LoraConfig, get_peft_model_state_dict
 from PIL import Image
 from safetensors.torch import save_file
@@ -26,7 +27,6 @@ from transformers import (
 )
 
 from lookahead.config import Adapter, Checkpoints, FacePacks, Generator, ImageEncoder, Scorer
-from miniature.words import words
 from tests.tiny_faces import build_face_packs
 
 RESOLUTION = 64

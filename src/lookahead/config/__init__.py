@@ -4,7 +4,7 @@ from lookahead.config.checkpoints import Adapter, Checkpoints, FacePacks, Genera
 from lookahead.config.fields import Section
 from lookahead.config.files import read_yaml
 from lookahead.config.overrides import merged, with_overrides
-from lookahead.config.params import Miniature, Params, Part, Tracking, World, parse_params, read_params
+from lookahead.config.params import Params, Tracking, World, parse_params, read_params
 from lookahead.config.personalize import Fast, Personalize
 from lookahead.config.protocol import Evaluate, Protocol, Splits, read_evaluate, read_protocol
 from lookahead.config.search import Checks, Choices, Confirm, FloatRange, Heartbeat, IntRange, Range, Search
@@ -46,9 +46,7 @@ __all__ = [
     "KVGuidance",
     "Lookahead",
     "LoraScale",
-    "Miniature",
     "Params",
-    "Part",
     "Personalize",
     "Photos",
     "Preview",

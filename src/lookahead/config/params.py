@@ -9,7 +9,7 @@ from typing import Annotated
 from pydantic import Field, ValidationError, model_validator
 
 from lookahead.config.checkpoints import Checkpoints
-from lookahead.config.fields import Count, Positive, Section, Seed, faults
+from lookahead.config.fields import Section, faults
 from lookahead.config.files import read_tree
 from lookahead.config.overrides import merged
 from lookahead.config.personalize import Personalize
@@ -57,27 +57,6 @@ class Tracking(Section):
     experiment: str
 
 
-class Part(Section):
-    """How one part of the miniature is trained."""
-
-    steps: Count
-    batch: Count
-    learning_rate: Positive
-    seed: Seed
-
-
-class Miniature(Section):
-    """The training of the miniature's parts and the sizes of its portrait sets."""
-
-    pool_shards: Count
-    vae_shards: Count
-    trajectories: Count
-    parts: dict[str, Part]
-    search_people: Count
-    validation_people: Count
-    test_people: Count
-
-
 class Params(Section):
     """The whole of `params.yaml`."""
 
@@ -86,7 +65,6 @@ class Params(Section):
     tracking: Tracking
     worlds: dict[str, World]
     studies: Studies
-    miniature: Miniature
 
     @model_validator(mode="after")
     def _known_world(self) -> Params:

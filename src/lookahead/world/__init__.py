@@ -1,6 +1,6 @@
 """Opens the parts of a world: one loader for hub ids and folders (design §2)."""
 
-from lookahead.world.devices import device, dtype, sent
+from lookahead.world.devices import compute_dtype, device, dtype, frozen, sent
 from lookahead.world.diffusion import (
     FAST_CHILD,
     Pipeline,
@@ -33,12 +33,14 @@ __all__ = [
     "Scorer",
     "attach_adapter",
     "attach_fast_child",
+    "compute_dtype",
     "detach_adapter",
     "detach_fast_child",
     "detect_faces",
     "device",
     "dtype",
     "encode_latents",
+    "frozen",
     "open_denoiser",
     "open_faces",
     "open_generator",
