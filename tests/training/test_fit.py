@@ -74,7 +74,7 @@ def test_output_is_the_contract(whole, settings):
 def test_weights_open_with_diffusers(whole, tiny_world):
     pipe = world.open_pipeline(tiny_world)
     world.attach_adapter(pipe, whole / WEIGHTS)
-    untuned = load_file(Path(tiny_world.adapter.source) / tiny_world.adapter.weight)
+    untuned = load_file(Path(tiny_world.adapter.source) / tiny_world.adapter.weight_name)
     tuned = load_file(whole / WEIGHTS)
     assert tuned.keys() == untuned.keys()
     assert all((tuned[name] != untuned[name]).any() for name in tuned)
@@ -193,7 +193,7 @@ def test_with_everything_on_a_resumed_run_ends_the_same_bit_for_bit(tiny_world, 
 def test_the_running_mean_is_what_is_published(tiny_world, features, settings, tmp_path, whole):
     """The same steps, and weights between those of the start and those of the end."""
     run(tiny_world, changed(settings, {"ema": 0.9}), features, tmp_path / "work")
-    untuned = load_file(Path(tiny_world.adapter.source) / tiny_world.adapter.weight)
+    untuned = load_file(Path(tiny_world.adapter.source) / tiny_world.adapter.weight_name)
     mean, last = load_file(tmp_path / "work" / WEIGHTS), load_file(whole / WEIGHTS)
     for name, start in untuned.items():
         assert 0 < (mean[name] - start).norm() < (last[name] - start).norm(), name

@@ -11,7 +11,7 @@ from lookahead.config import Train
 from lookahead.features.store import FeatureStore
 from lookahead.sampling.conditions import Condition, Prompt, Reference
 from lookahead.training.draws import draw_kept
-from lookahead.world import sent
+from lookahead.world import to_device
 
 
 @dataclass(frozen=True)
@@ -27,7 +27,7 @@ class Batch:
 
 
 def _float(tensor: Tensor) -> Tensor:
-    return sent(tensor).float()
+    return to_device(tensor).float()
 
 
 def _prompt(store: FeatureStore, rows: Tensor) -> Prompt:
@@ -60,7 +60,7 @@ def nothing(store: FeatureStore, count: int) -> Condition:
 
 def where_kept(given: Tensor, empty: Tensor, kept: Tensor) -> Tensor:
     """`given` (B, ...) where `kept` (B,) is true, else `empty`."""
-    return torch.where(sent(kept).view(-1, *[1] * (given.ndim - 1)), given, empty)
+    return torch.where(to_device(kept).view(-1, *[1] * (given.ndim - 1)), given, empty)
 
 
 def with_drops(store: FeatureStore, condition: Condition, settings: Train, generator: Generator) -> Condition:

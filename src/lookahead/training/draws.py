@@ -13,7 +13,7 @@ from lookahead.config import Density, LoraScale, Train
 from lookahead.method import annealing
 from lookahead.method.annealing import annealed, between, draw_timesteps, importance, mixture
 from lookahead.method.lora_scale import draw_scale
-from lookahead.world import sent
+from lookahead.world import to_device
 
 
 @dataclass(frozen=True)
@@ -53,7 +53,7 @@ def draw_noise(shape: torch.Size, density: Tensor, generator: Generator) -> Nois
 
 
 def _sent(draw: NoiseDraw) -> NoiseDraw:
-    return NoiseDraw(sent(draw.t), sent(draw.noise), sent(draw.weight))
+    return NoiseDraw(to_device(draw.t), to_device(draw.noise), to_device(draw.weight))
 
 
 def draw_both(shape: torch.Size, settings: Train, timesteps: int, progress: float, index: int) -> Draws:
@@ -72,7 +72,7 @@ def draw_both(shape: torch.Size, settings: Train, timesteps: int, progress: floa
     both = mixture(of_noise, of_lookahead)
     drawn = draw_noise(shape, both, generator_for("shared_pass", settings.seed, index))
     draw = _sent(drawn)
-    weights = (sent(importance(density, both, drawn.t)) for density in (of_noise, of_lookahead))
+    weights = (to_device(importance(density, both, drawn.t)) for density in (of_noise, of_lookahead))
     return Draws(*(NoiseDraw(draw.t, draw.noise, weight) for weight in weights))
 
 

@@ -22,7 +22,7 @@ from lookahead.models.recogniser import Recogniser
 from lookahead.sampling.conditions import Condition
 from lookahead.training.batches import Batch
 from lookahead.training.draws import NoiseDraw
-from lookahead.world import LandmarkDetector, sent
+from lookahead.world import LandmarkDetector, to_device
 
 
 @dataclass(frozen=True)
@@ -107,7 +107,7 @@ def preview_pass(
     From pure noise, t is the last timestep, whatever was drawn.
     """
     shape = batch.latents.shape
-    noises = [sent(torch.randn(shape, generator=generator)) for _ in range(settings.steps - 1)]
+    noises = [to_device(torch.randn(shape, generator=generator)) for _ in range(settings.steps - 1)]
     last = len(networks.schedule.alphas_cumprod) - 1
     t = torch.full_like(draw.t, last) if settings.start == "noise" else draw.t
     start = draw.noise if settings.start == "noise" else add_noise(networks.schedule, batch.latents, draw.noise, t)
