@@ -84,7 +84,7 @@ def test_output_is_the_contract(whole, settings):
 def test_weights_open_with_diffusers(whole, tiny_world):
     pipe = world.open_pipeline(tiny_world)
     world.attach_adapter(pipe, whole / WEIGHTS)
-    untuned = load_file(Path(tiny_world.adapter.source) / tiny_world.adapter.weight)
+    untuned = load_file(Path(tiny_world.adapter.source) / tiny_world.adapter.weight_name)
     tuned = load_file(whole / WEIGHTS)
     assert tuned.keys() == untuned.keys()
     assert all((tuned[name] != untuned[name]).any() for name in tuned)
@@ -192,7 +192,7 @@ def test_the_encoder_is_shown_at_every_checkpoint_before_the_last_step(whole, ti
     run(tiny_world, settings, features, tmp_path / "work", on_checkpoint=look)
     assert {step: len(encoders) for step, encoders in seen.items()} == {2: 1, 4: 2}
     assert all((seen[4][0][name] == tensor).all() for name, tensor in seen[4][1].items())
-    untuned = load_file(Path(tiny_world.adapter.source) / tiny_world.adapter.weight)
+    untuned = load_file(Path(tiny_world.adapter.source) / tiny_world.adapter.weight_name)
     mean, last = load_file(tmp_path / "work" / WEIGHTS), load_file(whole / WEIGHTS)
     for name, start in untuned.items():  # the same steps, and weights between those of the start and those of the end
         assert 0 < (mean[name] - start).norm() < (last[name] - start).norm(), name

@@ -18,7 +18,7 @@ from lookahead.features.store import FeatureStore, FeatureTable
 from lookahead.method.annealing import DENSITIES, annealed, between, draw_timesteps, importance, mixture
 from lookahead.method.lora_scale import draw_scale
 from lookahead.sampling.conditions import Condition, Prompt, Reference
-from lookahead.world import sent
+from lookahead.world import to_device
 
 
 def generator_for(purpose: str, seed: int, index: int) -> Generator:
@@ -110,7 +110,7 @@ class Batch:
 
 
 def _float(tensor: Tensor) -> Tensor:
-    return sent(tensor).float()
+    return to_device(tensor).float()
 
 
 def load_pairs(store: FeatureStore, targets: Tensor, references: Tensor, against: str = "reference") -> Batch:
@@ -144,7 +144,7 @@ def draw_kept(count: int, dropout: float, generator: Generator) -> Tensor:
 
 
 def _where(kept: Tensor, given: Tensor, empty: Tensor) -> Tensor:
-    return torch.where(sent(kept).view(-1, *[1] * (given.ndim - 1)), given, empty)
+    return torch.where(to_device(kept).view(-1, *[1] * (given.ndim - 1)), given, empty)
 
 
 def with_dropout(store: FeatureStore, condition: Condition, settings: Train, generator: Generator) -> Condition:
@@ -187,8 +187,8 @@ def _draw_noise(shape: torch.Size, density: Tensor, generator: Generator) -> Noi
     return NoiseDraw(t, torch.randn(shape, generator=generator), torch.ones(shape[0]))
 
 
-def _sent(draw: NoiseDraw) -> NoiseDraw:
-    return NoiseDraw(sent(draw.t), sent(draw.noise), sent(draw.weight))
+def _to_device(draw: NoiseDraw) -> NoiseDraw:
+    return NoiseDraw(to_device(draw.t), to_device(draw.noise), to_device(draw.weight))
 
 
 def draw_both(shape: torch.Size, settings: Train, timesteps: int, index: int) -> Draws:
@@ -203,13 +203,13 @@ def draw_both(shape: torch.Size, settings: Train, timesteps: int, index: int) ->
     if settings.shares_draws:
         both = mixture(*densities)
         drawn = _draw_noise(shape, both, generator_for("shared_pass", seed, index))
-        draw, weights = _sent(drawn), (importance(density, both, drawn.t) for density in densities)
-        return Draws(*(replace(draw, weight=sent(weight)) for weight in weights))
+        draw, weights = _to_device(drawn), (importance(density, both, drawn.t) for density in densities)
+        return Draws(*(replace(draw, weight=to_device(weight)) for weight in weights))
     purposes = zip(densities, ("noise_pass", "lookahead_pass"), strict=True)
     noise, lookahead = (_draw_noise(shape, density, generator_for(name, seed, index)) for density, name in purposes)
     if settings.lookahead.preview.start == "noise":
         lookahead = replace(lookahead, t=torch.full_like(lookahead.t, timesteps - 1))
-    return Draws(_sent(noise), _sent(lookahead))
+    return Draws(_to_device(noise), _to_device(lookahead))
 
 
 def step_of(settings: Train, index: int) -> int:

@@ -195,7 +195,7 @@ def _ema_weights(training: Training) -> Iterator[None]:
                 training.weights[name].copy_(weight)
 
 
-def save_encoder(folder: Path, training: Training) -> None:
+def save_encoder(training: Training, folder: Path) -> None:
     """Write `ip-adapter.safetensors` in IP-Adapter's layout and, with `kv.enabled`, `kv.safetensors`.
 
     Raises:
@@ -227,7 +227,7 @@ def fit(training: Training, resume: Path, log: Log, on_checkpoint: OnCheckpoint 
             if done > begun:
                 save_checkpoint(resume, training, curves)
             if on_checkpoint is not None and done < settings.steps:
-                save_encoder(resume / "encoder", training)
+                save_encoder(training, resume / "encoder")
                 on_checkpoint(resume / "encoder", done)
         if done == settings.steps:
             break
@@ -284,7 +284,7 @@ def train(
 
 def _write_output(work: Path, training: Training, curves: Curves, resume: Path) -> None:
     settings = training.settings
-    save_encoder(work / "encoder", training)
+    save_encoder(training, work / "encoder")
     for step in (step for step in range(settings.steps + 1) if _is_due(step, settings.sample_every, settings)):
         if (source := _sample_path(resume, step)).is_file():
             with atomic(_sample_path(work, step)) as temporary:

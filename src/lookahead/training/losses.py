@@ -22,7 +22,7 @@ from lookahead.models.fast_child import child_at
 from lookahead.sampling.conditions import Condition
 from lookahead.training.data import Batch, NoiseDraw, generator_for, scale_at, step_of, with_dropout
 from lookahead.training.networks import Networks, Training
-from lookahead.world import FAST_CHILD, sent
+from lookahead.world import FAST_CHILD, decode_latents, to_device
 
 Figures = dict[str, Tensor]
 """Figures of a micro-batch, each a tensor () on the device: reading one makes the processor wait for the GPU."""
@@ -57,10 +57,8 @@ def predict(networks: Networks, noisy: Tensor, t: Tensor, condition: Condition) 
 
 def decode(networks: Networks, latents: Tensor) -> Tensor:
     """Pixels (B, 3, H, W) of scaled latents (B, C, h, w), not clamped: a clamp has no gradient where it acts."""
-    vae = networks.preview_vae
     with autocast(networks):
-        pixels: Tensor = vae.decode(latents.float() / vae.config.scaling_factor, return_dict=False)[0]
-    return pixels.float()
+        return decode_latents(networks.preview_vae, latents.float()).float()
 
 
 def encode_reference(networks: Networks, batch: Batch, draw: NoiseDraw) -> KeysValues:
@@ -85,7 +83,7 @@ def preview_pixels(
     networks: Networks, batch: Batch, draw: NoiseDraw, settings: Preview, generator: Generator
 ) -> Tensor:
     """Pixels (B, 3, H, W) of each pair's preview, by the U-Net as it is: the caller sets the fast child (Eq. 3)."""
-    noises = [sent(torch.randn(draw.noise.shape, generator=generator)) for _ in range(settings.steps - 1)]
+    noises = [to_device(torch.randn(draw.noise.shape, generator=generator)) for _ in range(settings.steps - 1)]
     noisy = draw.noise
     if settings.start == "target":
         noisy = add_noise(networks.schedule, batch.latents, draw.noise, draw.t)
