@@ -5,7 +5,7 @@ from lookahead.config.dataset import Features, Generate, Photos
 from lookahead.config.fields import Section
 from lookahead.config.files import read_yaml
 from lookahead.config.overrides import merged, with_overrides
-from lookahead.config.params import Miniature, Params, Part, Tracking, World, parse_params, read_params
+from lookahead.config.params import Params, Tracking, World, parse_params, read_params
 from lookahead.config.personalize import Fast, Personalize
 from lookahead.config.protocol import Evaluate, Protocol, Splits, read_evaluate, read_protocol
 from lookahead.config.search import Checks, Choices, Confirm, FloatRange, Heartbeat, IntRange, Range, Search
@@ -44,9 +44,7 @@ __all__ = [
     "KVGuidance",
     "Lookahead",
     "LoraScale",
-    "Miniature",
     "Params",
-    "Part",
     "Personalize",
     "Photos",
     "Preview",
