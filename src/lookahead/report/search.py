@@ -7,6 +7,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pandas as pd
+from matplotlib.axes import Axes
+
+from lookahead.report.figures import ACCENT, BLUE, GREY, INK, save_panels, style_axis
+from lookahead.report.formats import ALL, FULL, Row, Table, parameter, read_contrasts, read_summary
+from lookahead.report.pages import inline_file, save_page
 
 
 @dataclass(frozen=True)
@@ -51,7 +56,23 @@ def save_front(findings: SearchFindings, untuned: tuple[float, float], prompt_lo
         prompt_loss: the loss of prompt alignment that is tolerated.
         path: the PNG file to write.
     """
-    raise NotImplementedError
+    done = findings.trials[findings.trials["state"] == "complete"]
+    front = done[done["front"].astype(bool)].sort_values("prompt")
+    named = {findings.recommended: ("recommended", (6, 6)), findings.default: ("params.yaml", (6, -11))}
+
+    def draw(axis: Axes) -> None:
+        axis.plot(done["prompt"], done["identity"], "o", color=BLUE, alpha=0.7, label="trials")
+        axis.plot(front["prompt"], front["identity"], "o-", color=ACCENT, label="front")
+        axis.plot([untuned[1]], [untuned[0]], "s", color=GREY, label="untuned adapter")
+        axis.axvline(untuned[1] - prompt_loss, color=GREY, linestyle=":", label="tolerated loss of prompt alignment")
+        for number, prompt, identity in done[["number", "prompt", "identity"]].itertuples(index=False):
+            if number in named:
+                label, offset = named[number]
+                axis.annotate(label, (prompt, identity), offset, textcoords="offset points", fontsize=8.5, color=INK)
+        title = "Every trial: up and right is better"
+        style_axis(axis, title, "prompt alignment", "identity (cosine, recogniser select)")
+
+    save_panels(path, 4.8, draw)
 
 
 def write_search_report(findings: SearchFindings, figures: Mapping[str, Path], path: Path) -> None:
@@ -59,4 +80,38 @@ def write_search_report(findings: SearchFindings, figures: Mapping[str, Path], p
 
     Figures of `optuna.visualization.matplotlib` are saved by `figures.save_axes`, so that equal ones are equal bytes.
     """
-    raise NotImplementedError
+    pictures = {title: inline_file(figure) for title, figure in figures.items()}
+    content = {"findings": findings, "tables": search_tables(findings), "pictures": pictures}
+    save_page("search.html.j2", path, content)
+
+
+def search_tables(findings: SearchFindings) -> dict[str, Table]:
+    """The front with its confirmation, its settings, and the trials that ended early."""
+    trials = findings.trials.set_index("number")
+    shown = trials[trials["front"].astype(bool) | (trials.index == findings.default)]
+    shown = shown.sort_values("identity", ascending=False)
+    changes = read_contrasts(findings.contrasts.assign(contrast=findings.contrasts["cell"]))
+    parts = {"search": read_summary(findings.searched), "confirmation": read_summary(findings.confirmed)}
+    parts["against params.yaml"] = changes
+    wanted = [(part, metric) for part in parts for metric in ("identity", "prompt")]
+    rows = [
+        Row(
+            _name(findings, number),
+            [parts[part].get((str(number), FULL, ALL, metric)) for part, metric in wanted],
+            number == findings.recommended,
+        )
+        for number in shown.index
+    ]
+    settings = [Row(name, [parameter(value) for value in shown[name]]) for name in findings.parameters]
+    failed = trials.loc[trials["reason"] != "", ["state", "reason"]]
+    return {
+        "front": Table(["trial", *(f"{metric}, {part}" for part, metric in wanted)], rows),
+        "settings": Table(["parameter", *map(str, shown.index)], settings),
+        "ended": Table(["trial", "state", "reason"], [Row(str(one), [s, r]) for one, s, r in failed.itertuples()]),
+    }
+
+
+def _name(findings: SearchFindings, number: int) -> str:
+    said = {findings.default: "params.yaml"}
+    names = [str(number), said.get(number, ""), "recommended" if number == findings.recommended else ""]
+    return ", ".join(name for name in names if name)
