@@ -11,10 +11,10 @@ import pandas as pd
 
 from lookahead.artifacts import read_json
 from lookahead.errors import InputError
-from lookahead.evaluation.contrasts import HIGHER, LOWER, Contrast, contrasts, summary
+from lookahead.evaluation.contrasts import ALL, HIGHER, LOWER, Contrast, contrasts, summary
 from lookahead.evaluation.protocol import HASH, differences
 from lookahead.report.album import ALBUM, REFERENCE, SHOT, read_album
-from lookahead.report.formats import ALL, FULL, Entry, Row, Table, as_text, read_contrasts, read_summary
+from lookahead.report.formats import FULL, Entry, Row, Table, as_text, read_contrasts, read_summary
 from lookahead.report.glossary import TITLES
 from lookahead.report.pages import inline_thumbnail, save_page
 

@@ -9,11 +9,12 @@ from typing import Any
 
 import pandas as pd
 
+from lookahead.evaluation.contrasts import ALL
 from lookahead.portraits import Person
 from lookahead.report.album import ALBUM, REFERENCE, SHOT, grid_lines, make_album, save_album
 from lookahead.report.figures import Series, colours, plot_intervals, plot_previews, save_panels
 from lookahead.report.findings import Findings, read_findings, save_contrasts, save_tradeoff
-from lookahead.report.formats import ALL, FULL, Estimate, Row, Table, save_csv
+from lookahead.report.formats import FULL, Estimate, Row, Table, save_csv
 from lookahead.report.glossary import HEADLINE, MEANINGS, SCALE, SECTIONS, TITLES
 from lookahead.report.grids import save_grid
 from lookahead.report.pages import inline_file, inline_thumbnail, save_page

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import textwrap
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,11 +16,20 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from lookahead.artifacts import writing
-from lookahead.report.formats import NOT_SIGNIFICANT, Estimate
+from lookahead.evaluation.contrasts import NOT_SIGNIFICANT
+from lookahead.report.formats import Estimate
 
 INK, LINE, ACCENT, BLUE, GREY = "#2b2f36", "#d9dce1", "#d4552a", "#3f7fbf", "#8d939c"
-# Cells of the main evaluation keep their colours, whichever of them there are.
-_FIXED = {"base": INK, "adapter": GREY, "noise_only": BLUE, "tuned_without_kv": "#e0a13b", "tuned": ACCENT}
+# Samplers and cells of the main evaluation keep their colours, whichever of them there are.
+_FIXED = {
+    "full": ACCENT,
+    "fast": BLUE,
+    "base": INK,
+    "adapter": GREY,
+    "noise_only": BLUE,
+    "tuned_without_kv": "#e0a13b",
+    "tuned": ACCENT,
+}
 _PALETTE = (
     "#7a2e6b",
     "#2a9d8f",
@@ -32,7 +42,7 @@ _PALETTE = (
     "#588157",
     "#fb8b24",
 )
-_DPI, _WIDTH = 160, 10.4
+_DPI, _WIDTH = 160, {1: 6.4, 2: 10.4}  # inches, by number of panels
 
 
 def colours(names: Sequence[str]) -> dict[str, str]:
@@ -63,7 +73,7 @@ class Series:
 
 
 def plot_intervals(axis: Axes, title: str, rows: Sequence[str], series: Sequence[Series]) -> None:
-    """Means with 95 % intervals, rows from top to bottom; hollow markers are contrasts that are not significant."""
+    """Means with 95 % intervals, rows from top to bottom; contrasts that are not significant are hollow."""
     offsets = np.linspace(-0.28, 0.28, len(series)) if len(series) > 1 else [0.0]
     for offset, one in zip(offsets, series, strict=True):
         for row, value in enumerate(one.values):
@@ -75,8 +85,11 @@ def plot_intervals(axis: Axes, title: str, rows: Sequence[str], series: Sequence
         axis.plot([], [], "o-", color=one.colour, markersize=5.5, label=one.label)
     if any(value is not None and value.verdict for one in series for value in one.values):
         axis.axvline(0, color=INK, linewidth=1)
-    axis.set_yticks(range(len(rows)), rows)
+        axis.plot([], [], "o", color=GREY, markerfacecolor="white", markersize=5.5, label=NOT_SIGNIFICANT)
+    axis.set_yticks(range(len(rows)), [textwrap.fill(row, 36) for row in rows])
     axis.set_ylim(len(rows) - 0.5, -0.5)
+    low, high = axis.get_xlim()
+    axis.set_xlim(min(low, high - 0.002), max(high, low + 0.002))  # where all numbers are equal
     style_axis(axis, title)
     axis.grid(visible=False, axis="y")
 
@@ -130,7 +143,7 @@ def save_panels(path: Path, height: float, *panels: Callable[[Axes], None], shar
     Raises:
         InputError: the disk is full or the folder cannot be written.
     """
-    figure = Figure(figsize=(_WIDTH, height), layout="constrained")
+    figure = Figure(figsize=(_WIDTH[min(len(panels), 2)], height), layout="constrained")
     axes = figure.subplots(1, len(panels), sharey=share_y, squeeze=False)[0]
     entries: dict[str, Any] = {}
     for axis, panel in zip(axes, panels, strict=True):

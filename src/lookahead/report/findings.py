@@ -9,8 +9,9 @@ from pathlib import Path
 
 import pandas as pd
 
+from lookahead.evaluation.contrasts import ALL
 from lookahead.report.figures import Series, Trace, colours, plot_intervals, plot_tradeoff, save_panels
-from lookahead.report.formats import ALL, FULL, Estimate, Estimates, Row, Table, read_contrasts, read_summary
+from lookahead.report.formats import FULL, Estimate, Estimates, Row, Table, read_contrasts, read_summary
 from lookahead.report.glossary import TITLES
 
 
@@ -62,7 +63,7 @@ def save_contrasts(found: Findings, path: Path) -> None:
     colour, panels = colours(list(found.samplers)), []
     for metric in ("identity", "prompt"):
         series = [Series(label, colour[s], found.changes(metric, s)) for s, label in found.samplers.items()]
-        title = f"{TITLES[metric].capitalize()}: contrasts (hollow: not significant)"
+        title = f"Contrasts of {TITLES[metric]}, 95 % intervals"
         panels.append(partial(plot_intervals, title=title, rows=list(found.pairs.values()), series=series))
     save_panels(path, 0.45 * len(found.pairs) + 1.4, *panels, share_y=True)
 

@@ -10,8 +10,9 @@ from pathlib import Path
 import pandas as pd
 
 from lookahead.artifacts import atomic
+from lookahead.evaluation.contrasts import NOT_SIGNIFICANT
 
-ALL, FULL, NOT_SIGNIFICANT = "all", "full", "not significant"
+FULL = "full"  # the sampler of the main evaluation
 
 
 def number(value: float, form: str = ".3f") -> str:

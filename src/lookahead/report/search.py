@@ -9,8 +9,9 @@ from pathlib import Path
 import pandas as pd
 from matplotlib.axes import Axes
 
+from lookahead.evaluation.contrasts import ALL
 from lookahead.report.figures import ACCENT, BLUE, GREY, INK, save_panels, style_axis
-from lookahead.report.formats import ALL, FULL, Row, Table, parameter, read_contrasts, read_summary
+from lookahead.report.formats import FULL, Row, Table, parameter, read_contrasts, read_summary
 from lookahead.report.pages import inline_file, save_page
 
 
