@@ -5,13 +5,15 @@ from __future__ import annotations
 import copy
 import tempfile
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 
 import torch
 from diffusers import AutoencoderKL, StableDiffusionXLPipeline, UNet2DConditionModel
+from lookahead.training.data import Batch, generator_for
 from peft import get_peft_model_state_dict
 from safetensors.torch import load_file
-from torch import Tensor
+from torch import Tensor, nn
 from transformers import (
     CLIPTextConfig,
     CLIPTextModel,
@@ -20,8 +22,7 @@ from transformers import (
     CLIPVisionModelWithProjection,
 )
 
-from benchmarks.detector import Detector
-from benchmarks.parts import (
+from benchmarks.ours import (
     ALPHA,
     PREVIEW,
     RANK,
@@ -41,14 +42,46 @@ from lookahead.method.attention import appended
 from lookahead.method.shared_pass import drop_tokens
 from lookahead.models.kv_encoder import extend_self_attention, new_kv_encoder
 from lookahead.sampling.conditions import Condition, Prompt, Reference
-from lookahead.training.batches import Batch
-from lookahead.training.draws import generator_for
-from lookahead.training.networks import train_adapter_only
-from lookahead.training.step import Networks, lookahead_pass, noise_pass, preview_pass, reference_pass
+from lookahead.training.losses import encode_reference, noise_losses, preview_distances, preview_pixels
+from lookahead.training.networks import Networks, train_adapter_only
 from lookahead.world import FAST_CHILD, device, encode_latents
 from lookahead.world.hub import LORA_FILE
 
 RELOAD = 5  # steps for which alpha_LoRA stays (official recipe)
+
+
+class Detector(nn.Module):
+    """MTCNN's three networks on a pyramid: a small one everywhere, two on a fixed number of crops; random weights."""
+
+    def __init__(self) -> None:
+        """The published widths."""
+        super().__init__()
+        self.everywhere = _convolutions((3, 10, 16, 32), pool=1)
+        self.refine = nn.Sequential(_convolutions((3, 28, 48, 64), pool=2), nn.Flatten(), nn.Linear(64 * 6 * 6, 128))
+        self.last = nn.Sequential(
+            _convolutions((3, 32, 64, 64, 128), pool=2), nn.Flatten(), nn.Linear(128 * 12 * 12, 256)
+        )
+
+    @torch.no_grad()
+    def forward(self, pixels: Tensor) -> Tensor:
+        """Scores of 16 crops a picture, on the CPU, where boxes are merged: (B * 16,)."""
+        picture = pixels
+        while min(picture.shape[-2:]) >= 12:
+            self.everywhere(picture).amax().cpu()  # the boxes of a scale are read by the processor
+            picture = nn.functional.interpolate(picture, scale_factor=0.709, mode="area")
+        for network, count, side in ((self.refine, 64, 24), (self.last, 16, 48)):
+            crops = nn.functional.interpolate(pixels, (side, side), mode="area").repeat_interleave(count, 0)
+            scores: Tensor = network(crops).mean(1).cpu()
+        return scores
+
+
+def _convolutions(widths: tuple[int, ...], pool: int) -> nn.Sequential:
+    layers: list[nn.Module] = []
+    for number, (before, after) in enumerate(pairwise(widths)):
+        layers += [nn.Conv2d(before, after, 3, padding=1), nn.PReLU(after)]
+        if number < pool:
+            layers.append(nn.MaxPool2d(2))
+    return nn.Sequential(*layers)
 
 
 class Encoders:
@@ -155,19 +188,15 @@ class Official:
 
     def _noise(self, batch: Batch, generator: torch.Generator) -> None:
         draw = new_draw(batch)
-        with (
-            reference_pass(self.networks, batch, draw) as leaves,
-            appended(self.networks.bank, drop_tokens(leaves, TOKEN_DROP, generator)),
-        ):
-            noise_pass(self.networks, batch, draw, batch.condition).mean().backward()
+        keys_values = encode_reference(self.networks, batch, draw)
+        with appended(self.networks.bank, drop_tokens(keys_values, TOKEN_DROP, generator)):
+            noise_losses(self.networks, batch, draw, batch.condition).mean().backward()
 
     def _lookahead(self, batch: Batch, generator: torch.Generator) -> None:
         draw, networks = new_draw(batch), replace(self.networks, unet=self.child)
-        with (
-            reference_pass(networks, batch, draw) as leaves,
-            appended(networks.bank, drop_tokens(leaves, TOKEN_DROP, generator)),
-        ):
-            pixels = preview_pass(networks, batch, draw, PREVIEW, generator)
+        keys_values = encode_reference(networks, batch, draw)
+        with appended(networks.bank, drop_tokens(keys_values, TOKEN_DROP, generator)):
+            pixels = preview_pixels(networks, batch, draw, PREVIEW, generator)
             self.detector(pixels.detach())
-            distance, _ = lookahead_pass(networks, batch, pixels, "identity")
+            distance, _ = preview_distances(networks, batch, pixels, "identity")
             (distance.mean() * ALPHA * WEIGHT).backward()

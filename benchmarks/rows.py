@@ -1,12 +1,16 @@
-"""The benchmark's rows, the most telling first: what is measured, and what of it is the same work."""
+"""The rows of the training benchmark, the FLOP of a step, and the table."""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch.utils.flop_counter import FlopCounterMode, sdpa_flop_count
 
 from benchmarks.official import Official
-from benchmarks.ours import Ours
-from benchmarks.parts import Levers
+from benchmarks.ours import Levers, Ours
 from benchmarks.sdxl import Sizes
 
 FULL_METHOD = "+ KV-encoder"
@@ -94,3 +98,24 @@ def line(cost: Cost, whole: Cost | None, rate: float) -> str:
         figure(ratio(cost.memory, whole.memory) if whole else None, ".2f"),
     ]
     return f"| {cost.row} | {' | '.join(cells)} |"
+
+
+_ATTENTIONS = ("flash_attention_for_cpu", "flash_attention", "efficient_attention", "cudnn_attention")
+
+
+def _attention_backward(
+    _: object, query: Sequence[int], keys: Sequence[int], values: Sequence[int], *__: Any, **___: Any
+) -> int:
+    """Four products of matrices; torch also counts a fifth, the scores, which fused kernels compute a second time."""
+    return 2 * sdpa_flop_count(query, keys, values)
+
+
+def flop(step: Callable[[], object]) -> int:
+    """FLOP of all matrix products, convolutions and attentions in a step, forward and backward; slows it down.
+
+    A second computation by gradient checkpointing counts, one inside an attention's kernel does not.
+    """
+    names = (getattr(torch.ops.aten, f"_scaled_dot_product_{kind}_backward") for kind in _ATTENTIONS)
+    with FlopCounterMode(display=False, custom_mapping=dict.fromkeys(names, _attention_backward)) as counter:
+        step()
+    return int(counter.get_total_flops())

@@ -32,9 +32,8 @@ from pathlib import Path
 import torch
 
 from benchmarks import projection
-from benchmarks.counting import flop
 from benchmarks.official import RELOAD
-from benchmarks.rows import FULL_METHOD, HEAD, ROWS, Cost, line, opened, plain, with_work
+from benchmarks.rows import FULL_METHOD, HEAD, ROWS, Cost, flop, line, opened, plain, with_work
 from benchmarks.sdxl import FULL, REDUCED, Sizes
 from lookahead.world import device
 
