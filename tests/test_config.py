@@ -64,7 +64,7 @@ def test_no_section_has_a_default() -> None:
         ("worlds.miniature.train.schedule", "step", "train.schedule"),
         ("worlds.miniature.train.ema", 1.0, "train.ema"),
         ("worlds.miniature.generate.photos", 1, "generate.photos"),
-        ("worlds.miniature.generate.keep_photo", 2.0, "keep_photo"),
+        ("worlds.miniature.generate.min_photo_similarity", 2.0, "min_photo_similarity"),
         ("worlds.miniature.generate.seed", -1, "generate.seed"),
         ("worlds.miniature.evaluate.people", 48, "evaluate.people"),
         ("worlds.miniature.evaluate.steering", None, None),

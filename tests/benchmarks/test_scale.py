@@ -22,7 +22,7 @@ COMMANDS = ("add", "status", "push", "checkout", "add, one shard more", "push, o
 def test_random_features_open_and_give_pairs(tmp_path: Path) -> None:
     world = read_params(ROOT / "params.yaml").active
     sizes = sizes_of(world.checkpoints)
-    Stand(world.generate.model_copy(update={"shard": 8}), sizes).features(30, tmp_path)
+    Stand(world.generate.model_copy(update={"shard_size": 8}), sizes).features(30, tmp_path)
     store = open_features(tmp_path)
     targets, references = Pairs(store.table, 0.0).draw(6, torch.Generator().manual_seed(0))
     batch = load_pairs(store, targets, references)

@@ -1,6 +1,7 @@
 """The parameters: strict, typed, frozen; `params.yaml` is the one place for a number."""
 
 from lookahead.config.checkpoints import Adapter, Checkpoints, FacePacks, Generator, ImageEncoder, Scorer
+from lookahead.config.dataset import Features, Generate, Photos
 from lookahead.config.fields import Section
 from lookahead.config.files import read_yaml
 from lookahead.config.overrides import merged, with_overrides
@@ -11,10 +12,7 @@ from lookahead.config.search import Checks, Choices, Confirm, FloatRange, Heartb
 from lookahead.config.stages import (
     Diversity,
     EvaluateStage,
-    Features,
-    Generate,
     KVGuidance,
-    Photos,
     PreviewCurves,
     Steering,
 )

@@ -10,10 +10,11 @@ import yaml
 from pydantic import Field, ValidationError, model_validator
 
 from lookahead.config.checkpoints import Checkpoints
+from lookahead.config.dataset import Features, Generate, Photos
 from lookahead.config.fields import Count, Positive, Section, Seed, faults
 from lookahead.config.personalize import Personalize
 from lookahead.config.protocol import read_evaluate, read_protocol
-from lookahead.config.stages import EvaluateStage, Features, Generate, Photos
+from lookahead.config.stages import EvaluateStage
 from lookahead.config.studies import Studies
 from lookahead.config.train import Train
 from lookahead.errors import InputError

@@ -58,7 +58,7 @@ class Pairs:
         self._place[self._photos] = torch.arange(len(photos)) - self._first[self._photos]
         self.targets = torch.nonzero((self._others > 0) & (table.photo | (not photos_only))).squeeze(1)
         if len(self.targets) == 0:
-            raise InputError("no person has two photos: generate more of them, or lower keep_photo")
+            raise InputError("no person has two photos: generate more of them, or lower min_photo_similarity")
         numbers = {style: number for number, style in enumerate(sorted(set(table.style)))}
         styles = torch.tensor([numbers[style] for style in table.style])[self.targets]
         self.chances = balanced(table.own[self.targets], table.identity[self.targets], styles, own_share)

@@ -11,17 +11,16 @@ from torch import Tensor
 
 from lookahead.artifacts import load_tensors, save_tensors
 from lookahead.config import Checkpoints, Features
-from lookahead.dataset.shards import list_shards, read_pictures
+from lookahead.dataset.shards import decode_png, list_shards, read_pictures
 from lookahead.errors import InputError
-from lookahead.features.encode import encode
-from lookahead.features.encoders import Encoders, encode_images
+from lookahead.features.encode import Encoders, encode
 from lookahead.features.store import open_features
 from lookahead.world import open_faces, open_image_encoder, open_pipeline
-from tests.dataset.conftest import no_log
+from tests.tiny import no_log
 
 
 def _pictures(dataset: Path) -> list[np.ndarray]:
-    return [pixels for path in list_shards(dataset) for _, pixels in read_pictures(path)]
+    return [decode_png(png, path) for path in list_shards(dataset) for _, png in read_pictures(path)]
 
 
 def test_latents_equal_direct_encoding(tiny_world: Checkpoints, dataset: Path, features: Path) -> None:
@@ -63,33 +62,32 @@ def test_embeddings_equal_insightfaces_own(tiny_world: Checkpoints, dataset: Pat
 
 def test_rows_may_come_from_any_part_in_any_order(features: Path) -> None:
     store = open_features(features)
-    every = store.read("latents", torch.arange(15))
-    assert torch.equal(store.read("latents", torch.tensor([14, 0, 6, 6, 5])), every[[14, 0, 6, 6, 5]])
+    every = store.latents(torch.arange(15))
+    assert torch.equal(store.latents(torch.tensor([14, 0, 6, 6, 5])), every[[14, 0, 6, 6, 5]])
 
 
 def test_photos_alone_have_image_features(tiny_world: Checkpoints, dataset: Path, features: Path) -> None:
     pictures, store = _pictures(dataset), open_features(features)
     photos = torch.nonzero(store.table.photo).squeeze(1)
     assert photos.tolist() == [0, 1, 2, 5, 6, 7, 10, 11, 12]
-    processor, encoder = open_image_encoder(tiny_world)[::-1]
-    direct = encode_images(Encoders(None, encoder, processor, None), [pictures[row] for row in photos.tolist()])
+    direct = Encoders(tiny_world).images([pictures[row] for row in photos.tolist()])
     assert _close(store.image_features(photos), direct)
     assert torch.equal(store.image_features(photos.flip(0)), store.image_features(photos).flip(0))
     with pytest.raises(AssertionError):
         store.image_features(torch.tensor([0, 3]))
 
 
-def test_a_row_is_read_when_it_is_asked_for(features: Path, tmp_path: Path) -> None:
+def test_rows_are_read_when_they_are_asked_for(features: Path, tmp_path: Path) -> None:
     shutil.copytree(features, tmp_path / "features")
-    store, before = open_features(tmp_path / "features"), open_features(features)
-    path = tmp_path / "features" / "images" / "00000.safetensors"
+    store, path = open_features(tmp_path / "features"), tmp_path / "features" / "images" / "00000.safetensors"
+    tensors, _ = load_tensors(path)
+    save_tensors(path, tensors | {"latents": tensors["latents"] + 1}, {})
+    assert torch.equal(store.latents(torch.tensor([5])), tensors["latents"][5:] + 1)
     with path.open("r+b") as file:
         file.truncate(path.stat().st_size - 1)  # a byte of the last row of the last tensor
-    rows = torch.tensor([0, 6])
-    for name in ("latents", "embeddings", "landmarks"):
-        assert torch.equal(store.read(name, rows), before.read(name, rows))
-    with pytest.raises(InputError, match=r"00000\.safetensors has become shorter"):
-        [store.read(name, torch.tensor([5])) for name in ("latents", "embeddings", "landmarks")]
+    store.latents(torch.tensor([6]))
+    with pytest.raises(InputError, match=r"00000\.safetensors is missing, truncated or damaged"):
+        store.latents(torch.tensor([5]))
 
 
 def test_half_precision_is_read_as_it_is_stored(features: Path, tmp_path: Path) -> None:
@@ -116,7 +114,14 @@ def test_dropped_pictures_are_not_encoded(
     tiny_world: Checkpoints, dataset: Path, features: Path, tmp_path: Path
 ) -> None:
     kept = [0, 2, 3, 4, 5, 13, 14]  # of the second shard none, of the third no photo
-    encode(tiny_world, Features(batch=4), _keeping(dataset, set(kept), tmp_path / "in"), None, tmp_path / "out", no_log)
+    encode(
+        tiny_world,
+        Features(batch_size=4),
+        _keeping(dataset, set(kept), tmp_path / "in"),
+        None,
+        tmp_path / "out",
+        no_log,
+    )
     some, every = open_features(tmp_path / "out"), open_features(features)
     assert some.table.index.tolist() == kept
     assert _close(some.latents(torch.arange(7)), every.latents(some.table.index))
@@ -135,7 +140,7 @@ def test_a_run_continues_at_missing_parts_with_the_same_bytes(
     first = sorted((features / "images").glob("*"))[0]
     (tmp_path / "images" / first.name).write_bytes(first.read_bytes())
     encoded: list[int] = []
-    encode(tiny_world, Features(batch=4), dataset, None, tmp_path, lambda _metrics, number: encoded.append(number))
+    encode(tiny_world, Features(batch_size=4), dataset, None, tmp_path, lambda _metrics, number: encoded.append(number))
     assert encoded == [1, 2]
     for path in (p for p in features.rglob("*") if p.is_file()):
         assert (tmp_path / path.relative_to(features)).read_bytes() == path.read_bytes(), path
@@ -151,7 +156,7 @@ def test_pictures_that_are_encoded_are_not_read_again(
         table = pq.read_table(path)
         nothing = pa.array([{"bytes": b"no picture", "path": ""}] * len(table), table.schema.field("image").type)
         pq.write_table(table.set_column(0, "image", nothing), path)
-    encode(tiny_world, Features(batch=4), source, None, work, no_log)
+    encode(tiny_world, Features(batch_size=4), source, None, work, no_log)
     assert len(open_features(work).table) == 15
 
 
@@ -182,7 +187,7 @@ def test_damaged_features_are_one_error(features: Path, tmp_path: Path, name: st
 
 def test_a_dataset_without_table_is_refused(tiny_world: Checkpoints, tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"table\.parquet cannot be read.*run the stage `generate`"):
-        encode(tiny_world, Features(batch=4), tmp_path, None, tmp_path / "out", no_log)
+        encode(tiny_world, Features(batch_size=4), tmp_path, None, tmp_path / "out", no_log)
 
 
 def test_a_damaged_shard_is_named(tiny_world: Checkpoints, dataset: Path, tmp_path: Path) -> None:
@@ -192,4 +197,4 @@ def test_a_damaged_shard_is_named(tiny_world: Checkpoints, dataset: Path, tmp_pa
     for path in list_shards(dataset):
         (source / "shards" / path.name).write_bytes(path.read_bytes()[:-50])
     with pytest.raises(InputError, match=r"00000\.parquet cannot be read"):
-        encode(tiny_world, Features(batch=4), source, None, tmp_path / "out", no_log)
+        encode(tiny_world, Features(batch_size=4), source, None, tmp_path / "out", no_log)
