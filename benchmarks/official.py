@@ -10,7 +10,6 @@ from pathlib import Path
 
 import torch
 from diffusers import AutoencoderKL, StableDiffusionXLPipeline, UNet2DConditionModel
-from lookahead.training.data import Batch, generator_for
 from peft import get_peft_model_state_dict
 from safetensors.torch import load_file
 from torch import Tensor, nn
@@ -42,6 +41,7 @@ from lookahead.method.attention import appended
 from lookahead.method.shared_pass import drop_tokens
 from lookahead.models.kv_encoder import extend_self_attention, new_kv_encoder
 from lookahead.sampling.conditions import Condition, Prompt, Reference
+from lookahead.training.data import Batch, generator_for
 from lookahead.training.losses import encode_reference, noise_losses, preview_distances, preview_pixels
 from lookahead.training.networks import Networks, train_adapter_only
 from lookahead.world import FAST_CHILD, device, encode_latents

@@ -6,7 +6,6 @@ from dataclasses import dataclass, replace
 
 import torch
 from diffusers import AutoencoderTiny, UNet2DConditionModel
-from lookahead.training.data import Batch, NoiseDraw, generator_for
 from peft import LoraConfig
 from torch import Tensor, nn
 
@@ -19,6 +18,7 @@ from lookahead.models.fast_child import child_at, switch_off
 from lookahead.models.kv_encoder import KVEncoder, extend_self_attention, new_kv_encoder
 from lookahead.models.recogniser import Recogniser
 from lookahead.sampling.conditions import Condition, Prompt, Reference
+from lookahead.training.data import Batch, NoiseDraw, generator_for
 from lookahead.training.losses import encode_reference, noise_losses, preview_distances, preview_pixels
 from lookahead.training.networks import Networks, compile_unets, enable_checkpointing, train_adapter_only
 from lookahead.world import FAST_CHILD, device

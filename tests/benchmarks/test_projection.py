@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import pytest
 import torch
+from benchmarks.counting import Held, flop
+from benchmarks.parts import Levers
 from torch import nn
 from torch.profiler import profile
 
-from benchmarks.counting import Held, flop
-from benchmarks.parts import Levers
 from benchmarks.projection import on_paper, project
 from benchmarks.rows import opened
 from tests.benchmarks.sizes import SMALL

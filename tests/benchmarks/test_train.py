@@ -11,11 +11,11 @@ from pathlib import Path
 
 import pytest
 import torch
+from benchmarks.parts import Levers
 from torch import nn
 
 from benchmarks.official import Official
 from benchmarks.ours import Ours
-from benchmarks.parts import Levers
 from benchmarks.rows import FULL_METHOD, ROWS, Cost, with_work
 from benchmarks.train import in_turn, table
 from tests.benchmarks.sizes import SMALL

@@ -31,7 +31,14 @@ SMALLER = {
         "prompts": "prompts/tiny.yaml",
     },
     "features": {"batch_size": 4},
-    "train": {"steps": 4, "batch": 2, "warmup": 1, "checkpoint_every": 2, "sample_every": 2, "samples": 1},
+    "train": {
+        "steps": 4,
+        "batch_size": 2,
+        "lr_warmup_steps": 1,
+        "checkpoint_every": 2,
+        "sample_every": 2,
+        "num_samples": 1,
+    },
     "evaluate": {
         "protocol": "protocols/tiny.yaml",
         "batch": 8,
@@ -51,7 +58,7 @@ def tiny_params(root: Path, checkpoints: Checkpoints) -> Params:
     world = tree["worlds"]["miniature"]
     for section, changes in SMALLER.items():
         world[section].update(changes)
-    world["train"]["sample_steps"] = 2
+    world["train"]["sample_num_inference_steps"] = 2
     world["checkpoints"] = checkpoints.model_dump(mode="json")
     tree["worlds"] = {"tiny": world}
     return tree | {"world": "tiny", "tracking": tree["tracking"] | {"enabled": False}}
