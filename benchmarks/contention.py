@@ -19,7 +19,6 @@ import sys
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from pathlib import Path
 
 VARIABLES = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "OMP_NUM_THREADS")
 WAYS: dict[str, dict[str, str]] = {
@@ -94,8 +93,6 @@ def main() -> None:
     if options.work:
         work(options.work)
         return
-    if not Path("models/miniature/base").is_dir():
-        sys.exit("error: models/miniature/base does not exist: run from the repository's root")
     print(f"load before: {os.getloadavg()[0]:.1f}", flush=True)
     ratios: dict[tuple[str, int], list[float]] = {(way, count): [] for way in options.ways for count in NEIGHBOURS}
     with ExitStack() as stack:  # closes the workers' standard inputs, which ends them

@@ -21,21 +21,8 @@ from transformers import (
     CLIPVisionModelWithProjection,
 )
 
-from benchmarks.ours import (
-    ALPHA,
-    PREVIEW,
-    RANK,
-    TOKEN_DROP,
-    WEIGHT,
-    Levers,
-    attach_adapter,
-    build,
-    child_config,
-    networks_of,
-    new_batch,
-    new_draw,
-    new_unet,
-)
+from benchmarks import ours
+from benchmarks.ours import Levers
 from benchmarks.sdxl import Sizes
 from lookahead.method.attention import appended
 from lookahead.method.shared_pass import drop_tokens
@@ -54,7 +41,6 @@ class Detector(nn.Module):
     """MTCNN's three networks on a pyramid: a small one everywhere, two on a fixed number of crops; random weights."""
 
     def __init__(self) -> None:
-        """The published widths."""
         super().__init__()
         self.everywhere = _convolutions((3, 10, 16, 32), pool=1)
         self.refine = nn.Sequential(_convolutions((3, 28, 48, 64), pool=2), nn.Flatten(), nn.Linear(64 * 6 * 6, 128))
@@ -88,11 +74,12 @@ class Encoders:
     """VAE, both text encoders and the vision encoder, in the loop: they encode every step's batch anew."""
 
     def __init__(self, sizes: Sizes, levers: Levers) -> None:
-        """Random weights in the published shapes."""
-        self.vae = build(AutoencoderKL, sizes.vae, levers.kind)
+        self.vae = ours.build(AutoencoderKL, sizes.vae, levers.kind)
         texts = ((CLIPTextModel, sizes.text), (CLIPTextModelWithProjection, sizes.text_2))
-        self.texts = [build(make, {"config": CLIPTextConfig(**config)}, levers.kind) for make, config in texts]
-        self.vision = build(CLIPVisionModelWithProjection, {"config": CLIPVisionConfig(**sizes.vision)}, levers.kind)
+        self.texts = [ours.build(make, {"config": CLIPTextConfig(**config)}, levers.kind) for make, config in texts]
+        self.vision = ours.build(
+            CLIPVisionModelWithProjection, {"config": CLIPVisionConfig(**sizes.vision)}, levers.kind
+        )
         self.kind, self.side = levers.kind, sizes.side
 
     @torch.no_grad()
@@ -125,18 +112,17 @@ class Official:
     """Four U-Nets: the denoiser, its frozen twin, the twin's copy with the LoRA fused, and the KV-encoder."""
 
     def __init__(self, sizes: Sizes, batch: int, levers: Levers) -> None:
-        """Build everything, and write the LoRA that is loaded again and again."""
-        self.encoders, self.features = Encoders(sizes, levers), new_batch(sizes, batch)
+        self.encoders, self.features = Encoders(sizes, levers), ours.new_batch(sizes, batch)
         self.detector = Detector().to(device()).eval()
-        kv = new_kv_encoder(new_unet(sizes, levers), RANK, RANK, seed=0)
-        unet = new_unet(sizes, levers)
-        attach_adapter(unet, sizes)
+        kv = new_kv_encoder(ours.new_unet(sizes, levers), ours.RANK, ours.RANK, seed=0)
+        unet = ours.new_unet(sizes, levers)
+        ours.attach_adapter(unet, sizes)
         bank = extend_self_attention(unet)
         self.adapter = list(train_adapter_only(unet).values())
         for one in (unet, kv.unet):
             if levers.checkpointing:
                 one.enable_gradient_checkpointing()
-        self.networks: Networks = networks_of(sizes, levers, unet, kv, bank)
+        self.networks: Networks = ours.networks_of(sizes, levers, unet, kv, bank)
         self.twin = self._copy(unet)
         self._temporary = tempfile.TemporaryDirectory()  # goes with this object
         self.folder = Path(self._temporary.name)
@@ -153,7 +139,7 @@ class Official:
 
     def _write_child(self, sizes: Sizes) -> None:
         carrier = self._copy(self.twin)
-        carrier.add_adapter(child_config(sizes), FAST_CHILD)
+        carrier.add_adapter(ours.child_config(sizes), FAST_CHILD)
         tensors = get_peft_model_state_dict(carrier, adapter_name=FAST_CHILD)
         self.save(tensors)
 
@@ -170,7 +156,7 @@ class Official:
         self.child = None
         self.child = self._copy(self.twin)
         self.child.load_lora_adapter(self.load(), prefix="unet", adapter_name=FAST_CHILD)
-        self.child.fuse_lora(lora_scale=ALPHA, adapter_names=[FAST_CHILD])
+        self.child.fuse_lora(lora_scale=ours.ALPHA, adapter_names=[FAST_CHILD])
         self.child.unload_lora()
         trained = {id(p) for p in self.adapter}
         for parameter in self.child.parameters():
@@ -187,16 +173,16 @@ class Official:
             optimiser.zero_grad(set_to_none=True)
 
     def _noise(self, batch: Batch, generator: torch.Generator) -> None:
-        draw = new_draw(batch)
+        draw = ours.new_draw(batch)
         keys_values = encode_reference(self.networks, batch, draw)
-        with appended(self.networks.bank, drop_tokens(keys_values, TOKEN_DROP, generator)):
+        with appended(self.networks.bank, drop_tokens(keys_values, ours.TOKEN_DROP, generator)):
             noise_losses(self.networks, batch, draw, batch.condition).mean().backward()
 
     def _lookahead(self, batch: Batch, generator: torch.Generator) -> None:
-        draw, networks = new_draw(batch), replace(self.networks, unet=self.child)
+        draw, networks = ours.new_draw(batch), replace(self.networks, unet=self.child)
         keys_values = encode_reference(networks, batch, draw)
-        with appended(networks.bank, drop_tokens(keys_values, TOKEN_DROP, generator)):
-            pixels = preview_pixels(networks, batch, draw, PREVIEW, generator)
+        with appended(networks.bank, drop_tokens(keys_values, ours.TOKEN_DROP, generator)):
+            pixels = preview_pixels(networks, batch, draw, ours.PREVIEW, generator)
             self.detector(pixels.detach())
             distance, _ = preview_distances(networks, batch, pixels, "identity")
-            (distance.mean() * ALPHA * WEIGHT).backward()
+            (distance.mean() * ours.ALPHA * ours.WEIGHT).backward()

@@ -157,7 +157,6 @@ class Ours:
     """Steps of one row, each from new draws."""
 
     def __init__(self, sizes: Sizes, batch: int, levers: Levers) -> None:
-        """Build the networks, the features of one batch, and the optimiser."""
         self.networks, self.levers = open_ours(sizes, levers), levers
         self.batch = new_batch(sizes, batch)
         trained = [p for p in self.networks.unet.parameters() if p.requires_grad]

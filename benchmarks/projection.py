@@ -24,8 +24,8 @@ from torch.utils._pytree import tree_leaves
 
 from benchmarks.official import Official
 from benchmarks.ours import Levers, Ours
-from benchmarks.rows import FULL_METHOD, ROWS, figure, flop
 from benchmarks.sdxl import Sizes
+from benchmarks.train import FULL_METHOD, ROWS, figure, flop
 
 
 class Held(TorchDispatchMode):
@@ -35,7 +35,6 @@ class Held(TorchDispatchMode):
     """
 
     def __init__(self) -> None:
-        """Nothing is held yet."""
         TorchDispatchMode.__init__(self)  # mypy takes it for untyped behind `super`
         self.now = self.peak = 0  # bytes
         self._seen: set[int] = set()

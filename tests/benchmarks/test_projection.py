@@ -6,11 +6,11 @@ import pytest
 import torch
 from benchmarks.counting import Held, flop
 from benchmarks.parts import Levers
+from benchmarks.rows import opened
 from torch import nn
 from torch.profiler import profile
 
 from benchmarks.projection import on_paper, project
-from benchmarks.rows import opened
 from tests.benchmarks.sizes import SMALL
 
 
