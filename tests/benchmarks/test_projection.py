@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import pytest
 import torch
-from benchmarks.counting import Held, flop
-from benchmarks.parts import Levers
-from benchmarks.rows import opened
 from torch import nn
 from torch.profiler import profile
 
-from benchmarks.projection import on_paper, project
+from benchmarks.ours import Levers
+from benchmarks.projection import Held, on_paper, project
+from benchmarks.train import flop, opened
 from tests.benchmarks.sizes import SMALL
 
 

@@ -9,13 +9,11 @@ from pathlib import Path
 
 import pytest
 import torch
-from benchmarks.parts import Levers
-from benchmarks.rows import FULL_METHOD, ROWS, Cost, with_work
 from torch import nn
 
 from benchmarks.official import Official
 from benchmarks.ours import Levers, Ours
-from benchmarks.train import in_turn, table
+from benchmarks.train import FULL_METHOD, ROWS, Cost, in_turn, table, with_work
 from tests.benchmarks.sizes import SMALL
 
 
