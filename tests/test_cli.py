@@ -73,18 +73,18 @@ def test_help_is_there_at_once() -> None:
 def test_the_headline_shows_every_method_with_intervals_and_over_what(here: Path) -> None:
     write_json(here / "runs" / "sdxl" / "evaluate" / "intervals.json", INTERVALS | {"kv_gain": INTERVALS["gain"]})
     shown = CliRunner().invoke(cli.app, ["headline", "--world", "sdxl"]).output
-    for text in ("0.300 [0.290, 0.310]", "0.350", "0.500 [0.490, 0.510]", "+0.200 [+0.190, +0.210]", "+0.150"):
+    for text in ("0.300 [0.290 to 0.310]", "0.350", "0.500 [0.490 to 0.510]", "0.200 [0.190 to 0.210]", "0.150"):
         assert text in shown
     assert all(name in shown for name in ("untuned", "noise loss only", "lookahead − untuned", "without KV"))
-    assert "over 200 people of this training (one seed)" in shown
+    assert "200 people, this training" in shown
     assert "runs/sdxl/evaluate/report.html" in shown and "make ui" in shown
     several = {"tuned": {name: row | {"seeds": 3} for name, row in INTERVALS["tuned"].items()}}
-    assert "over 200 people and 3 training seeds" in headline_table(several)
+    assert "200 people, 3 seeds" in headline_table(several)
 
 
 def test_without_results_the_headline_says_what_to_run(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     said = run_main(monkeypatch, "headline")
-    assert said.startswith("error: ") and "metrics.json" in said and "run the stage" in said
+    assert said.startswith("error: ") and "intervals.json" in said and "run the stage" in said
 
 
 def test_a_stage_outside_the_repository_says_where_to_run(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:

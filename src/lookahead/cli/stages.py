@@ -14,19 +14,16 @@ from lookahead.errors import InputError
 
 Variant = Annotated[str | None, typer.Option(help="noise_only or lookahead; default: both")]
 COLUMNS = {"identity": "identity", "prompt": "prompt alignment"}
-CONTRASTS = {
-    "difference": "lookahead − untuned",
-    "gain": "lookahead − noise loss only",
-    "kv_gain": "lookahead − lookahead without KV",
-    "steering_gain": "lookahead, steered − lookahead",
-}
 ROWS = {
     "adapter": "untuned",
     "noise_only": "noise loss only",
     "tuned_without_kv": "lookahead without KV",
     "tuned": "lookahead",
     "steered": "lookahead, steered",
-    **CONTRASTS,
+    "difference": "lookahead − untuned",
+    "gain": "lookahead − noise loss only",
+    "kv_gain": "lookahead − lookahead without KV",
+    "steering_gain": "lookahead, steered − lookahead",
 }
 
 
@@ -114,22 +111,17 @@ def doctor(
 
 
 def headline_table(intervals: Mapping[str, Mapping[str, Any]]) -> str:
-    """A row for each method and each contrast, and below them over how many people and trainings the intervals are."""
+    """A row for each method and each contrast, with the people and the trainings that its intervals are over."""
+    from lookahead.report.formats import Estimate, Row, Table
+
     found = {name: row for name, row in intervals.items() if isinstance(row, dict) and COLUMNS.keys() <= row.keys()}
-    order = sorted(found, key=lambda name: list(ROWS).index(name) if name in ROWS else len(ROWS))
-    rows = [["", *COLUMNS.values()]]
-    for name in order:
-        sign = "+" if name in CONTRASTS else ""
+    fields = dict.fromkeys(("people", "seeds"), 0) | {"verdict": ""}
+    rows = []
+    for name in [*filter(found.__contains__, ROWS), *(name for name in found if name not in ROWS)]:
         entries = (found[name][column] for column in COLUMNS)
-        shown = [f"{e['mean']:{sign}.3f} [{e['low']:{sign}.3f}, {e['high']:{sign}.3f}]" for e in entries]
-        rows.append([ROWS.get(name, name), *shown])
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    lines = ["  ".join(c.ljust(w) for c, w in zip(row, widths, strict=True)).rstrip() for row in rows]
-    sizes = next((row["identity"] for row in found.values() if "people" in row["identity"]), None)
-    if sizes:
-        seeds = f"and {sizes['seeds']} training seeds" if sizes["seeds"] > 1 else "of this training (one seed)"
-        lines += ["", f"95 % intervals over {sizes['people']} people {seeds}"]
-    return "\n".join(lines)
+        shown = [Estimate(e["mean"], e["low"], e["high"], **{f: e.get(f, fields[f]) for f in fields}) for e in entries]
+        rows.append(Row(ROWS.get(name, name), shown))
+    return Table(["", *COLUMNS.values()], rows).markdown()
 
 
 @app.command()
@@ -138,5 +130,6 @@ def headline(world: World = None) -> None:
     from lookahead.artifacts import read_json
 
     folder = Path("runs") / (world or parameters().world) / "evaluate"
-    table = next((path for path in [folder / "intervals.json"] if path.is_file()), folder / "metrics.json")
-    print(f"\n{headline_table(read_json(table))}\n\nReport: {folder / 'report.html'}\nRuns:   make ui")
+    paths = [folder / "intervals.json", folder / "metrics.json"]
+    path = next((path for path in paths if path.is_file()), paths[0])
+    print(f"\n{headline_table(read_json(path))}\nReport: {folder / 'report.html'}\nRuns:   make ui")
