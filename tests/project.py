@@ -27,7 +27,7 @@ _TRAIN = {
     "num_samples": 2,
     "sample_num_inference_steps": 2,
 }
-_PROTOCOL = {"people": 3, "photo_prompts": 1, "num_inference_steps": 2, "prompts": f"prompts/{WORLD}.yaml"}
+PROTOCOL = {"people": 3, "photo_prompts": 1, "num_inference_steps": 2, "prompts": f"prompts/{WORLD}.yaml"}
 _EVALUATE = {
     "protocol": f"protocols/{WORLD}.yaml",
     "batch_size": 9,
@@ -67,7 +67,7 @@ def build_project(root: Path, checkpoints: Checkpoints) -> Path:
     (root / "photos").mkdir()
     (root / "prompts" / f"{WORLD}.yaml").write_text(yaml.safe_dump(TREE, sort_keys=False), encoding="utf-8")
     shutil.copytree(ROOT / "stages", root / "stages", ignore=shutil.ignore_patterns("__pycache__"))
-    write_protocol(root / "protocols" / f"{WORLD}.yaml", f"models/{WORLD}/portraits", **_PROTOCOL)
+    write_protocol(root / "protocols" / f"{WORLD}.yaml", f"models/{WORLD}/portraits", **PROTOCOL)
     save_tree(root, tree_of(checkpoints))
     return root
 

@@ -5,11 +5,11 @@ from functools import partial
 from pathlib import Path
 
 import pytest
+from lookahead.tracking.study import NoStudyRecorder
 
 from lookahead.artifacts import Log
 from lookahead.config import Checkpoints, PreviewCurves, Search, Train, World, read_params
 from lookahead.search.run import Task, run_search
-from lookahead.tracking.study import NoStudyRecorder
 from tests.modules import ROOT
 from tests.protocols import write_protocol
 from tests.tiny import build_portraits
