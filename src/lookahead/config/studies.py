@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, JsonValue, model_validator
+from pydantic import Field, JsonValue, field_validator, model_validator
 
 from lookahead.config.fields import Count, Positive, Section, Seed
-from lookahead.config.overrides import with_overrides
+from lookahead.config.overrides import merged, with_overrides
 from lookahead.config.protocol import Evaluate
 from lookahead.config.search import Search
 
@@ -77,8 +77,15 @@ class Curves(Cells):
 
 
 class Studies(Section):
-    """Every study; a search is of one world, because ranges fit a world."""
+    """Every study; a search is of one world, which states what differs from the searches' `defaults`."""
 
     ablation: Ablation
     curves: Curves
     search: dict[str, Search]
+
+    @field_validator("search", mode="before")
+    @classmethod
+    def _with_defaults(cls, tree: dict[str, Any]) -> dict[str, Any]:
+        if set(tree) != {"defaults", "worlds"}:
+            return tree
+        return {name: merged(tree["defaults"], own or {}) for name, own in tree["worlds"].items()}

@@ -4,51 +4,36 @@ from __future__ import annotations
 
 import difflib
 import io
+import tempfile
 from collections.abc import MutableMapping
 from pathlib import Path
 from typing import Any
 
-import yaml
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
-from ruamel.yaml.nodes import ScalarNode
-from ruamel.yaml.representer import RoundTripRepresenter
 
 from lookahead.artifacts import atomic
-from lookahead.config import parse_params
+from lookahead.config import read_params
 from lookahead.errors import InputError
-
-
-class _Representer(RoundTripRepresenter):
-    """Writes nothing as `null`, the way `params.yaml` does."""
-
-    def represent_none(self, data: Any) -> ScalarNode:
-        return self.represent_scalar("tag:yaml.org,2002:null", "null")
-
-
-_Representer.add_representer(type(None), _Representer.represent_none)
 
 
 def _yaml() -> YAML:
     form = YAML()
-    form.Representer = _Representer
     form.preserve_quotes = True
     form.width = 4096  # lines are broken where people broke them
+    form.representer.add_representer(
+        type(None), lambda self, _: self.represent_scalar("tag:yaml.org,2002:null", "null")
+    )
     return form
 
 
-def _load(text: str, path: Path) -> Any:
+def _load(path: Path) -> Any:
     try:
-        return _yaml().load(text)
-    except YAMLError as error:
-        raise InputError(f"{path} is not valid YAML: {error}") from None
-
-
-def _read(path: Path) -> str:
-    try:
-        return path.read_text(encoding="utf-8")
+        return _yaml().load(path.read_text(encoding="utf-8"))
     except OSError:
         raise InputError(f"{path} does not exist: run `make search`, or go to the repository's root") from None
+    except YAMLError as error:
+        raise InputError(f"{path} is not valid YAML: {error}") from None
 
 
 def patched(params: Path, patch: Path) -> tuple[str, str]:
@@ -57,24 +42,24 @@ def patched(params: Path, patch: Path) -> tuple[str, str]:
     Raises:
         InputError: a file is missing or no YAML, the patch names an unknown parameter, or the result is not valid.
     """
-    before = _read(params)
-    changes = _load(_read(patch), patch) or {}
+    tree, changes = _load(params), _load(patch)
+    before = params.read_text(encoding="utf-8")
     if not changes:
         return before, before
-    tree = _load(before, params)
-    _merge(tree, changes, "", patch)
+    _merge(tree, changes)
     buffer = io.StringIO()
     _yaml().dump(tree, buffer)
-    parse_params(yaml.safe_load(buffer.getvalue()))  # as it will be read
+    with tempfile.NamedTemporaryFile("w", suffix=".yaml", encoding="utf-8") as file:
+        file.write(buffer.getvalue())
+        file.flush()
+        read_params(Path(file.name))
     return before, buffer.getvalue()
 
 
-def _merge(tree: MutableMapping[str, Any], changes: MutableMapping[str, Any], at: str, patch: Path) -> None:
+def _merge(tree: MutableMapping[str, Any], changes: MutableMapping[str, Any]) -> None:
     for name, value in changes.items():
-        if name not in tree:
-            raise InputError(f"{patch} sets {at}{name}, which params.yaml does not have: search again")
         if isinstance(value, MutableMapping):
-            _merge(tree[name], value, f"{at}{name}.", patch)
+            _merge(tree.setdefault(name, {}), value)
         else:
             tree[name] = value
 

@@ -1,122 +1,222 @@
-"""One trial: a short training with the drawn settings, and its judgement; with checks on the way where it may end."""
+"""One trial: a training with some settings, scored; checks on the way may end it, and a failure keeps its reason."""
 
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
+from typing import Any
 
+import optuna
 import torch
+from filelock import FileLock
+from optuna.exceptions import UpdateFinishedTrialError
+from optuna.storages import RetryHeartbeatStaleTrialCallback
+from optuna.trial import FrozenTrial, TrialState
 
-from lookahead.artifacts import Log, digest, writing
-from lookahead.config import Checkpoints, Search, Train, with_overrides
+from lookahead.artifacts import Log
+from lookahead.config import Evaluate, Search, Train, World, with_overrides
+from lookahead.errors import InputError
 from lookahead.models.adapter import ADAPTER_FILE, save_adapter
 from lookahead.models.kv_encoder import KV_FILE, save_kv_encoder
-from lookahead.search.launch import Look, train_launched
-from lookahead.search.space import Changes
-from lookahead.training.checkpoint import State, load_checkpoint
-from lookahead.training.fit import resume_folder, train
-from lookahead.training.setup import open_training
+from lookahead.search.scores import Scorer, Scores, mean_scores, open_scorer, settings_of
+from lookahead.search.space import Values, as_overrides, suggest
+from lookahead.search.storage import retry
+from lookahead.tracking import Recorder
+from lookahead.training.fit import fit, resume_folder
+from lookahead.training.setup import Training, open_training
 
-Check = Callable[[Path, int], None]  # judges an encoder at a step, and may end the trial
+FAILURES = (InputError, MemoryError, RuntimeError)  # torch's "out of memory" is a RuntimeError
+HOPELESS = 3  # failed trials without any other: something else than the settings is wrong
+SCORES, REASON, UNTUNED = "scores", "reason", "untuned"
+Check = Callable[[Path, int], None]  # scores an encoder at a step, and may end the trial
+Objective = Callable[[optuna.Trial], float | tuple[float, ...]]
 
 
-def short_settings(search: Search, settings: Train, changes: Changes) -> Train:
-    """The training of a trial: the world's numbers with the trial's changes, fewer steps and the study's seed.
+@dataclass
+class Context:
+    """What the trials of a study share: parameters, `folder` on this machine, the open scorer."""
+
+    world: World
+    evaluate: Evaluate
+    search: Search
+    features: Path
+    folder: Path
+    record: Recorder
+    scorers: dict[str, Scorer] = field(default_factory=dict)
+
+    def scorer(self, settings: Evaluate) -> Scorer:
+        """The scorer on the people of a split; only one stays open."""
+        if settings.split not in self.scorers:
+            self.scorers.clear()
+            self.scorers[settings.split] = open_scorer(self.world.checkpoints, settings)
+        return self.scorers[settings.split]
+
+    def trial_settings(self) -> Evaluate:
+        """The evaluation of every trial: the same people, prompts and noise (common random numbers)."""
+        search = self.search
+        sizes = {"people": search.people, "photo_prompts": search.photo_prompts, "steps": search.num_inference_steps}
+        return settings_of(self.evaluate, search.split, search.seed, **sizes)
+
+
+def search_trial(context: Context, trial: optuna.Trial) -> float | tuple[float, ...]:
+    """Draw settings, train for fewer steps with the study's seed, score on the split of the search.
 
     Raises:
-        InputError: the values do not go together.
+        InputError: the training broke down.
+        optuna.TrialPruned: a check on the way was below the median of the other trials.
     """
-    every = search.checks.every if search.mode == "constrained" else search.steps
-    kept = max(1, search.steps // every)  # all: a launched training does not wait for its checks
-    own: Changes = {"steps": search.steps, "seed": search.seed, "sample_every": search.steps}
-    own |= {"checkpoint_every": every, "checkpoints_kept": kept}
-    return with_overrides(settings, changes | own)
+    search = context.search
+    constrained, every = search.mode == "constrained", search.checks.every
+    values = suggest(search.space, trial)
+    fixed = {"steps": search.steps, "seed": search.seed, "sample_every": search.steps}
+    fixed["checkpoint_every"] = every if constrained else search.steps
+    train = with_overrides(context.world.train, as_overrides(search.space, values) | fixed)
+    check = partial(_check, context, trial) if constrained else None
+    means = run_trial(context, trial, "trial", train, values, context.trial_settings(), check)
+    if not constrained:
+        return means["identity"], means["prompt"]
+    floor = mean_scores(untuned(context, trial.study))["prompt"] - search.prompt_loss
+    trial.set_constraint("prompt", floor - means["prompt"])
+    return means["identity"]
 
 
-def full_settings(settings: Train, changes: Changes, seed: int) -> Train:
-    """The training of a confirmation: at full length, with a fresh seed."""
-    return with_overrides(settings, changes | {"seed": seed})
+def untuned(context: Context, study: optuna.Study) -> Scores:
+    """The untuned adapter's scores, measured once a study; other workers of this machine wait for them."""
+    context.folder.mkdir(parents=True, exist_ok=True)
+    with FileLock(context.folder / "untuned.lock"):
+        if UNTUNED not in study.user_attrs:
+            settings = context.trial_settings()
+            scores = context.scorer(settings).score(None, context.folder / "untuned", settings.people)
+            study.set_user_attr(UNTUNED, scores)
+    return dict(study.user_attrs[UNTUNED])
 
 
-def tune(
-    checkpoints: Checkpoints,
-    settings: Train,
-    features: Path,
-    work: Path,
-    log: Log,
-    check: Check | None,
-    launch: Sequence[str],
-) -> Path:
-    """Train into `work`, from the beginning unless it is there, and return the encoder's folder.
+def _check(context: Context, trial: optuna.Trial, encoder: Path, step: int) -> None:
+    """Report identity on some of the people at a step, and end the trial where the median is better."""
+    scorer = context.scorer(context.trial_settings())
+    identity = mean_scores(scorer.score(encoder, encoder / "pictures", context.search.checks.people))["identity"]
+    trial.report(identity, step)
+    if trial.should_prune():
+        raise optuna.TrialPruned(f"identity {identity:.3f} at step {step} is below the median")
 
-    `check` sees the encoder at every checkpoint before the last step. The words of `launch` begin a command that trains
-    in processes of its own; without any, this process trains.
+
+def run_trial(
+    context: Context,
+    trial: optuna.Trial,
+    kind: str,
+    train: Train,
+    values: Values,
+    evaluate: Evaluate,
+    check: Check | None = None,
+) -> dict[str, float]:
+    """Train and score, and record it; a trial that is run again continues from its checkpoints.
 
     Raises:
-        InputError: as `training.fit.train`, or as `train_launched`.
+        InputError: the training broke down.
     """
-    if not (work / "metrics.json").exists():  # what a training writes last
-        if launch:
-            look = _looking(checkpoints, settings, features, work, check)
-            train_launched(launch, checkpoints, settings, features, work, log, look)
-        else:
-            watched = log if check is None else _checking(checkpoints, settings, features, work, log, check)
-            train(checkpoints, settings, features, work, watched)
-        shutil.rmtree(resume_folder(work))
-    return work / "encoder"
+    first = RetryHeartbeatStaleTrialCallback.retried_trial_number(trial)  # type: ignore[arg-type]
+    name = f"{kind}-{trial.number if first is None else first:03d}"
+    work = context.folder / name
+    work.mkdir(parents=True, exist_ok=True)
+    with FileLock(work.with_suffix(".lock")):
+        tags = {"optuna.study": trial.study.study_name, "optuna.trial": str(trial.number)}
+        record = context.record.child(name, values, tags)
+        try:
+            encoder = tune(context, train, work / "training", record.log, check)
+            scores = context.scorer(evaluate).score(encoder, work / "pictures", evaluate.people)
+        except (optuna.TrialPruned, *FAILURES) as error:
+            record.finish(work / "training" if isinstance(error, optuna.TrialPruned) else None)
+            shutil.rmtree(work, ignore_errors=True)
+            raise
+        means = mean_scores(scores)
+        for key, value in (means | {SCORES: scores}).items():
+            trial.set_user_attr(key, value)
+        record.finish(work / "training", means)
+        shutil.rmtree(work, ignore_errors=True)
+    return means
 
 
-def _looking(checkpoints: Checkpoints, settings: Train, features: Path, work: Path, check: Check | None) -> Look:
-    """What judges the encoder in a checkpoint of a training that goes on meanwhile."""
+def tune(context: Context, train: Train, work: Path, log: Log, check: Check | None) -> Path:
+    """Train into `work`, from the last checkpoint if there is one, and return the encoder's folder.
 
-    def look(checkpoint: Path, step: int) -> None:
-        if check is not None:
-            alone = _apart(checkpoint, work.with_name("check") / "resume")
-            check(encoder_at(checkpoints, settings, features, alone, work.with_name("check") / "encoder"), step)
+    `check` scores the encoder every `checks.every` steps, written by the networks that are being trained.
 
-    return look
+    Raises:
+        InputError: an input is missing or damaged, a loss is not finite, or the disk is full.
+    """
+    encoder, every = work / "encoder", context.search.checks.every
+    if encoder.is_dir():
+        return encoder
+    training = open_training(context.world.checkpoints, train, context.features)
 
+    def watched(row: Mapping[str, float], step: int) -> None:
+        log(row, step)
+        if check is not None and step % every == 0 and step < train.steps:
+            save_encoder(training, work / "check")
+            check(work / "check", step)
 
-def _apart(checkpoint: Path, folder: Path) -> Path:
-    """A folder in which a checkpoint is the only one, as the newest of a folder is opened."""
-    shutil.rmtree(folder, ignore_errors=True)
-    with writing(folder):
-        folder.mkdir(parents=True)
-        (folder / checkpoint.name).symlink_to(checkpoint.resolve())
-    return folder
-
-
-def _checking(checkpoints: Checkpoints, settings: Train, features: Path, work: Path, log: Log, check: Check) -> Log:
-    """A log that, one step after a checkpoint was written, judges the encoder in it."""
-    seen: set[int] = set()
-
-    def watched(row: object, step: int) -> None:
-        log(row, step)  # type: ignore[arg-type]
-        done = step - 1
-        if done and done % settings.checkpoint_every == 0 and done not in seen:
-            seen.add(done)
-            check(
-                encoder_at(checkpoints, settings, features, resume_folder(work), work.with_name("check") / "encoder"),
-                done,
-            )
-
-    return watched
+    resume_folder(work).mkdir(parents=True, exist_ok=True)
+    fit(training, work, watched)
+    save_encoder(training, work / "encoder.new")
+    (work / "encoder.new").rename(encoder)
+    shutil.rmtree(resume_folder(work))
+    return encoder
 
 
 @torch.no_grad()
-def encoder_at(checkpoints: Checkpoints, settings: Train, features: Path, resume: Path, folder: Path) -> Path:
-    """Write the encoder that the newest checkpoint of a training holds.
-
-    Raises:
-        InputError: the checkpoint is damaged or of another training.
-    """
-    training = open_training(checkpoints, settings, features)
-    state = State(training.weights, training.average, training.optimiser)
-    load_checkpoint(resume, digest(settings.model_dump(mode="json")), state)
+def save_encoder(training: Training, folder: Path) -> None:
+    """Write the encoder of a running training, with the averages of the weights where there are some."""
+    now = {name: training.weights[name].detach().clone() for name in training.average}
     for name, average in training.average.items():
         training.weights[name].copy_(average)
     save_adapter(folder / ADAPTER_FILE, training.networks.unet)
     if training.networks.kv is not None:
         save_kv_encoder(folder / KV_FILE, training.networks.kv)
-    return folder
+    for name, weight in now.items():
+        training.weights[name].copy_(weight)
+
+
+def reason_of(error: BaseException) -> str:
+    """The first line of an error, with its kind where the message alone does not tell."""
+    first = (str(error).strip().splitlines() or [""])[0][:300]
+    return first if isinstance(error, InputError | optuna.TrialPruned) else f"{type(error).__name__}: {first}"
+
+
+def optimize(study: optuna.Study, objective: Objective, retries: int, *stop: Callable[..., None]) -> None:
+    """`study.optimize` that goes on after failures, keeps their reasons, and queues an interrupted trial again.
+
+    Raises:
+        InputError: nothing but failures so far.
+    """
+
+    def recorded(trial: optuna.Trial) -> float | tuple[float, ...]:
+        try:
+            return objective(trial)
+        except (optuna.TrialPruned, *FAILURES) as error:
+            trial.set_user_attr(REASON, reason_of(error))
+            raise
+        except KeyboardInterrupt:
+            retry(retries)(study, study.get_trials()[trial.number])
+            raise
+        finally:
+            torch.cuda.empty_cache()  # of a trial that ran out of memory; nothing happens without a GPU
+
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    while True:
+        try:
+            return study.optimize(recorded, catch=FAILURES, callbacks=[_stop_if_hopeless, *stop])
+        except (ValueError, UpdateFinishedTrialError) as error:
+            if isinstance(error, ValueError) and "Cannot tell" not in str(error):
+                raise
+            # Another worker took this one for dead and runs its trial again.
+
+
+def _stop_if_hopeless(study: optuna.Study, _trial: FrozenTrial) -> None:
+    trials = study.get_trials(deepcopy=False)
+    reasons = [trial.user_attrs[REASON] for trial in trials if REASON in trial.user_attrs]
+    useful = any(trial.state in (TrialState.COMPLETE, TrialState.PRUNED) for trial in trials)
+    if len(reasons) >= HOPELESS and not useful:
+        raise InputError(f"all of the first {len(reasons)} trials failed, the last one so: {reasons[-1]}")

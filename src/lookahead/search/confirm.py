@@ -1,0 +1,118 @@
+"""The confirmation: preferred settings trained anew with fresh seeds, scored on other people, against params.yaml."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+
+import optuna
+import pandas as pd
+from optuna.samplers import GridSampler
+from optuna.storages import RetryHeartbeatStaleTrialCallback
+from optuna.trial import FrozenTrial, TrialState
+
+from lookahead.artifacts import digest
+from lookahead.config import Search, Train, with_overrides
+from lookahead.evaluation.contrasts import Contrast, contrasts, summary
+from lookahead.search.scores import METRICS, Scores, as_table, settings_of
+from lookahead.search.space import Values, as_overrides, present
+from lookahead.search.trial import SCORES, Context, optimize, run_trial
+
+DEFAULT = 0  # the number of the trial with params.yaml's own values
+RULE = (
+    "Of the front, settings whose prompt alignment is at most prompt_loss below the untuned adapter's come first, by "
+    "identity; then the others, by prompt alignment. Recommended is the one of those confirmed that is better than "
+    "params.yaml in one figure and not worse by more than prompt_loss in the other, on people and with seeds that the "
+    "search never saw; of several, the one with the higher identity; of none, params.yaml stays."
+)
+
+
+def complete(study: optuna.Study) -> list[FrozenTrial]:
+    """The trials with both figures."""
+    return study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
+
+
+def preferred(study: optuna.Study, search: Search, floor: float) -> list[int]:
+    """The numbers of the settings to confirm, in the order of the rule; `floor` is the least prompt alignment."""
+    front = study.best_trials if search.mode == "pareto" else complete(study)
+
+    def key(trial: FrozenTrial) -> tuple[bool, float, int]:
+        identity, prompt = trial.user_attrs["identity"], trial.user_attrs["prompt"]
+        allowed = prompt >= floor
+        return not allowed, -(identity if allowed else prompt), trial.number
+
+    first = RetryHeartbeatStaleTrialCallback.retried_trial_number
+    ranked = [trial.number for trial in sorted(front, key=key) if DEFAULT not in (trial.number, first(trial))]
+    return ranked[: search.confirm.settings]
+
+
+def chosen(study: optuna.Study, search: Search, floor: float) -> list[int]:
+    """The settings of the confirmation, params.yaml first; the first worker to get here decides for all."""
+    key = f"preferred {digest(search.trials, search.prompt_loss, search.confirm.settings)[:6]}"
+    if key not in study.user_attrs:
+        study.set_user_attr(key, [DEFAULT, *preferred(study, search, floor)])
+    return list(study.user_attrs[key])
+
+
+def values_of(context: Context, study: optuna.Study, setting: int) -> Values:
+    """The values of a setting by name in the space."""
+    if setting == DEFAULT:
+        return present(context.search.space, context.world.train)
+    return dict(study.get_trials(deepcopy=False)[setting].params)
+
+
+def confirm(context: Context, study: optuna.Study, found: optuna.Study, settings: Sequence[int]) -> None:
+    """Train and score every setting with every fresh seed; workers that share the study `found` share the grid.
+
+    Raises:
+        InputError: nothing but failures so far.
+    """
+    grid = GridSampler({"setting": list(settings), "seed": list(context.search.confirm.seeds)})
+    found.sampler = grid
+    waiting = found.get_trials(deepcopy=False, states=(TrialState.WAITING,))
+    if waiting or not grid.is_exhausted(found):
+        optimize(found, partial(_confirm_trial, context, study), context.search.heartbeat.retries)
+
+
+def _confirm_trial(context: Context, study: optuna.Study, trial: optuna.Trial) -> tuple[float, ...]:
+    setting, seed = trial.suggest_int("setting", 0, 10**6), trial.suggest_int("seed", 0, 2**31 - 1)
+    search = context.search
+    values = values_of(context, study, setting)
+    train: Train = with_overrides(context.world.train, as_overrides(search.space, values) | {"seed": seed})
+    evaluate = settings_of(context.evaluate, search.confirm.split, search.confirm.seeds[0], people=search.confirm.people)
+    means = run_trial(context, trial, "confirm", train, {"setting": setting, **values}, evaluate)
+    return tuple(means[name] for name in METRICS)
+
+
+@dataclass(frozen=True)
+class Confirmation:
+    """What the confirmation found: means and contrasts with params.yaml, with intervals over people and seeds."""
+
+    means: pd.DataFrame
+    contrasts: pd.DataFrame
+
+    @property
+    def recommended(self) -> int:
+        """The recommended setting (RULE)."""
+        better = [int(cell) for cell, rows in self.contrasts.groupby("cell") if _is_better(rows)]
+        identity = self.means[self.means["metric"] == "identity"].set_index("cell")["mean"] if better else {}
+        return max(better, key=lambda setting: identity[str(setting)], default=DEFAULT)
+
+
+def _is_better(rows: pd.DataFrame) -> bool:
+    higher = rows["verdict"] == "higher"
+    return bool(higher.any() and (higher | rows["non_inferior"].astype(bool)).all())
+
+
+def confirmed(found: optuna.Study, settings: Sequence[int], search: Search) -> Confirmation:
+    """Those settings of which every seed was trained; without params.yaml's own nothing can be compared."""
+    scores: dict[tuple[int, int], Scores] = {
+        (trial.params["setting"], trial.params["seed"]): trial.user_attrs[SCORES] for trial in complete(found)
+    }
+    whole = [one for one in settings if all((one, seed) in scores for seed in search.confirm.seeds)]
+    if DEFAULT not in whole:
+        whole = []
+    table = as_table({key: own for key, own in scores.items() if key[0] in whole and key[1] in search.confirm.seeds})
+    pairs = [Contrast(f"trial {one} against params.yaml", str(one), str(DEFAULT)) for one in whole if one != DEFAULT]
+    return Confirmation(summary(table, METRICS), contrasts(table, pairs, METRICS, margin=search.prompt_loss))
