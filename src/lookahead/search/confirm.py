@@ -9,7 +9,6 @@ from functools import partial
 import optuna
 import pandas as pd
 from optuna.samplers import GridSampler
-from optuna.storages import RetryHeartbeatStaleTrialCallback
 from optuna.trial import FrozenTrial, TrialState
 
 from lookahead.artifacts import digest
@@ -17,6 +16,7 @@ from lookahead.config import Search, Train, with_overrides
 from lookahead.evaluation.contrasts import Contrast, contrasts, summary
 from lookahead.search.scores import METRICS, Scores, as_table, settings_of
 from lookahead.search.space import Values, as_overrides, present
+from lookahead.search.storage import first_number
 from lookahead.search.trial import SCORES, Context, optimize, run_trial
 
 DEFAULT = 0  # the number of the trial with params.yaml's own values
@@ -42,8 +42,7 @@ def preferred(study: optuna.Study, search: Search, floor: float) -> list[int]:
         allowed = prompt >= floor
         return not allowed, -(identity if allowed else prompt), trial.number
 
-    first = RetryHeartbeatStaleTrialCallback.retried_trial_number
-    ranked = [trial.number for trial in sorted(front, key=key) if DEFAULT not in (trial.number, first(trial))]
+    ranked = [trial.number for trial in sorted(front, key=key) if first_number(trial) != DEFAULT]
     return ranked[: search.confirm.settings]
 
 

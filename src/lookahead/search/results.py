@@ -40,7 +40,7 @@ def trials_table(study: optuna.Study, space: dict[str, Any]) -> pd.DataFrame:
     table = study.trials_dataframe(attrs=("number", "state", "params", "user_attrs"))
     table = table.rename(columns=lambda name: name.removeprefix("params_").removeprefix("user_attrs_"))
     table = table.reindex(columns=["number", "state", *space, *METRICS, REASON])
-    table["state"], table[REASON] = table["state"].str.lower(), table[REASON].fillna("")
+    table = table.astype({REASON: object}).fillna({REASON: ""}).assign(state=table["state"].str.lower())
     table.loc[(table["state"] == "fail") & (table[REASON] == ""), REASON] = "its worker stopped; it was run again"
     front = [trial.number for trial in study.best_trials]
     return table.assign(front=table["number"].isin(front))
@@ -160,7 +160,10 @@ def save_figures(study: optuna.Study, search: Search, out: Path) -> dict[str, Pa
         options: dict[str, Any] = {"target": target, "target_name": metric}
         plots = {
             "history": lambda: visualization.plot_optimization_history(study, **options),
-            "importances": lambda: visualization.plot_param_importances(study, params=shared, **options),
+            # Negative, because PED-ANOVA asks what decides whether a value is among the lowest.
+            "importances": lambda: visualization.plot_param_importances(
+                study, params=shared, target=lambda trial: -target(trial), target_name=metric
+            ),
             "slices": lambda: visualization.plot_slice(study, **options),
         }
         for one, other in search.contours:

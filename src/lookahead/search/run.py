@@ -12,7 +12,7 @@ import optuna
 from optuna.study import MaxTrialsCallback
 from optuna.trial import TrialState
 
-from lookahead.artifacts import code_digest, digest, digest_paths, files_below
+from lookahead.artifacts import code_digest, digest, digest_paths, files_below, local_paths
 from lookahead.config import Evaluate, Search, World, read_evaluate
 from lookahead.errors import InputError
 from lookahead.search.confirm import chosen, complete, confirm, confirmed
@@ -20,9 +20,7 @@ from lookahead.search.results import Outcome, write_results
 from lookahead.search.scores import METRICS, mean_scores
 from lookahead.search.space import check_space, present
 from lookahead.search.storage import open_storage, open_study
-from lookahead.search.trial import Context, optimize, search_trial, untuned
-from lookahead.stage import local_paths
-from lookahead.tracking import Recorder
+from lookahead.search.trial import Context, Recorder, optimize, search_trial, untuned
 
 # Folders that can change a trial's numbers; pages, tables and tracking cannot.
 CODE = ("artifacts.py", "portraits.py", "dataset/prompts.py", "evaluation", "features", "method", "models", "sampling")

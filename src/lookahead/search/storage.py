@@ -11,6 +11,7 @@ from typing import Any
 import optuna
 from filelock import FileLock
 from optuna.storages import RDBStorage, RetryHeartbeatStaleTrialCallback
+from optuna.trial import FrozenTrial
 from sqlalchemy.exc import SQLAlchemyError
 
 from lookahead.artifacts import STATE, digest
@@ -18,12 +19,17 @@ from lookahead.config import Heartbeat
 from lookahead.errors import InputError
 
 STUDIES = STATE / "search" / "studies.db"
-warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning)  # heartbeat, groups, figures
 
 
 def retry(retries: int) -> RetryHeartbeatStaleTrialCallback:
     """What queues a trial again whose worker has stopped, with what its checks have reported."""
     return RetryHeartbeatStaleTrialCallback(retries, inherit_intermediate_values=True)
+
+
+def first_number(trial: FrozenTrial) -> int:
+    """The number of a trial, that of its first attempt where it is run again."""
+    first = RetryHeartbeatStaleTrialCallback.retried_trial_number(trial)
+    return trial.number if first is None else first
 
 
 def open_storage(address: str | None, file: Path, heartbeat: Heartbeat) -> RDBStorage:
@@ -34,6 +40,8 @@ def open_storage(address: str | None, file: Path, heartbeat: Heartbeat) -> RDBSt
     """
     if address is not None and not address.startswith("postgresql+psycopg://"):
         raise InputError(f"--storage is {address!r}: several machines share postgresql+psycopg://user@host/database")
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning)  # heartbeat, groups, figures
     file.parent.mkdir(parents=True, exist_ok=True)
     try:
         with FileLock(file.with_suffix(".lock")):

@@ -7,13 +7,12 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import optuna
 import torch
 from filelock import FileLock
 from optuna.exceptions import UpdateFinishedTrialError
-from optuna.storages import RetryHeartbeatStaleTrialCallback
 from optuna.trial import FrozenTrial, TrialState
 
 from lookahead.artifacts import Log
@@ -23,8 +22,7 @@ from lookahead.models.adapter import ADAPTER_FILE, save_adapter
 from lookahead.models.kv_encoder import KV_FILE, save_kv_encoder
 from lookahead.search.scores import Scorer, Scores, mean_scores, open_scorer, settings_of
 from lookahead.search.space import Values, as_overrides, suggest
-from lookahead.search.storage import retry
-from lookahead.tracking import Recorder
+from lookahead.search.storage import first_number, retry
 from lookahead.training.fit import fit, resume_folder
 from lookahead.training.setup import Training, open_training
 
@@ -33,6 +31,19 @@ HOPELESS = 3  # failed trials without any other: something else than the setting
 SCORES, REASON, UNTUNED = "scores", "reason", "untuned"
 Check = Callable[[Path, int], None]  # scores an encoder at a step, and may end the trial
 Objective = Callable[[optuna.Trial], float | tuple[float, ...]]
+
+
+class Recorder(Protocol):
+    """The record of a study or of a trial (`lookahead.tracking`)."""
+
+    def log(self, metrics: Mapping[str, float], step: int, /) -> None:
+        """Take a row of the curves."""
+
+    def child(self, name: str, settings: Mapping[str, object], tags: Mapping[str, str], /) -> Recorder:
+        """The record of a trial; that of one that is run again is continued."""
+
+    def finish(self, out: Path | None, metrics: Mapping[str, float] | None = None, /) -> dict[str, Any]:
+        """Log the output, None after a failure, and return the lineage."""
 
 
 @dataclass
@@ -117,8 +128,7 @@ def run_trial(
     Raises:
         InputError: the training broke down.
     """
-    first = RetryHeartbeatStaleTrialCallback.retried_trial_number(trial)  # type: ignore[arg-type]
-    name = f"{kind}-{trial.number if first is None else first:03d}"
+    name = f"{kind}-{first_number(trial.study.get_trials(deepcopy=False)[trial.number]):03d}"
     work = context.folder / name
     work.mkdir(parents=True, exist_ok=True)
     with FileLock(work.with_suffix(".lock")):
@@ -204,7 +214,6 @@ def optimize(study: optuna.Study, objective: Objective, retries: int, *stop: Cal
         finally:
             torch.cuda.empty_cache()  # of a trial that ran out of memory; nothing happens without a GPU
 
-    optuna.logging.set_verbosity(optuna.logging.ERROR)
     while True:
         try:
             return study.optimize(recorded, catch=FAILURES, callbacks=[_stop_if_hopeless, *stop])
