@@ -95,7 +95,7 @@ def _one_a_run(runs: list[str], given: list[str], option: str) -> list[str]:
 def ui(port: Annotated[int, typer.Option(help="on 127.0.0.1")] = 5000) -> None:
     """Show the runs in MLflow's pages, for this machine only."""
     from lookahead.config import read_params
-    from lookahead.tracking.store import server_command
+    from lookahead.tracking import server_command
 
     tracking = read_params().tracking
     if not tracking.enabled:
@@ -117,7 +117,7 @@ def dashboard(
 
     from lookahead.config import read_params
     from lookahead.search.dashboard import dashboard_command
-    from lookahead.tracking.store import server_command
+    from lookahead.tracking import server_command
 
     commands = [(dashboard_command(storage, port), dict(os.environ))]
     tracking = read_params().tracking
