@@ -47,7 +47,7 @@ def compare(
     method: Annotated[list[str] | None, typer.Option(help="adapter, noise_only, tuned; one, or one a run")] = None,
     label: Annotated[list[str] | None, typer.Option(help="one a run, in their order; default: the runs")] = None,
 ) -> None:
-    """Compare evaluations by paired differences against the first one, and put their pictures side by side.
+    """Contrast evaluations with the first one, and show the same pictures in a row.
 
     Example: lookahead compare runs/miniature/evaluate RUN --label now --label before
     """
@@ -57,21 +57,18 @@ def compare(
 
     params = read_params()
     methods, labels = _one_a_run(runs, method or ["tuned"], "--method"), _labels(runs, method, label)
-    from lookahead.evaluation import compare as comparison
-    from lookahead.report.compare_page import table, write_page
+    from lookahead.report import comparison
     from lookahead.tracking import fetch_files
 
     read = []
-    with tempfile.TemporaryDirectory() as place:
+    with tempfile.TemporaryDirectory() as fetched:
         for number, (run, chosen, name) in enumerate(zip(runs, methods, labels, strict=True)):
             folder = Path(run)
             if not folder.is_dir():
-                folder = Path(place) / str(number)
+                folder = Path(fetched) / str(number)
                 fetch_files(params.tracking, run, comparison.FILES, folder)
             read.append(comparison.read_run(name, folder, chosen))
-    found = comparison.compare(read, params.active.evaluate.bootstrap)
-    write_page(read, found, out)
-    print(f"{table(found)}\n\n{out}")
+    print(f"{comparison.write_comparison(read, out)}\n\n{out}")
 
 
 def _labels(runs: list[str], method: list[str] | None, label: list[str] | None) -> list[str]:

@@ -49,7 +49,7 @@ def make_album(table: pd.DataFrame, people: Sequence[Person], pictures: Path, co
         wanted = drawn[drawn["person"] < count]
         images = read_pictures(picture_folder(pictures, str(cell), str(sampler), int(seed)))
         kept = {i: png(image) for i, image in zip(range(wanted.index.max() + 1), images, strict=False)}
-        rows += wanted.assign(image=[kept[i] for i in wanted.index]).to_dict("records")  # type: ignore[arg-type]
+        rows += wanted.assign(image=[kept[i] for i in wanted.index]).to_dict("records")
     return pd.DataFrame(rows)[_COLUMNS]
 
 

@@ -11,15 +11,16 @@ import pandas as pd
 
 from lookahead.artifacts import read_json
 from lookahead.errors import InputError
-from lookahead.evaluation.contrasts import Contrast, contrasts, summary
+from lookahead.evaluation.contrasts import HIGHER, LOWER, Contrast, contrasts, summary
 from lookahead.evaluation.protocol import HASH, differences
 from lookahead.report.album import ALBUM, REFERENCE, SHOT, read_album
-from lookahead.report.formats import ALL, FULL, Row, Table, as_text, read_contrasts, read_summary
+from lookahead.report.formats import ALL, FULL, Entry, Row, Table, as_text, read_contrasts, read_summary
 from lookahead.report.glossary import TITLES
 from lookahead.report.pages import inline_thumbnail, save_page
 
 FILES = ("protocol.json", "per_image.parquet", ALBUM)  # what a comparison reads of an evaluation
 METRICS = ("identity", "prompt", "detected")
+KEYS = ("cell", "sampler", "training_seed", "person", "style")
 
 
 @dataclass(frozen=True)
@@ -44,11 +45,9 @@ def read_run(label: str, folder: Path, cell: str) -> Run:
             raise InputError(f"{folder} is no evaluation: it has no {name}; run `lookahead evaluate` again")
     path = folder / "per_image.parquet"
     try:
-        table = pd.read_parquet(path)
+        table = pd.read_parquet(path, columns=[*KEYS, *METRICS])
     except (OSError, ValueError) as error:
-        raise InputError(f"{path} is damaged ({error!s:.120}): run `lookahead evaluate` again") from None
-    if missing := {"cell", "sampler", "training_seed", *METRICS} - set(table.columns):
-        raise InputError(f"{path} has no column {', '.join(sorted(missing))}: run `lookahead evaluate` again")
+        raise InputError(f"{path} is damaged or old ({error!s:.120}): run `lookahead evaluate` again") from None
     if cell not in (known := sorted(table["cell"].unique())):
         raise InputError(f"{folder} has no method {cell!r}: it has {', '.join(known)}")
     own = table[(table["cell"] == cell) & (table["sampler"] == FULL)]
@@ -90,8 +89,14 @@ def compare(runs: Sequence[Run]) -> Table:
             for metric in METRICS:
                 values = [means[label, FULL, group, metric] for label in (first.label, run.label)]
                 change = changes[run.label, FULL, group, metric]
-                entries = [group, TITLES[metric], *(value.number for value in values), change, change.verdict]
-                rows.append(Row(run.label, entries, change.significant))
+                entries: list[Entry] = [
+                    group,
+                    TITLES[metric],
+                    *(value.number for value in values),
+                    change,
+                    change.verdict,
+                ]
+                rows.append(Row(run.label, entries, change.verdict in (HIGHER, LOWER)))
     return Table(["run", "prompts", "metric", first.label, "this", "difference", "verdict"], rows)
 
 

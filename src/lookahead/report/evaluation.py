@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -12,90 +11,14 @@ import pandas as pd
 
 from lookahead.portraits import Person
 from lookahead.report.album import ALBUM, REFERENCE, SHOT, grid_lines, make_album, save_album
-from lookahead.report.figures import (
-    Series,
-    Trace,
-    colours,
-    plot_intervals,
-    plot_previews,
-    plot_tradeoff,
-    save_panels,
-)
-from lookahead.report.formats import (
-    ALL,
-    FULL,
-    Estimate,
-    Estimates,
-    Row,
-    Table,
-    read_contrasts,
-    read_summary,
-    sample_size,
-    save_csv,
-    untrained,
-)
-from lookahead.report.glossary import MEANINGS, SCALE, TITLES
+from lookahead.report.figures import Series, colours, plot_intervals, plot_previews, save_panels
+from lookahead.report.findings import Findings, read_findings, save_contrasts, save_tradeoff
+from lookahead.report.formats import ALL, FULL, Estimate, Row, Table, save_csv
+from lookahead.report.glossary import HEADLINE, MEANINGS, SCALE, SECTIONS, TITLES
 from lookahead.report.grids import save_grid
 from lookahead.report.pages import inline_file, inline_thumbnail, save_page
 
 GROUPS, CURVES = "groups.csv", "preview_curves.csv"  # dvc.yaml plots them
-_HEADLINE = ("identity", "prompt", "clip_t", "detected")
-_SPREAD = ("diversity", "diversity_faces", "copied", "layout")
-_RECOGNISERS = ("identity", "identity_select", "identity_loss")
-_FOREST = ("identity", "identity_select", "identity_loss", "prompt", "detected")
-
-
-@dataclass(frozen=True)
-class _Findings:
-    """Estimates by cell and by contrast, the labels of both in the order of every table, and what the verdict is of."""
-
-    summary: Estimates
-    contrasts: Estimates
-    cells: Mapping[str, str]
-    pairs: Mapping[str, str]
-    headline: str
-    chosen: str  # the headline's cell
-
-    def values(self, metric: str, group: str = ALL) -> list[Estimate | None]:
-        """A metric of every cell."""
-        return [self.summary.get((cell, FULL, group, metric)) for cell in self.cells]
-
-    def change(self, contrast: str, metric: str, group: str = ALL) -> Estimate | None:
-        return self.contrasts.get((contrast, FULL, group, metric))
-
-    def by_cell(self, metrics: Sequence[str]) -> Table:
-        """A row a cell and a contrast, a column a metric."""
-        columns = list(zip(*(self.values(metric) for metric in metrics), strict=True))
-        rows = [
-            Row(label, entries, cell == self.chosen)
-            for (cell, label), entries in zip(self.cells.items(), columns, strict=True)
-        ]
-        rows += [Row(label, [self.change(pair, metric) for metric in metrics]) for pair, label in self.pairs.items()]
-        return Table(["method", *(TITLES[metric] for metric in metrics)], rows)
-
-    def by_metric(self, metrics: Sequence[str], pairs: Sequence[str]) -> Table:
-        """A row a metric, a column a cell and a contrast."""
-        rows = [
-            Row(TITLES[metric], [*self.values(metric), *(self.change(pair, metric) for pair in pairs)])
-            for metric in metrics
-        ]
-        return Table(["metric", *self.cells.values(), *(self.pairs[pair] for pair in pairs)], rows)
-
-    def by_group(self, head: str, groups: Sequence[str]) -> Table:
-        """A row a group of prompts: identity of every cell, then the headline contrast's identity and prompt."""
-        rows = [
-            Row(
-                group,
-                [
-                    *self.values("identity", group),
-                    *(self.change(self.headline, metric, group) for metric in ("identity", "prompt")),
-                ],
-            )
-            for group in groups
-        ]
-        label = self.pairs[self.headline]
-        heads = [*(f"identity, {name}" for name in self.cells.values()), f"identity, {label}"]
-        return Table([head, *heads, f"prompt alignment, {label}"], rows)
 
 
 def write_evaluation_report(
@@ -105,7 +28,7 @@ def write_evaluation_report(
     previews: pd.DataFrame,
     people: Sequence[Person],
     pictures: Path,
-    protocol: Mapping[str, object],
+    protocol: Mapping[str, Any],
     out: Path,
     *,
     labels: Mapping[str, str],
@@ -129,141 +52,99 @@ def write_evaluation_report(
         headline: the contrast that the verdict is about.
         grid_people: how many people the page shows, the first ones.
     """
-    shown = {cell: label for cell, label in labels.items() if cell in set(table["cell"])}
-    pairs = contrasts.drop_duplicates("contrast").set_index("contrast")[["cell", "baseline"]]
-    found = _Findings(
-        read_summary(summary, untrained(table)),
-        read_contrasts(contrasts),
-        shown,
-        {pair: f"{labels[cell]} against {labels[baseline]}" for pair, cell, baseline in pairs.itertuples()},
-        headline,
-        str(pairs.loc[headline, "cell"]),
-    )
-    album = make_album(table[table["cell"].isin(shown)], people, pictures, grid_people)
+    found = read_findings(table, summary, contrasts, labels, {FULL: "full sampling"})
+    album = make_album(table[table["cell"].isin(list(found.cells))], people, pictures, grid_people)
     save_album(album, out / ALBUM)
-    save_csv(prompt_groups(summary, list(shown), list(_of(protocol, "groups"))), out / GROUPS)
+    save_csv(prompt_groups(found, list(protocol["groups"])), out / GROUPS)
     save_csv(preview_curves(previews), out / CURVES)
-    figures = _save_figures(found, previews, protocol, out / "grids")
-    save_grid(grid_lines(album, shown), out / "grids" / "people.png")
+    figures = {name: out / "grids" / f"{name}.png" for name in ("tradeoff", "contrasts", "groups", "previews")}
+    save_tradeoff(found, figures["tradeoff"])
+    save_contrasts(found, figures["contrasts"])
+    _save_groups(found, protocol, figures["groups"])
+    _save_previews(previews, figures["previews"])
+    save_grid(grid_lines(album, found.cells), out / "grids" / "people.png")
+    chosen = contrasts.loc[contrasts["contrast"] == headline, "cell"].iloc[0]
+    measured = {key[3] for key in found.summary}
+    sections = {title: [name for name in names if name in measured] for title, names in SECTIONS.items()}
     content: dict[str, object] = {
-        "verdict": verdict(found.pairs[headline], *(found.change(headline, m) for m in ("identity", "prompt"))),
-        "count": len(people),
-        "albums": _albums(album, shown, people),
-        "pictures_each": len(table) // table.groupby(["cell", "sampler", "training_seed"]).ngroups // len(people),
-        "chosen": shown[found.chosen],
-        "scale": [(title, found.summary.get(("scale", FULL, ALL, name))) for name, title in SCALE.items()],
-        "tables": _tables(found, protocol),
-        "meanings": {TITLES[name]: MEANINGS[name] for name in _measured(found)},
+        "verdict": verdict(found, headline),
+        "albums": _albums(album, found.cells, protocol["people"]),
+        "scale": {title: found.summary.get(("scale", FULL, ALL, name)) for name, title in SCALE.items()},
+        "headline": found.tables(HEADLINE, chosen=chosen),
+        "sections": {title: found.tables(names, chosen=chosen) for title, names in sections.items() if names},
+        "groups": [_by_group(found, headline, head, protocol[head]) for head in ("groups", "styles", "scenes")],
+        "meanings": {TITLES[name]: meaning for name, meaning in MEANINGS.items() if name in measured},
         "protocol": protocol,
         "figures": {name: inline_file(path) for name, path in figures.items()},
     }
     save_page("evaluation.html.j2", out / "report.html", content)
 
 
-def _of(protocol: Mapping[str, object], name: str) -> Any:
-    return protocol[name]
-
-
-def _measured(found: _Findings) -> list[str]:
-    return [name for name in TITLES if any(key[3] == name for key in found.summary)]
-
-
-def _tables(found: _Findings, protocol: Mapping[str, object]) -> dict[str, Table]:
-    measured = _measured(found)
-    return {
-        "headline": found.by_cell(_HEADLINE),
-        "groups": found.by_group("prompts", list(_of(protocol, "groups"))),
-        "spread": found.by_cell([name for name in _SPREAD if name in measured]),
-        "styles": found.by_group("style", _of(protocol, "styles")),
-        "scenes": found.by_group("scene", _of(protocol, "scenes")),
-        "recognisers": found.by_metric(_RECOGNISERS, [found.headline]),
-        "all": found.by_metric(measured, []),
-        "contrasts": Table(
-            ["metric", *found.pairs.values()],
-            [Row(TITLES[name], [found.change(pair, name) for pair in found.pairs]) for name in measured],
-        ),
+def verdict(found: Findings, headline: str) -> str:
+    """What the headline contrast says of identity and of prompt alignment."""
+    entries: dict[str, Estimate] = {
+        TITLES[metric]: found.contrasts[headline, FULL, ALL, metric] for metric in ("identity", "prompt")
     }
-
-
-def _save_figures(
-    found: _Findings, previews: pd.DataFrame, protocol: Mapping[str, object], folder: Path
-) -> dict[str, Path]:
-    """The figures of the page by name."""
-    paths = {name: folder / f"{name}.png" for name in ("overview", "styles_and_scenes", "previews")}
-    colour, pair_colour = colours(list(found.cells)), colours(list(found.pairs))
-    points = zip(found.cells.items(), found.values("prompt"), found.values("identity"), strict=True)
-    lines = [Trace(label, colour[cell], [(prompt, identity, "")]) for (cell, label), prompt, identity in points]
-    changes = [
-        Series(label, pair_colour[pair], [found.change(pair, metric) for metric in _FOREST])
-        for pair, label in found.pairs.items()
+    said = {"higher": "is higher", "lower": "is lower"}
+    parts = [
+        f"{name} {said.get(value.verdict, 'does not differ significantly')}: {value.number} ({value.interval})"
+        for name, value in entries.items()
     ]
-    save_panels(
-        paths["overview"],
-        4.6,
-        partial(plot_tradeoff, title="Identity against prompt: up and right is better", traces=lines),
-        partial(
-            plot_intervals,
-            title="Contrasts, 95 % intervals (hollow: not significant)",
-            rows=[TITLES[metric] for metric in _FOREST],
-            series=changes,
-        ),
-    )
-    panels = []
+    sample = Row("", list(entries.values())).sample
+    return f"{found.pairs[headline].capitalize()} ({sample}): {'; '.join(parts)}."
+
+
+def _by_group(found: Findings, headline: str, head: str, groups: Sequence[str]) -> Table:
+    """A row a group of prompts: identity of every cell, then the headline contrast's identity and prompt alignment."""
+    rows = []
+    for group in groups:
+        changes = [found.contrasts.get((headline, FULL, group, metric)) for metric in ("identity", "prompt")]
+        rows.append(Row(group, [*found.values("identity", group=group), *changes]))
+    names = [f"identity, {label}" for label in found.cells.values()]
+    changed = [f"{TITLES[metric]}, {found.pairs[headline]}" for metric in ("identity", "prompt")]
+    return Table([head, *names, *changed], rows)
+
+
+def _save_groups(found: Findings, protocol: Mapping[str, Any], path: Path) -> None:
+    colour, panels = colours(list(found.cells)), []
     for head in ("styles", "scenes"):
-        groups = _of(protocol, head)
-        columns = zip(*(found.values("identity", group) for group in groups), strict=True)
-        series = [
-            Series(label, colour[cell], values)
-            for (cell, label), values in zip(found.cells.items(), columns, strict=True)
-        ]
-        panels.append(partial(plot_intervals, title=f"Identity by {head[:-1]}", rows=groups, series=series))
-    save_panels(paths["styles_and_scenes"], 4.6, *panels)
-    save_panels(
-        paths["previews"],
-        3.9,
-        partial(plot_previews, title="Recognised as the reference (cosine)", previews=previews, column="identity"),
-        partial(plot_previews, title="Squared error to the noised photo", previews=previews, column="error"),
-    )
-    return paths
+        columns = zip(*(found.values("identity", group=group) for group in protocol[head]), strict=True)
+        cells = zip(found.cells.items(), columns, strict=True)
+        series = [Series(label, colour[cell], values) for (cell, label), values in cells]
+        panels.append(partial(plot_intervals, title=f"Identity by {head[:-1]}", rows=protocol[head], series=series))
+    save_panels(path, 4.6, *panels)
 
 
-def verdict(label: str, identity: Estimate | None, prompt: Estimate | None) -> str:
-    """What the headline contrast says of identity and of prompt alignment, in two sentences."""
-    if identity is None or prompt is None:
-        return f"{label}: not measured."
-    words = {"higher": "is higher", "lower": "is lower"}
-    said = [
-        f"{name} {words.get(value.verdict, 'differs, but not significantly')}: {value.number} ({value.interval})"
-        for name, value in (("Identity", identity), ("Prompt alignment", prompt))
-    ]
-    return f"{label[:1].upper()}{label[1:]}, over {sample_size([identity, prompt])}: {'. '.join(said)}."
+def _save_previews(previews: pd.DataFrame, path: Path) -> None:
+    titles = {"identity": "Recognised as the reference (cosine)", "error": "Squared error to the noised photo"}
+    panels = [partial(plot_previews, title=title, previews=previews, column=name) for name, title in titles.items()]
+    save_panels(path, 3.9, *panels)
 
 
-def _albums(album: pd.DataFrame, cells: Mapping[str, str], people: Sequence[Person]) -> list[dict[str, object]]:
+def _albums(album: pd.DataFrame, cells: Mapping[str, str], names: Sequence[str]) -> list[dict[str, object]]:
     """For each person the reference, the prompts, and by label the pictures with their identities (NaN: no face)."""
     albums: list[dict[str, object]] = []
-    for number, every in album.groupby("person"):
+    for number, (_, every) in enumerate(album.groupby("person")):
         (reference,) = every[every["cell"] == REFERENCE]["image"]
-        rows = {}
-        for cell, label in cells.items():
-            own = every[every["cell"] == cell]
-            identity = own["identity"].where(own["detected"] > 0)
-            rows[label] = list(zip(map(inline_thumbnail, own["image"]), identity, strict=True))
-        shots = every[every["cell"] == next(iter(cells))][SHOT]
-        heads = list(shots[["style", "scene"]].itertuples(index=False, name=None))
-        name = people[int(number)].name  # type: ignore[call-overload]
-        albums.append({"name": name, "reference": inline_thumbnail(reference), "heads": heads, "rows": rows})
+        own = {label: every[every["cell"] == cell] for cell, label in cells.items()}
+        shots = next(iter(own.values()))[SHOT]
+        rows = {
+            label: list(zip(map(inline_thumbnail, e["image"]), e["identity"].where(e["detected"] > 0), strict=True))
+            for label, e in own.items()
+        }
+        heads = shots[["style", "scene"]].to_numpy().tolist()
+        shown: dict[str, object] = {"name": names[number], "reference": inline_thumbnail(reference)}
+        albums.append(shown | {"heads": heads, "rows": rows})
     return albums
 
 
-def prompt_groups(summary: pd.DataFrame, cells: Sequence[str], groups: Sequence[str]) -> pd.DataFrame:
+def prompt_groups(found: Findings, groups: Sequence[str]) -> pd.DataFrame:
     """One row a cell and group of prompts: identity and prompt alignment with their intervals."""
-    found = read_summary(summary)
     rows = []
-    for cell, group in ((cell, group) for cell in cells for group in groups):
+    for cell, group in ((cell, group) for cell in found.cells for group in groups):
         row: dict[str, object] = {"series": f"{cell}, {group}", "cell": cell, "group": group}
         for metric in ("identity", "prompt"):
-            value = found[cell, FULL, group, metric]
+            value = found.summary[cell, FULL, group, metric]
             row |= {metric: value.mean, f"{metric}_low": value.low, f"{metric}_high": value.high}
         rows.append(row)
     return pd.DataFrame(rows)

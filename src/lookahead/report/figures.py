@@ -110,7 +110,7 @@ def _segment(axis: Axes, x: list[float], y: list[float], colour: str, alpha: flo
 
 
 def plot_previews(axis: Axes, title: str, previews: pd.DataFrame, column: str) -> None:
-    """A column of `previews.csv` over the timestep, one curve a strength of the fast child, with bands if it has any."""
+    """A column of `previews.csv` over the timestep, one curve a strength of the fast child."""
     scales = sorted(previews["scale"].unique())
     for number, scale in enumerate(scales):
         rows = previews[previews["scale"] == scale].sort_values("t")

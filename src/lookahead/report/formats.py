@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,19 +14,9 @@ from lookahead.artifacts import atomic
 ALL, FULL, NOT_SIGNIFICANT = "all", "full", "not significant"
 
 
-def short(value: float) -> str:
-    """A number with two decimals, as below a picture."""
-    return _formatted(value, "z.2f")
-
-
-def plain(value: float) -> str:
-    """A number with three decimals, as in tables."""
-    return _formatted(value, "z.3f")
-
-
-def signed(value: float) -> str:
-    """A difference with its sign and three decimals."""
-    return _formatted(value, "+z.3f")
+def number(value: float, form: str = ".3f") -> str:
+    """A number with three decimals, or in the form given; "–" where nothing was measured."""
+    return "–" if math.isnan(value) else format(value, form).replace("-", "−")
 
 
 def parameter(value: object) -> str:
@@ -36,13 +26,9 @@ def parameter(value: object) -> str:
     return "" if value is None else str(value)
 
 
-def _formatted(value: float, form: str) -> str:
-    return "–" if math.isnan(value) else format(value, form).replace("-", "−")
-
-
 @dataclass(frozen=True)
 class Estimate:
-    """A mean, its 95 % interval, and the numbers of people and training seeds that it is over (0: nothing was trained).
+    """A mean, its 95 % interval, and how many people and training seeds it is over (0: nothing was trained).
 
     A contrast has a verdict after Holm: higher, lower or not significant.
     """
@@ -58,19 +44,23 @@ class Estimate:
     @property
     def number(self) -> str:
         """The mean, of a contrast with its sign."""
-        return signed(self.mean) if self.verdict else plain(self.mean)
+        return number(self.mean, self._form)
 
     @property
     def interval(self) -> str:
         """The interval, or nothing where there is none."""
-        show = signed if self.verdict else plain
-        return "" if math.isnan(self.low) else f"{show(self.low)} to {show(self.high)}"
+        ends = (number(end, self._form) for end in (self.low, self.high))
+        return "" if math.isnan(self.low) else " to ".join(ends)
 
     @property
     def note(self) -> str:
         """What a contrast that is not significant is called, and whether it stays within the margin."""
-        said = [NOT_SIGNIFICANT] if self.verdict == NOT_SIGNIFICANT else []
-        return ", ".join([*said, "not inferior"] if self.non_inferior else said)
+        said = {NOT_SIGNIFICANT: self.verdict == NOT_SIGNIFICANT, "not inferior": self.non_inferior}
+        return ", ".join(words for words, holds in said.items() if holds)
+
+    @property
+    def _form(self) -> str:
+        return "+z.3f" if self.verdict else "z.3f"
 
     def __str__(self) -> str:
         interval = f" [{self.interval}]" if self.interval else ""
@@ -94,26 +84,10 @@ def read_contrasts(frame: pd.DataFrame) -> Estimates:
     """The rows of `contrasts.contrasts` by contrast."""
     return {
         (row.contrast, row.sampler, str(row.group), row.metric): Estimate(
-            row.mean, row.low, row.high, int(row.people), int(row.seeds), row.verdict, row.non_inferior is True
+            row.mean, row.low, row.high, int(row.people), int(row.seeds), row.verdict, str(row.non_inferior) == "True"
         )
-        for row in frame.astype({"non_inferior": object}).itertuples()
+        for row in frame.itertuples()
     }
-
-
-def untrained(table: pd.DataFrame) -> set[str]:
-    """The cells without a training of their own, from the long table."""
-    return set(table.loc[table["training_seed"] < 0, "cell"])
-
-
-def sample_size(estimates: Iterable[Estimate]) -> str:
-    """How many people and training seeds some estimates are over; with one seed they hold for this training."""
-    found = list(estimates)
-    if not found:
-        return ""
-    fewest, most = (choose(one.people for one in found) for choose in (min, max))
-    seeds = max(one.seeds for one in found)
-    people = str(most) if fewest == most else f"{fewest} to {most}"
-    return f"{people} people, " + {0: "no training", 1: "this training"}.get(seeds, f"{seeds} seeds")
 
 
 Entry = str | Estimate | None
@@ -129,8 +103,14 @@ class Row:
 
     @property
     def sample(self) -> str:
-        """How many people and training seeds its estimates are over."""
-        return sample_size(entry for entry in self.entries if isinstance(entry, Estimate))
+        """How many people and training seeds its estimates are over; with one seed they hold for this training."""
+        found = [entry for entry in self.entries if isinstance(entry, Estimate)]
+        if not found:
+            return ""
+        people = sorted({one.people for one in found})
+        seeds = max(one.seeds for one in found)
+        count = " to ".join(map(str, people if len(people) < 3 else (people[0], people[-1])))
+        return f"{count} people, " + {0: "no training", 1: "this training"}.get(seeds, f"{seeds} seeds")
 
 
 @dataclass(frozen=True)
@@ -153,8 +133,8 @@ class Table:
 
 def as_markdown(table: Table) -> str:
     """The table in Markdown."""
-    heads, *rows = ("| " + " | ".join(line) + " |" for line in table.texts())
-    return "\n".join([heads, "|" + "---|" * len(table.texts()[0]), *rows]) + "\n"
+    heads, *rows = table.texts()
+    return "".join(f"| {' | '.join(line)} |\n" for line in (heads, ["---"] * len(heads), *rows))
 
 
 def as_text(table: Table) -> str:

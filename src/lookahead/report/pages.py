@@ -11,7 +11,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from lookahead.artifacts import atomic
 from lookahead.report.album import opened
-from lookahead.report.formats import parameter, plain, short
+from lookahead.report.formats import number, parameter
 from lookahead.report.grids import thumbnail
 
 _QUALITY = 92  # of the JPEG pictures inside a page
@@ -30,7 +30,7 @@ def save_page(template: str, path: Path, content: Mapping[str, object]) -> None:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters.update(parameter=parameter, plain=plain, short=short)
+    environment.filters.update(number=number, parameter=parameter)
     page = environment.get_template(template).render(content)
     with atomic(path) as temporary:
         temporary.write_text(page, encoding="utf-8")
