@@ -104,7 +104,7 @@ def ui(port: Annotated[int, typer.Option(help="on 127.0.0.1")] = 5000) -> None:
 
 @app.command()
 def dashboard(
-    storage: Annotated[str | None, typer.Option(help="of a shared study; default: this machine's journal")] = None,
+    storage: Annotated[str | None, typer.Option(help="of a shared study; default: this machine's SQLite file")] = None,
     port: Annotated[int, typer.Option(help="of optuna-dashboard, on 127.0.0.1")] = 8080,
     ui_port: Annotated[int, typer.Option(help="of MLflow's pages, on 127.0.0.1")] = 5000,
 ) -> None:
@@ -113,7 +113,7 @@ def dashboard(
     import subprocess
 
     from lookahead.config import read_params
-    from lookahead.search.dashboard import dashboard_command
+    from lookahead.search.storage import dashboard_command
     from lookahead.tracking import server_command
 
     commands = [(dashboard_command(storage, port), dict(os.environ))]

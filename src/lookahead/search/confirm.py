@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -13,7 +13,8 @@ from optuna.trial import FrozenTrial, TrialState
 
 from lookahead.artifacts import digest
 from lookahead.config import Search, Train, with_overrides
-from lookahead.evaluation.contrasts import Contrast, contrasts, summary
+from lookahead.errors import InputError
+from lookahead.evaluation.contrasts import HIGHER, Contrast, contrasts, summary
 from lookahead.search.scores import METRICS, Scores, as_table, settings_of
 from lookahead.search.space import Values, as_overrides, present
 from lookahead.search.storage import first_number
@@ -86,7 +87,7 @@ def _confirm_trial(context: Context, study: optuna.Study, trial: optuna.Trial) -
 
 @dataclass(frozen=True)
 class Confirmation:
-    """What the confirmation found: means and contrasts with params.yaml, with intervals over people and seeds."""
+    """What the confirmation found: means, and contrasts with params.yaml, with intervals over people and seeds."""
 
     means: pd.DataFrame
     contrasts: pd.DataFrame
@@ -94,24 +95,40 @@ class Confirmation:
     @property
     def recommended(self) -> int:
         """The recommended setting (RULE)."""
-        better = [int(cell) for cell, rows in self.contrasts.groupby("cell") if _is_better(rows)]
-        identity = self.means[self.means["metric"] == "identity"].set_index("cell")["mean"] if better else {}
-        return max(better, key=lambda setting: identity[str(setting)], default=DEFAULT)
+        better = [int(str(cell)) for cell, rows in self.contrasts.groupby("cell") if _is_better(rows)]
+        identity = self.means[self.means["metric"] == "identity"].set_index("cell")["mean"]
+        return max(better, key=lambda setting: float(identity[str(setting)]), default=DEFAULT)
 
 
 def _is_better(rows: pd.DataFrame) -> bool:
-    higher = rows["verdict"] == "higher"
+    higher = rows["verdict"] == HIGHER
     return bool(higher.any() and (higher | rows["non_inferior"].astype(bool)).all())
 
 
-def confirmed(found: optuna.Study, settings: Sequence[int], search: Search) -> Confirmation:
-    """Those settings of which every seed was trained; without params.yaml's own nothing can be compared."""
+def confirmed(grid: optuna.Study, settings: Sequence[int], search: Search) -> Confirmation:
+    """Those settings of which every seed was trained.
+
+    Raises:
+        InputError: there is none.
+    """
     scores: dict[tuple[int, int], Scores] = {
-        (trial.params["setting"], trial.params["seed"]): trial.user_attrs[SCORES] for trial in complete(found)
+        (trial.params["setting"], trial.params["seed"]): trial.user_attrs[SCORES] for trial in complete(grid)
     }
-    whole = [one for one in settings if all((one, seed) in scores for seed in search.confirm.seeds)]
-    if DEFAULT not in whole:
-        whole = []
-    table = as_table({key: own for key, own in scores.items() if key[0] in whole and key[1] in search.confirm.seeds})
-    pairs = [Contrast(f"trial {one} against params.yaml", str(one), str(DEFAULT)) for one in whole if one != DEFAULT]
-    return Confirmation(summary(table, METRICS), contrasts(table, pairs, METRICS, margin=search.prompt_loss))
+    return compare(scores, settings, search.confirm.seeds, search.prompt_loss)
+
+
+def compare(
+    scores: Mapping[tuple[int, int], Scores], settings: Sequence[int], seeds: Sequence[int], margin: float
+) -> Confirmation:
+    """Means and contrasts with params.yaml from scores by setting and training seed.
+
+    Raises:
+        InputError: no setting has all seeds.
+    """
+    whole = [one for one in settings if all((one, seed) in scores for seed in seeds)]
+    if not whole:
+        raise InputError("no setting could be confirmed with every seed: read the trials' reasons in optuna-dashboard")
+    table = as_table({(one, seed): scores[one, seed] for one in whole for seed in seeds})
+    pairs = [Contrast(f"trial {one}", str(one), str(DEFAULT)) for one in whole if one != DEFAULT]
+    margins = dict.fromkeys(METRICS, margin)
+    return Confirmation(summary(table, METRICS), contrasts(table, pairs, METRICS, margin=margins))

@@ -11,14 +11,13 @@ import numpy as np
 import pandas as pd
 
 from lookahead.config import Checkpoints, Evaluate, with_overrides
-from lookahead.evaluation.metrics import person_means
 from lookahead.evaluation.panel import Panel, judged, open_panel, open_sampler
 from lookahead.evaluation.pictures import draw_pictures
 from lookahead.world import Pipeline, open_pipeline
 
 Scores = dict[str, list[float]]  # by metric, one number a person
 METRICS = ("identity", "prompt")
-_COLUMNS = {"identity": "identity_select", "prompt": "prompt"}  # the report's recogniser is left to `evaluate`
+_COLUMNS = {"identity": "identity_select", "prompt": "prompt_right"}  # the report's recogniser is left to `evaluate`
 _DIGITS = 6  # of what the storage keeps of a person
 
 
@@ -39,9 +38,9 @@ class Scorer:
         fewer = replace(self.panel, plan=replace(self.panel.plan, shots=shots))
         sampler = open_sampler(fewer.checkpoints, self.pipe, fewer.protocol, encoder)
         draw_pictures(sampler, fewer.plan, fewer.conditions, fewer.protocol.batch, folder, folder.name)
-        means = person_means(judged(fewer, folder.name, folder), tuple(_COLUMNS.values()))
+        means = judged(fewer, folder.name, folder).groupby("person")[list(_COLUMNS.values())].mean().round(_DIGITS)
         shutil.rmtree(folder)
-        return {name: means[column].round(_DIGITS).tolist() for name, column in _COLUMNS.items()}
+        return {name: means[column].tolist() for name, column in _COLUMNS.items()}
 
 
 def settings_of(settings: Evaluate, split: str, seed: int, **changes: object) -> Evaluate:
