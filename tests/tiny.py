@@ -231,9 +231,13 @@ def build_tiny_world(root: Path, prediction_type: str = "v_prediction") -> Check
         preview_vae=str(root / "preview_vae"),
         fast_child=str(root / "lcm_lora"),
         generator=Generator(
-            pipeline=str(root / "base"), lora=str(root / "lcm_lora"), scheduler="LCMScheduler", steps=2, guidance=0.0
+            pipeline=str(root / "base"),
+            lora=str(root / "lcm_lora"),
+            scheduler="LCMScheduler",
+            num_inference_steps=2,
+            guidance_scale=0.0,
         ),
-        adapter=Adapter(source=str(root / "adapter"), subfolder="", weight="ip-adapter.safetensors"),
+        adapter=Adapter(source=str(root / "adapter"), subfolder="", weight_name="ip-adapter.safetensors"),
         image_encoder=ImageEncoder(source=str(root / "image_encoder"), subfolder=""),
         faces=FacePacks(**packs, detection_size=64),
         scorer=Scorer(model=f"local-dir:{root / 'clip'}", pretrained=None),

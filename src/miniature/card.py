@@ -199,7 +199,9 @@ def measure_generative(checkpoints: Checkpoints, portraits: Path) -> dict[str, f
     pipe.scheduler = DPMSolverMultistepScheduler.from_config(train_scheduler.config)
     figures |= measure_drawing(pipe, judge, STEPS, GUIDANCE, "base")
     generator = checkpoints.generator
-    figures |= measure_drawing(open_generator(checkpoints), judge, generator.steps, generator.guidance, "fast_child")
+    figures |= measure_drawing(
+        open_generator(checkpoints), judge, generator.num_inference_steps, generator.guidance_scale, "fast_child"
+    )
     pipe.scheduler = train_scheduler
     attach_fast_child(pipe, checkpoints)
     figures |= measure_previews(pipe, preview_vae, judge, Path(checkpoints.base))

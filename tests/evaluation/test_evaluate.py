@@ -41,7 +41,7 @@ def variants(tiny: Checkpoints, tmp_path_factory: pytest.TempPathFactory) -> Var
     folder = tmp_path_factory.mktemp("variants")
     for name in ("same", "moved"):
         (folder / name).mkdir()
-    same = Path(shutil.copy(Path(tiny.adapter.source) / tiny.adapter.weight, folder / "same" / ADAPTER_FILE))
+    same = Path(shutil.copy(Path(tiny.adapter.source) / tiny.adapter.weight_name, folder / "same" / ADAPTER_FILE))
     generator = torch.Generator().manual_seed(3)
     tensors = {
         k: v + 0.3 * torch.randn(v.shape, generator=generator) * ("_ip" in k) for k, v in load_file(same).items()

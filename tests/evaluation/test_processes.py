@@ -41,7 +41,7 @@ else:
 def encoder(tiny: Checkpoints, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The untuned adapter as a trained encoder."""
     folder = tmp_path_factory.mktemp("encoder")
-    shutil.copy(Path(tiny.adapter.source) / tiny.adapter.weight, folder / ADAPTER_FILE)
+    shutil.copy(Path(tiny.adapter.source) / tiny.adapter.weight_name, folder / ADAPTER_FILE)
     return folder
 
 

@@ -51,7 +51,7 @@ def guided(quick: Evaluate) -> Evaluate:
 def encoder(tiny: Checkpoints, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The untuned adapter's file as an encoder, so that nothing but the guidance can differ."""
     folder = tmp_path_factory.mktemp("encoder")
-    shutil.copy(Path(tiny.adapter.source) / tiny.adapter.weight, folder / ADAPTER_FILE)
+    shutil.copy(Path(tiny.adapter.source) / tiny.adapter.weight_name, folder / ADAPTER_FILE)
     return folder
 
 

@@ -18,7 +18,8 @@ from lookahead.evaluation.tables import PER_IMAGE, save_rows
 from lookahead.models.fast_child import child_at, lora_layers
 from lookahead.models.kv_encoder import KV_FILE, new_kv_encoder, save_kv_encoder
 from lookahead.sampling.loop import Sampler, image_guidance, kv_guidance, prepare
-from lookahead.training.fit import resume_folder, train
+from lookahead.training.checkpoint import resume_folder
+from lookahead.training.loop import train
 from lookahead.world import FAST_CHILD, Pipeline, attach_fast_child, open_denoiser, open_pipeline
 
 FULL, FAST = "full", "fast"

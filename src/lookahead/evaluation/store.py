@@ -70,7 +70,7 @@ def shelf(
 def adapter_key(checkpoints: Checkpoints, encoder: Path | None, keys_values: bool = True) -> object:
     """What decides an adapter's pictures: its files, with or without keys and values; None is the untuned one."""
     if encoder is None:
-        return [identity(checkpoints.adapter.source), checkpoints.adapter.subfolder, checkpoints.adapter.weight]
+        return [identity(checkpoints.adapter.source), checkpoints.adapter.subfolder, checkpoints.adapter.weight_name]
     kv = [encoder / KV_FILE] if keys_values and (encoder / KV_FILE).is_file() else []
     return digest_paths([encoder / ADAPTER_FILE, *kv])
 

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from lookahead.errors import InputError
-from lookahead.world.sources import check_weights
+from lookahead.world.hub import check_weights
 
 _TYPES = {"F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}  # as safetensors names them
 

@@ -29,8 +29,8 @@ from lookahead.features.encoders import (
 )
 from lookahead.features.store import IMAGES, PROMPTS, TABLE
 from lookahead.world import quiet_alignment
+from lookahead.world.hub import check_weights
 from lookahead.world.processes import await_files, broadcast, launched
-from lookahead.world.sources import check_weights
 
 _COLUMNS = ["index", "identity", "style", "scene", "neutral_prompt", "landmarks", "photo", "kept"]
 Faces = dict[int, tuple[NDArray[np.float32], bool]]  # landmarks (5, 2), and whether it is a photo, by picture

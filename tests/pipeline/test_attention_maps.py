@@ -11,7 +11,7 @@ from PIL import Image
 from lookahead.config import with_overrides
 from lookahead.errors import InputError
 from lookahead.pipeline import LookaheadPipeline
-from lookahead.pipeline.attending import as_grid, draw_attended, reference_attention
+from lookahead.pipeline.attention_maps import as_grid, draw_with_attention, reference_attention
 
 PROMPT = "a photo of a person in the snow"
 
@@ -27,31 +27,28 @@ def test_a_reference_equal_to_the_target_gets_half_of_each_positions_attention()
     assert torch.allclose(seen, alone.mean(0) / 2, atol=1e-6)
 
 
-def test_every_self_attention_layer_has_a_map_and_the_picture_stays(
+def test_every_self_attention_layer_has_a_map_of_its_portrait_and_the_picture_stays(
     pipe: LookaheadPipeline, photos: list[Image.Image]
 ) -> None:
-    got = draw_attended(pipe, photos[0], PROMPT, seed=3)
+    picture, maps = draw_with_attention(pipe, photos[0], PROMPT, seed=3)
     layers = [name for name, _ in pipe.base.unet.named_modules() if name.endswith(".attn1")]
-    assert set(got.maps) == set(layers) and layers
-    for seen in got.maps.values():
+    assert set(maps) == set(layers) and layers
+    for seen in maps.values():
         shares = seen.sum(1)
         assert seen.shape[0] == seen.shape[1] and shares.min() > 0 and shares.max() < 1
     plain = pipe(photos[0], PROMPT, seed=3, kv=True)[0]
-    assert np.array_equal(np.asarray(plain), np.asarray(got.picture))
+    assert np.array_equal(np.asarray(plain), np.asarray(picture))
+    other = draw_with_attention(pipe, photos[1], PROMPT, seed=3)[1]
+    assert any(not torch.allclose(maps[name], other[name]) for name in maps)
 
 
-def test_another_portrait_is_attended_to_otherwise(pipe: LookaheadPipeline, photos: list[Image.Image]) -> None:
-    one, other = (draw_attended(pipe, photo, PROMPT, seed=3).maps for photo in photos[:2])
-    assert any(not torch.allclose(one[name], other[name]) for name in one)
-
-
-def test_what_has_no_map_is_said(pipe: LookaheadPipeline, photos: list[Image.Image]) -> None:
+def test_an_encoder_or_a_setting_without_maps_is_refused(pipe: LookaheadPipeline, photos: list[Image.Image]) -> None:
     untuned = LookaheadPipeline(pipe.checkpoints, pipe.settings, None)
     with pytest.raises(InputError, match="no KV-encoder"):
-        draw_attended(untuned, photos[0], PROMPT, seed=0)
-    single = LookaheadPipeline(pipe.checkpoints, with_overrides(pipe.settings, {"steps": 1}), pipe.encoder)
-    with pytest.raises(InputError, match="1 steps"):
-        draw_attended(single, photos[0], PROMPT, seed=0)
+        draw_with_attention(untuned, photos[0], PROMPT, seed=0)
+    settings = with_overrides(pipe.settings, {"num_inference_steps": 1})
+    with pytest.raises(InputError, match="2 steps"):
+        draw_with_attention(LookaheadPipeline(pipe.checkpoints, settings, pipe.encoder), photos[0], PROMPT, seed=0)
 
 
 def test_positions_are_row_by_row() -> None:

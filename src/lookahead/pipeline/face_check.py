@@ -1,14 +1,11 @@
-"""Portraits that people bring: read, checked for one face, and squared around it."""
+"""The check that a portrait shows one face, and the crop around it."""
 
 from __future__ import annotations
-
-from collections.abc import Sequence
-from pathlib import Path
 
 import numpy as np
 from insightface.app import FaceAnalysis
 from numpy.typing import NDArray
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image
 
 from lookahead.config import Checkpoints
 from lookahead.errors import InputError
@@ -17,35 +14,20 @@ from lookahead.world import detect_faces, open_faces
 Boxes = NDArray[np.float32]  # (F, 5): left, top, right, bottom in pixels, and the detector's confidence
 
 
-def read_portrait(path: Path) -> Image.Image:
-    """A picture in RGB, turned as its camera says.
-
-    Raises:
-        InputError: the file is missing, no picture, or damaged.
-    """
-    try:
-        with Image.open(path) as image:
-            return ImageOps.exif_transpose(image).convert("RGB")
-    except FileNotFoundError:
-        raise InputError(f"the portrait {path} does not exist: check the path") from None
-    except (UnidentifiedImageError, OSError, Image.DecompressionBombError) as error:
-        raise InputError(f"the portrait {path} cannot be read as a picture ({error}): try a JPEG or PNG") from None
-
-
 class FaceCheck:
     """Accepts a portrait that shows one face of a sufficient size, by the detector of pack `loss`."""
 
-    def __init__(self, checkpoints: Checkpoints, smallest: float) -> None:
-        """Open the detector; `smallest` is a face's least height as a share of the picture's shorter side."""
+    def __init__(self, checkpoints: Checkpoints, min_face_size: float) -> None:
+        """Open the detector; `min_face_size` is a face's least height as a share of the picture's shorter side."""
         faces: FaceAnalysis = open_faces(checkpoints.faces.loss, checkpoints.faces.detection_size)
-        self._detector, self._smallest = faces.models["detection"], smallest
+        self._detector, self._min_face_size = faces.models["detection"], min_face_size
 
     def boxes(self, portrait: Image.Image) -> Boxes:
-        """All faces that are found, the surest first."""
+        """All detected faces, by falling confidence."""
         return detect_faces(self._detector, np.ascontiguousarray(np.asarray(portrait)[:, :, ::-1]))[0]
 
     def __call__(self, portrait: Image.Image, name: str) -> Image.Image:
-        """The portrait's largest square with the face as near to its middle as can be.
+        """The portrait's largest square, as near to centred on the face as the picture allows.
 
         Raises:
             InputError: it shows no face, several, or one that is too small.
@@ -56,8 +38,8 @@ class FaceCheck:
         if len(boxes) > 1:
             raise InputError(f"{name}: {len(boxes)} faces are found; crop it to the one person")
         height, side = float(boxes[0, 3] - boxes[0, 1]), min(portrait.size)
-        if height < self._smallest * side:
-            share, least = f"{height / side:.0%}", f"{self._smallest:.0%}"
+        if height < self._min_face_size * side:
+            share, least = f"{height / side:.0%}", f"{self._min_face_size:.0%}"
             raise InputError(f"{name}: the face is too small ({share} of the picture, at least {least}); crop closer")
         return square_around(portrait, boxes[0])
 
@@ -70,12 +52,3 @@ def square_around(portrait: Image.Image, box: Boxes) -> Image.Image:
         round(min(max(m - side / 2, 0), length - side)) for m, length in zip(middles, portrait.size, strict=True)
     )
     return portrait.crop((left, top, left + side, top + side))
-
-
-def read_person(paths: Sequence[Path], check: FaceCheck) -> list[Image.Image]:
-    """The checked portraits of one person.
-
-    Raises:
-        InputError: one cannot be read, or does not show one face.
-    """
-    return [check(read_portrait(path), str(path)) for path in paths]
