@@ -16,7 +16,7 @@ from lookahead.config import read_params
 from lookahead.errors import InputError
 from lookahead.search.run import Task, run_search
 from lookahead.stage import RUNS, cores
-from lookahead.tracking import Origin, open_study
+from lookahead.tracking import Origin, Recorder, open_study
 
 
 def search(name: str | None, address: str | None, workers: int | None, worker: int) -> None:
@@ -30,14 +30,20 @@ def search(name: str | None, address: str | None, workers: int | None, worker: i
     threads = int(os.environ.get("OMP_NUM_THREADS", max(1, cores() // workers)))
     torch.set_num_threads(threads)
     key = f"{worker or ''}" if address is None else f"{socket.gethostname()} {os.getpid()}"
-    task = Task(name, params.worlds[name], settings, features, state, sys.stderr.write, address, key)
+    task = Task(name, params.worlds[name], settings, features, state, tell, address, key)
+
+    def record(study: str) -> Recorder:
+        return open_study(params, Origin("search", name, {}, (features,), study))
+
     command = [sys.executable, __file__, "--world", name, *(["--storage", address] if address else []), "--worker"]
     environment = os.environ | {"OMP_NUM_THREADS": str(threads)}
     started = 0 if worker else workers - 1
     others = [subprocess.Popen([*command, str(one)], env=environment) for one in range(1, started + 1)]
     try:
         out = None if worker else workspace(f"{name}/search", str(os.getpid()))
-        lineage = run_search(task, lambda study: open_study(params, Origin("search", name, {}, (features,), study)), out)
+        lineage = run_search(
+            task, lambda study: open_study(params, Origin("search", name, {}, (features,), study)), out
+        )
         for other in others:
             other.wait()
     finally:
@@ -47,6 +53,11 @@ def search(name: str | None, address: str | None, workers: int | None, worker: i
         with FileLock(state / "publish.lock"):
             publish(out, Path("results") / name / "search")
             write_json(RUNS / name / "search.run.json", lineage)
+
+
+def tell(message: str) -> None:
+    """Say something to whoever started this."""
+    sys.stderr.write(f"{message}\n")
 
 
 if __name__ == "__main__":

@@ -64,11 +64,15 @@ def world(tiny_world: Checkpoints, settings: Train, tmp_path_factory: pytest.Tem
     for split in ("search", "validation"):
         build_portraits(portraits / split, 2)
     read = read_params(ROOT / "params.yaml").worlds["miniature"]
-    own = {"prompts": str(ROOT / "prompts" / "miniature.yaml"), "people": 2, "photo_prompts": 1, "steps": 2}
+    own = {
+        "prompts": str(ROOT / "prompts" / "miniature.yaml"),
+        "people": 2,
+        "photo_prompts": 1,
+        "num_inference_steps": 2,
+    }
     small = {
         "protocol": str(write_protocol(portraits / "protocol.yaml", str(portraits), **own)),
-        "batch": 16,
-        "bootstrap": 100,
+        "batch_size": 16,
         "previews": PreviewCurves(people=1, timesteps=[500], scales=[1.0]),
     }
     train = changed(settings, {"steps": 2, "gradient_accumulation_steps": 1, "num_samples": 1})
@@ -101,9 +105,7 @@ Run = Callable[..., tuple[list[tuple[str, object]], list[str]]]
 def run(world: World, features: Path) -> Run:  # noqa: F811
     """Run a search into a folder, `state/` and `out/`; returns how its trials ended and what it said."""
 
-    def start(
-        folder: Path, search: Search, train: Train | None = None
-    ) -> tuple[list[tuple[str, object]], list[str]]:
+    def start(folder: Path, search: Search, train: Train | None = None) -> tuple[list[tuple[str, object]], list[str]]:
         notes, said = Notes(), []
         own = world if train is None else world.model_copy(update={"train": train})
         (folder / "out").mkdir(parents=True, exist_ok=True)

@@ -13,14 +13,16 @@ from PIL import Image
 from lookahead import artifacts
 from lookahead.config import Steering, read_evaluate, with_overrides
 from lookahead.errors import InputError
+from lookahead.evaluation import evaluator
 from lookahead.search import trial as trials_module
 from lookahead.search.run import inputs_of
 from lookahead.search.scores import settings_of
 from lookahead.search.storage import open_storage
+from lookahead.training import loop
 from tests.modules import PACKAGE
 from tests.search.conftest import SPACE, make_search
 
-FILES = {"best.yaml", "trials.csv", "confirmation.csv", "contrasts.csv", "metrics.json", "report.html", "front.png"}
+FILES = {"best.yaml", "trials.csv", "contrasts.csv", "metrics.json", "report.html", "front.png"}
 
 
 @pytest.fixture(scope="module")
@@ -51,7 +53,7 @@ def rows(folder: Path) -> pd.DataFrame:
 def test_the_first_trial_is_params_yaml_and_all_are_recorded(done: Path) -> None:
     ends, said = json.loads((done / "notes.json").read_text())
     names = [name for name, _ in ends]
-    assert names[:3] == ["trial-000", "trial-001", "trial-002"] and "confirm-000" in names
+    assert names[:3] == ["trial-000", "trial-001", "trial-002"] and "confirm-0-11" in names
     assert all(set(figures) == {"identity", "prompt"} for _, figures in ends)
     assert len(said) == 1 and said[0].startswith("new study tiny-")
     table = rows(done)
@@ -116,6 +118,8 @@ def test_a_study_is_named_after_what_decides_its_numbers(world, features, tmp_pa
         ("report/search.py", []),
         ("search/results.py", []),
         ("stage.py", []),
+        ("evaluation/contrasts.py", []),
+        ("evaluation/scoring/scores.py", ["code"]),
         ("training/losses.py", ["code"]),
         ("world/diffusion.py", ["code"]),
         ("search/trial.py", ["code"]),
@@ -147,14 +151,17 @@ def test_a_study_of_failures_alone_ends_with_their_reason(tmp_path: Path, run, w
 
 def test_under_a_constraint_trials_are_checked_with_the_networks_in_training(tmp_path, run, monkeypatch) -> None:
     opened: list[str] = []
-    for name in ("open_training", "open_scorer"):
-        real = getattr(trials_module, name)
-        monkeypatch.setattr(trials_module, name, lambda *a, n=name, f=real: (opened.append(n), f(*a))[1])
+    for module, name in ((loop, "open_training"), (trials_module, "open_evaluator"), (evaluator, "open_pipeline")):
+        real = getattr(module, name)
+        monkeypatch.setattr(module, name, lambda *a, n=name, f=real: (opened.append(n), f(*a))[1])
     run(tmp_path, make_search(mode="constrained", trials=4, startup=1, steps=3))
     found = next(found for name, found in trials(tmp_path).items() if "confirm" not in name)
     assert all(set(trial.intermediate_values) <= {1, 2} and trial.intermediate_values for trial in found)
     complete = [trial for trial in found if trial.state == optuna.trial.TrialState.COMPLETE]
     assert complete and all("constraints:prompt" in trial.system_attrs for trial in complete)
-    assert len(found) == 4 and rows(tmp_path).query("state == 'pruned'")["reason"].str.contains("below the median").all()
+    assert (
+        len(found) == 4 and rows(tmp_path).query("state == 'pruned'")["reason"].str.contains("below the median").all()
+    )
     confirmed = sum(len(found) for name, found in trials(tmp_path).items() if "confirm" in name)
-    assert opened.count("open_training") == len(found) + confirmed and opened.count("open_scorer") == 2
+    assert opened.count("open_training") == len(found) + confirmed
+    assert opened.count("open_evaluator") == opened.count("open_pipeline") == 2  # of both splits

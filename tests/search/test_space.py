@@ -49,7 +49,7 @@ def refused(world, entry: dict[str, object], said: str, **changes: object) -> No
         ("lookahead.wait", 0.1, 1.0, r"train\.lookahead\.wait is no parameter"),
         ("lookahead", 0.1, 1.0, r"train\.lookahead is no parameter"),
         ("lookahead.lora_scale.probability_of_one", 0.0, 1.5, "odd = 1.5"),
-        ("ema", 0.0, 1.0, "odd = 1.0"),
+        ("ema_decay", 0.0, 1.0, "odd = 1.0"),
         ("learning_rate", 0.1, 0.2, "outside 'odd'"),
         ("seed", 0.0, 9.0, "every trial sets itself"),
     ],
@@ -59,7 +59,7 @@ def test_wrong_paths_and_bounds_are_refused(world, path: str, low: float, high: 
 
 
 def test_a_range_of_the_wrong_kind_is_refused(world) -> None:
-    refused(world, {"path": "batch", "kind": "categorical", "choices": [2, "many"], "when": {}}, "batch")
+    refused(world, {"path": "batch_size", "kind": "categorical", "choices": [2, "many"], "when": {}}, "batch_size")
 
 
 def test_two_ranges_that_can_cross_are_refused(world) -> None:

@@ -25,6 +25,7 @@ def search(
 @app.command()
 def adopt(world: World = None, yes: Annotated[bool, typer.Option("--yes", help="do not ask")] = False) -> None:
     """Show what the search recommends for params.yaml, and apply it; comments stay."""
+    from lookahead.artifacts import atomic
     from lookahead.config import read_params
     from lookahead.search import adopt as adoption
 
@@ -36,7 +37,8 @@ def adopt(world: World = None, yes: Annotated[bool, typer.Option("--yes", help="
         return
     print(adoption.difference(before, after))
     if yes or typer.confirm("Apply this to params.yaml?"):
-        adoption.adopt(params, after)
+        with atomic(params) as temporary:
+            temporary.write_text(after, encoding="utf-8")
         print("params.yaml is changed; `make repro` continues from it")
 
 

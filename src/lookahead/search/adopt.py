@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import difflib
 import io
 import tempfile
 from collections.abc import MutableMapping
+from difflib import unified_diff
 from pathlib import Path
 from typing import Any
 
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
-from lookahead.artifacts import atomic
 from lookahead.config import read_params
 from lookahead.errors import InputError
 
@@ -21,9 +20,8 @@ def _yaml() -> YAML:
     form = YAML()
     form.preserve_quotes = True
     form.width = 4096  # lines are broken where people broke them
-    form.representer.add_representer(
-        type(None), lambda self, _: self.represent_scalar("tag:yaml.org,2002:null", "null")
-    )
+    null = ("tag:yaml.org,2002:null", "null")
+    form.representer.add_representer(type(None), lambda writer, _: writer.represent_scalar(*null))
     return form
 
 
@@ -37,11 +35,7 @@ def _load(path: Path) -> Any:
 
 
 def patched(params: Path, patch: Path) -> tuple[str, str]:
-    """The text of `params.yaml` and the text with the patch applied, equal where there is nothing to change.
-
-    Raises:
-        InputError: a file is missing or no YAML, the patch names an unknown parameter, or the result is not valid.
-    """
+    """The text of `params.yaml` and the text with the patch applied, equal where it changes nothing."""
     tree, changes = _load(params), _load(patch)
     before = params.read_text(encoding="utf-8")
     if not changes:
@@ -52,7 +46,7 @@ def patched(params: Path, patch: Path) -> tuple[str, str]:
     with tempfile.NamedTemporaryFile("w", suffix=".yaml", encoding="utf-8") as file:
         file.write(buffer.getvalue())
         file.flush()
-        read_params(Path(file.name))
+        read_params(Path(file.name))  # refuses unknown names and wrong values
     return before, buffer.getvalue()
 
 
@@ -66,15 +60,5 @@ def _merge(tree: MutableMapping[str, Any], changes: MutableMapping[str, Any]) ->
 
 def difference(before: str, after: str) -> str:
     """What changes, as a unified diff without context; empty where nothing does."""
-    lines = difflib.unified_diff(before.splitlines(), after.splitlines(), "params.yaml", "adopted", n=0, lineterm="")
+    lines = unified_diff(before.splitlines(), after.splitlines(), "params.yaml", "adopted", n=0, lineterm="")
     return "\n".join(lines)
-
-
-def adopt(params: Path, text: str) -> None:
-    """Replace `params.yaml`, whole or not at all.
-
-    Raises:
-        InputError: the file cannot be written.
-    """
-    with atomic(params) as temporary:
-        temporary.write_text(text, encoding="utf-8")

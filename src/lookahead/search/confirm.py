@@ -12,11 +12,11 @@ from optuna.samplers import GridSampler
 from optuna.trial import FrozenTrial, TrialState
 
 from lookahead.artifacts import digest
-from lookahead.config import Search, Train, with_overrides
+from lookahead.config import Search, with_overrides
 from lookahead.errors import InputError
 from lookahead.evaluation.contrasts import HIGHER, Contrast, contrasts, summary
 from lookahead.search.scores import METRICS, Scores, as_table, settings_of
-from lookahead.search.space import Values, as_overrides, present
+from lookahead.search.space import as_overrides, present
 from lookahead.search.storage import first_number
 from lookahead.search.trial import SCORES, Context, optimize, run_trial
 
@@ -24,8 +24,8 @@ DEFAULT = 0  # the number of the trial with params.yaml's own values
 RULE = (
     "Of the front, settings whose prompt alignment is at most prompt_loss below the untuned adapter's come first, by "
     "identity; then the others, by prompt alignment. Recommended is the one of those confirmed that is better than "
-    "params.yaml in one figure and not worse by more than prompt_loss in the other, on people and with seeds that the "
-    "search never saw; of several, the one with the higher identity; of none, params.yaml stays."
+    "params.yaml in one figure and no worse in the other (the interval excludes a loss of evaluate.margin), on people "
+    "and with seeds that the search never saw; of several, the one with the higher identity; else params.yaml stays."
 )
 
 
@@ -55,34 +55,34 @@ def chosen(study: optuna.Study, search: Search, floor: float) -> list[int]:
     return list(study.user_attrs[key])
 
 
-def values_of(context: Context, study: optuna.Study, setting: int) -> Values:
-    """The values of a setting by name in the space."""
-    if setting == DEFAULT:
-        return present(context.search.space, context.world.train)
-    return dict(study.get_trials(deepcopy=False)[setting].params)
-
-
-def confirm(context: Context, study: optuna.Study, found: optuna.Study, settings: Sequence[int]) -> None:
-    """Train and score every setting with every fresh seed; workers that share the study `found` share the grid.
-
-    Raises:
-        InputError: nothing but failures so far.
-    """
-    grid = GridSampler({"setting": list(settings), "seed": list(context.search.confirm.seeds)})
-    found.sampler = grid
-    waiting = found.get_trials(deepcopy=False, states=(TrialState.WAITING,))
-    if waiting or not grid.is_exhausted(found):
-        optimize(found, partial(_confirm_trial, context, study), context.search.heartbeat.retries)
+def confirm(context: Context, study: optuna.Study, grid: optuna.Study, settings: Sequence[int]) -> None:
+    """Train and score every setting with every fresh seed; workers that share the study `grid` share this work."""
+    sampler = GridSampler({"setting": list(settings), "seed": list(context.search.confirm.seeds)})
+    grid.sampler = sampler
+    if grid.get_trials(deepcopy=False, states=(TrialState.WAITING,)) or not sampler.is_exhausted(grid):
+        optimize(grid, partial(_confirm_trial, context, study), context.search.heartbeat.retries)
 
 
 def _confirm_trial(context: Context, study: optuna.Study, trial: optuna.Trial) -> tuple[float, ...]:
     setting, seed = trial.suggest_int("setting", 0, 10**6), trial.suggest_int("seed", 0, 2**31 - 1)
-    search = context.search
-    values = values_of(context, study, setting)
-    train: Train = with_overrides(context.world.train, as_overrides(search.space, values) | {"seed": seed})
-    evaluate = settings_of(context.evaluate, search.confirm.split, search.confirm.seeds[0], people=search.confirm.people)
-    means = run_trial(context, trial, "confirm", train, {"setting": setting, **values}, evaluate)
+    search, own, train = context.search, context.search.confirm, context.world.train
+    params = study.get_trials(deepcopy=False)[setting].params
+    values = present(search.space, train) if setting == DEFAULT else params
+    settings = with_overrides(train, as_overrides(search.space, values) | {"seed": seed})
+    evaluate = settings_of(context.evaluate, own.split, own.seeds[0], people=own.people)
+    name, told = f"confirm-{setting}-{seed}", {"setting": setting, **values}
+    known = partial(_known_scores, trial.study, setting, seed)  # the last ones are drawn twice where others run them
+    means = run_trial(context, trial, name, settings, told, evaluate, known=known)
     return tuple(means[name] for name in METRICS)
+
+
+def confirmed_scores(grid: optuna.Study) -> dict[tuple[int, int], Scores]:
+    """Scores by setting and training seed."""
+    return {(trial.params["setting"], trial.params["seed"]): trial.user_attrs[SCORES] for trial in complete(grid)}
+
+
+def _known_scores(grid: optuna.Study, setting: int, seed: int) -> Scores | None:
+    return confirmed_scores(grid).get((setting, seed))
 
 
 @dataclass(frozen=True)
@@ -105,30 +105,16 @@ def _is_better(rows: pd.DataFrame) -> bool:
     return bool(higher.any() and (higher | rows["non_inferior"].astype(bool)).all())
 
 
-def confirmed(grid: optuna.Study, settings: Sequence[int], search: Search) -> Confirmation:
-    """Those settings of which every seed was trained.
-
-    Raises:
-        InputError: there is none.
-    """
-    scores: dict[tuple[int, int], Scores] = {
-        (trial.params["setting"], trial.params["seed"]): trial.user_attrs[SCORES] for trial in complete(grid)
-    }
-    return compare(scores, settings, search.confirm.seeds, search.prompt_loss)
-
-
 def compare(
-    scores: Mapping[tuple[int, int], Scores], settings: Sequence[int], seeds: Sequence[int], margin: float
+    scores: Mapping[tuple[int, int], Scores],
+    settings: Sequence[int],
+    seeds: Sequence[int],
+    margin: Mapping[str, float],
 ) -> Confirmation:
-    """Means and contrasts with params.yaml from scores by setting and training seed.
-
-    Raises:
-        InputError: no setting has all seeds.
-    """
+    """Means and contrasts with params.yaml of those settings that have scores of every training seed."""
     whole = [one for one in settings if all((one, seed) in scores for seed in seeds)]
     if not whole:
         raise InputError("no setting could be confirmed with every seed: read the trials' reasons in optuna-dashboard")
     table = as_table({(one, seed): scores[one, seed] for one in whole for seed in seeds})
     pairs = [Contrast(f"trial {one}", str(one), str(DEFAULT)) for one in whole if one != DEFAULT]
-    margins = dict.fromkeys(METRICS, margin)
-    return Confirmation(summary(table, METRICS), contrasts(table, pairs, METRICS, margin=margins))
+    return Confirmation(summary(table, METRICS), contrasts(table, pairs, METRICS, margin=margin))

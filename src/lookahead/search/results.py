@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -9,18 +10,17 @@ from typing import Any
 import optuna
 import pandas as pd
 import yaml
-from optuna.trial import FrozenTrial
 from optuna.visualization import matplotlib as visualization
 
 from lookahead.artifacts import atomic, write_json
 from lookahead.config import Search, World
+from lookahead.evaluation.contrasts import summary
 from lookahead.report.figures import save_axes
 from lookahead.report.search import SearchFindings, save_front, write_search_report
 from lookahead.search.confirm import DEFAULT, RULE, Confirmation, complete
 from lookahead.search.scores import METRICS, Scores, as_table, mean_scores
 from lookahead.search.space import as_overrides, present
 from lookahead.search.trial import REASON, SCORES
-from lookahead.evaluation.contrasts import summary
 
 
 @dataclass(frozen=True)
@@ -35,11 +35,11 @@ class Outcome:
     confirmation: Confirmation
 
 
-def trials_table(study: optuna.Study, space: dict[str, Any]) -> pd.DataFrame:
+def trials_table(study: optuna.Study, parameters: list[str]) -> pd.DataFrame:
     """One row a trial: number, state, drawn values, means of both figures, front, and why it failed."""
     table = study.trials_dataframe(attrs=("number", "state", "params", "user_attrs"))
     table = table.rename(columns=lambda name: name.removeprefix("params_").removeprefix("user_attrs_"))
-    table = table.reindex(columns=["number", "state", *space, *METRICS, REASON])
+    table = table.reindex(columns=["number", "state", *parameters, *METRICS, REASON])
     table = table.astype({REASON: object}).fillna({REASON: ""}).assign(state=table["state"].str.lower())
     table.loc[(table["state"] == "fail") & (table[REASON] == ""), REASON] = "its worker stopped; it was run again"
     front = [trial.number for trial in study.best_trials]
@@ -75,10 +75,7 @@ def verdict(confirmation: Confirmation) -> str:
     if confirmation.contrasts.empty:
         return "Nothing is recommended: params.yaml's own setting, or every other one, could not be confirmed."
     if confirmation.recommended == DEFAULT:
-        return (
-            "params.yaml stays: no confirmed setting is better in one figure and, within prompt_loss, not worse in the "
-            "other."
-        )
+        return "params.yaml stays: no confirmed setting is better in one figure and no worse in the other."
     rows = confirmation.contrasts[confirmation.contrasts["cell"] == str(confirmation.recommended)]
     told = [f"{r.metric} {r.mean:+.3f} [{r.low:+.3f}, {r.high:+.3f}], {r.verdict}" for r in rows.itertuples()]
     where = "against params.yaml, with fresh seeds on people that the search never saw"
@@ -93,21 +90,17 @@ def _means(frame: pd.DataFrame) -> dict[str, dict[str, dict[str, float]]]:
 
 
 def write_results(outcome: Outcome, out: Path) -> None:
-    """Write `best.yaml`, `trials.csv`, `confirmation.csv`, `contrasts.csv`, `metrics.json`, `report.html`, figures.
-
-    Raises:
-        InputError: a file cannot be written.
-    """
+    """Write `best.yaml`, `trials.csv`, `contrasts.csv`, `metrics.json`, `report.html` and the figures into `out`."""
     study, search, confirmation = outcome.study, outcome.search, outcome.confirmation
-    trials, changes = trials_table(study, search.space), changes_of(outcome)
+    trials, changes, confirm = trials_table(study, list(search.space)), changes_of(outcome), search.confirm
     own = {(trial.number, search.seed): trial.user_attrs[SCORES] for trial in complete(study)}
-    confirm, people = search.confirm, f"people of the split {search.split}"
     findings = SearchFindings(
         title=f"{study.study_name}, {outcome.name}",
         description=(
-            f"Mode {search.mode}: trials of {search.steps} steps, scored on {search.people} {people}, with the same "
-            f"seeds in each; confirmed at full length with {len(confirm.seeds)} fresh seeds on {confirm.people} people "
-            f"of the split {confirm.split}. Identity by recogniser select, a missing face counts 0."
+            f"Mode {search.mode}: trials of {search.steps} steps, scored on {search.people} people of the split "
+            f"{search.split}, with the same seeds in each; confirmed at full length with {len(confirm.seeds)} fresh "
+            f"seeds on {confirm.people} people of the split {confirm.split}. Identity by recogniser select, a missing "
+            "face counts 0."
         ),
         rule=RULE,
         verdict=verdict(confirmation),
@@ -120,60 +113,46 @@ def write_results(outcome: Outcome, out: Path) -> None:
         recommended=confirmation.recommended,
         changes=changes,
     )
+    untuned = mean_scores(outcome.untuned)
     figures = {"front": out / "front.png"}
-    means = mean_scores(outcome.untuned)
-    save_front(findings, (means["identity"], means["prompt"]), search.prompt_loss, figures["front"])
+    save_front(findings, (untuned["identity"], untuned["prompt"]), search.prompt_loss, figures["front"])
     figures |= save_figures(study, search, out)
-    tables = {"trials": trials, "confirmation": confirmation.means, "contrasts": confirmation.contrasts}
-    for name, table in tables.items():
+    for name, table in {"trials": trials, "contrasts": confirmation.contrasts}.items():
         with atomic(out / f"{name}.csv") as temporary:
             table.to_csv(temporary, index=False, float_format="%.6g", lineterminator="\n")
-    write_json(out / "metrics.json", metrics(outcome, trials))
+    metrics = {
+        "study": study.study_name,
+        "mode": search.mode,
+        "trials": trials["state"].value_counts().to_dict(),
+        "front": trials.loc[trials["front"], "number"].tolist(),
+        "recommended": confirmation.recommended,
+        "untuned": untuned,
+        confirm.split: _means(confirmation.means),
+        "difference": _means(confirmation.contrasts),
+    }
+    write_json(out / "metrics.json", metrics)
     save_patch(changes, outcome.name, out / "best.yaml")
     write_search_report(findings, figures, out / "report.html")
 
 
-def metrics(outcome: Outcome, trials: pd.DataFrame) -> dict[str, object]:
-    """The numbers of `metrics.json`: the study's size, what is recommended, and means with intervals."""
-    return {
-        "study": outcome.study.study_name,
-        "mode": outcome.search.mode,
-        "trials": trials["state"].value_counts().to_dict(),
-        "front": trials.loc[trials["front"], "number"].tolist(),
-        "recommended": outcome.confirmation.recommended,
-        "untuned": mean_scores(outcome.untuned),
-        outcome.search.confirm.split: _means(outcome.confirmation.means),
-        "difference": _means(outcome.confirmation.contrasts),
-    }
-
-
 def save_figures(study: optuna.Study, search: Search, out: Path) -> dict[str, Path]:
-    """Save Optuna's figures of both objectives, where there are enough trials to draw them, by title."""
-    done, saved = complete(study), {}
-    shared = sorted(set.intersection(*(set(trial.params) for trial in done)))  # a few trials decide no importance
+    """Save Optuna's figures of both objectives by title; those for which there are too few trials are left out."""
+    saved: dict[str, Path] = {}
+    shared = sorted(set.intersection(*(set(trial.params) for trial in complete(study))))
+
+    def save(name: str, plot: Callable[..., Any], metric: str, sign: int = 1, **options: Any) -> None:
+        try:
+            axes = plot(study, target=lambda trial: sign * trial.user_attrs[metric], target_name=metric, **options)
+        except (ValueError, RuntimeError):  # too few trials, or a parameter that never varied
+            return
+        saved[f"{name}, {metric}"] = out / f"{name} {metric}.png".replace(" ", "_")
+        save_axes(axes, saved[f"{name}, {metric}"])
 
     for metric in METRICS:
-
-        def target(trial: FrozenTrial, metric: str = metric) -> float:
-            return float(trial.user_attrs[metric])
-
-        options: dict[str, Any] = {"target": target, "target_name": metric}
-        plots = {
-            "history": lambda: visualization.plot_optimization_history(study, **options),
-            # Negative, because PED-ANOVA asks what decides whether a value is among the lowest.
-            "importances": lambda: visualization.plot_param_importances(
-                study, params=shared, target=lambda trial: -target(trial), target_name=metric
-            ),
-            "slices": lambda: visualization.plot_slice(study, **options),
-        }
-        for one, other in search.contours:
-            plots[f"contour {one} {other}"] = lambda a=one, b=other: visualization.plot_contour(study, [a, b], **options)
-        for name, plot in plots.items():
-            try:
-                axes = plot()
-            except (ValueError, RuntimeError):  # too few trials, or none that varies
-                continue
-            title = f"{name}, {metric}"
-            saved[title] = out / f"{name} {metric}.png".replace(" ", "_")
-            save_axes(axes, saved[title])
+        save("history", visualization.plot_optimization_history, metric)
+        # Negative, because PED-ANOVA asks what decides whether a value is low; of parameters that every trial has.
+        save("importances", visualization.plot_param_importances, metric, -1, params=shared)
+        save("slices", visualization.plot_slice, metric)
+        for pair in search.contours:
+            save(" ".join(["contour", *pair]), visualization.plot_contour, metric, params=pair)
     return saved

@@ -15,7 +15,7 @@ from optuna.trial import TrialState
 from lookahead.artifacts import code_digest, digest, digest_paths, files_below, local_paths
 from lookahead.config import Evaluate, Search, World, read_evaluate
 from lookahead.errors import InputError
-from lookahead.search.confirm import chosen, complete, confirm, confirmed
+from lookahead.search.confirm import chosen, compare, complete, confirm, confirmed_scores
 from lookahead.search.results import Outcome, write_results
 from lookahead.search.scores import METRICS, mean_scores
 from lookahead.search.space import check_space, present
@@ -23,7 +23,17 @@ from lookahead.search.storage import open_storage, open_study
 from lookahead.search.trial import Context, Recorder, optimize, search_trial, untuned
 
 # Folders that can change a trial's numbers; pages, tables and tracking cannot.
-CODE = ("artifacts.py", "portraits.py", "dataset/prompts.py", "evaluation", "features", "method", "models", "sampling")
+CODE = (
+    "artifacts.py",
+    "portraits.py",
+    "dataset/prompts.py",
+    "evaluation/drawing",
+    "evaluation/scoring",
+    "features",
+    "method",
+    "models",
+    "sampling",
+)
 CODE += ("training", "world", "search/space.py", "search/scores.py", "search/trial.py")
 # Changing these continues a study.
 OPEN = {"trials", "workers", "confirm", "heartbeat", "contours", "startup", "space"}
@@ -45,11 +55,7 @@ class Task:
 
 
 def inputs_of(world: World, settings: Evaluate, search: Search, features: Path) -> dict[str, str]:
-    """Digests by name: equal ones mean that earlier trials count.
-
-    Raises:
-        InputError: the features, a checkpoint or the portraits are missing.
-    """
+    """Digests by name: equal ones mean that earlier trials count."""
     tree = world.model_dump(mode="json", include={"checkpoints", "train"}, exclude={"train": {"steps", "seed"}})
     evaluate = settings.model_dump(mode="json", exclude={"steering"})  # which no trial is drawn with
     folders = [Path(getattr(settings.splits, split)) for split in (search.split, search.confirm.split)]
@@ -70,9 +76,6 @@ def run_search(task: Task, record: Callable[[str], Recorder], out: Path | None) 
         task: what is searched.
         record: opens the record of the study of a name.
         out: the folder of the results; None for a worker that only helps.
-
-    Raises:
-        InputError: the space is not possible, an input is missing, the storage does not answer, or every trial fails.
     """
     search, world, file = task.search, task.world, task.state / "studies.db"
     check_space(search, world.train)
@@ -94,10 +97,10 @@ def run_search(task: Task, record: Callable[[str], Recorder], out: Path | None) 
     try:
         _run_trials(task, context, study)
         base = untuned(context, study)
-        settings_to_confirm = chosen(study, search, mean_scores(base)["prompt"] - search.prompt_loss)
-        confirm(context, study, grid, settings_to_confirm)
+        numbers = chosen(study, search, mean_scores(base)["prompt"] - search.prompt_loss)
+        confirm(context, study, grid, numbers)
         if out is not None:
-            found = confirmed(grid, settings_to_confirm, search)
+            found = compare(confirmed_scores(grid), numbers, search.confirm.seeds, settings.margin)
             write_results(Outcome(task.name, world, search, study, base, found), out)
     except BaseException:
         context.record.finish(None)

@@ -21,11 +21,7 @@ FIXED = ("steps", "seed", "checkpoint_every", "checkpoints_total_limit", "sample
 
 
 def current(settings: Train, path: str) -> Value:
-    """The value of a parameter below `train`.
-
-    Raises:
-        InputError: it does not exist, or is a whole section.
-    """
+    """The value of a parameter below `train`."""
     node: object = settings.model_dump()
     for name in path.split("."):
         node = node.get(name) if isinstance(node, dict) else None
@@ -62,11 +58,7 @@ def present(space: Space, settings: Train) -> Values:
 
 
 def as_overrides(space: Space, values: Mapping[str, Value]) -> dict[str, JsonValue]:
-    """The values by parameter path below `train`.
-
-    Raises:
-        InputError: two entries set the same parameter at once.
-    """
+    """The values by parameter path below `train`."""
     changes: dict[str, JsonValue] = {}
     for name, value in values.items():
         if (path := space[name].path) in changes:
@@ -79,9 +71,6 @@ def check_space(search: Search, settings: Train) -> None:
     """Refuse a space in which a trial could be impossible, before the first one.
 
     Ends of ranges are tried together, because some bounds depend on another parameter.
-
-    Raises:
-        InputError: a path names no parameter, a range leaves the parameter's own bounds, or `params.yaml` lies outside.
     """
     space, draw = search.space, random.Random(0)
     for name, one in space.items():

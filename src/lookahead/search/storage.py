@@ -1,4 +1,4 @@
-"""Where studies are kept: an SQLite file on one machine, PostgreSQL for several; a heartbeat shows that workers live."""
+"""Where studies are kept: an SQLite file, or PostgreSQL for several machines; a heartbeat shows that workers live."""
 
 from __future__ import annotations
 
@@ -33,11 +33,7 @@ def first_number(trial: FrozenTrial) -> int:
 
 
 def open_storage(address: str | None, file: Path, heartbeat: Heartbeat) -> RDBStorage:
-    """The storage at an address, or the SQLite file; one process of a machine at a time creates its tables.
-
-    Raises:
-        InputError: the address is of another kind, or no server answers.
-    """
+    """The storage at an address, or the SQLite file; one process of a machine at a time creates its tables."""
     if address is not None and not address.startswith("postgresql+psycopg://"):
         raise InputError(f"--storage is {address!r}: several machines share postgresql+psycopg://user@host/database")
     optuna.logging.set_verbosity(optuna.logging.ERROR)
@@ -81,11 +77,7 @@ def open_study(
 
 
 def dashboard_command(storage: str | None, port: int) -> list[str]:
-    """The command that serves the studies on 127.0.0.1.
-
-    Raises:
-        InputError: no search has run here.
-    """
+    """The command that serves the studies on 127.0.0.1."""
     if storage is None and not STUDIES.is_file():
         raise InputError(f"{STUDIES} does not exist: run `make search` first, or name a shared --storage")
     program = str(Path(sys.executable).with_name("optuna-dashboard"))

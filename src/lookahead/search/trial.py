@@ -15,21 +15,17 @@ from filelock import FileLock
 from optuna.exceptions import UpdateFinishedTrialError
 from optuna.trial import FrozenTrial, TrialState
 
-from lookahead.artifacts import Log
 from lookahead.config import Evaluate, Search, Train, World, with_overrides
 from lookahead.errors import InputError
-from lookahead.models.adapter import ADAPTER_FILE, save_adapter
-from lookahead.models.kv_encoder import KV_FILE, save_kv_encoder
-from lookahead.search.scores import Scorer, Scores, mean_scores, open_scorer, settings_of
-from lookahead.search.space import Values, as_overrides, suggest
+from lookahead.evaluation.evaluator import Evaluator, open_evaluator
+from lookahead.search.scores import Scores, mean_scores, score, settings_of
+from lookahead.search.space import as_overrides, suggest
 from lookahead.search.storage import first_number, retry
-from lookahead.training.fit import fit, resume_folder
-from lookahead.training.setup import Training, open_training
+from lookahead.training.loop import OnCheckpoint, train
 
 FAILURES = (InputError, MemoryError, RuntimeError)  # torch's "out of memory" is a RuntimeError
 HOPELESS = 3  # failed trials without any other: something else than the settings is wrong
 SCORES, REASON, UNTUNED = "scores", "reason", "untuned"
-Check = Callable[[Path, int], None]  # scores an encoder at a step, and may end the trial
 Objective = Callable[[optuna.Trial], float | tuple[float, ...]]
 
 
@@ -48,7 +44,7 @@ class Recorder(Protocol):
 
 @dataclass
 class Context:
-    """What the trials of a study share: parameters, `folder` on this machine, the open scorer."""
+    """What the trials of a study share: parameters, `folder` on this machine, the open evaluator."""
 
     world: World
     evaluate: Evaluate
@@ -56,37 +52,34 @@ class Context:
     features: Path
     folder: Path
     record: Recorder
-    scorers: dict[str, Scorer] = field(default_factory=dict)
+    evaluators: dict[str, Evaluator] = field(default_factory=dict)
 
-    def scorer(self, settings: Evaluate) -> Scorer:
-        """The scorer on the people of a split; only one stays open."""
-        if settings.split not in self.scorers:
-            self.scorers.clear()
-            self.scorers[settings.split] = open_scorer(self.world.checkpoints, settings)
-        return self.scorers[settings.split]
+    def evaluator(self, settings: Evaluate) -> Evaluator:
+        """The evaluator on the people of a split; only one stays open."""
+        if settings.split not in self.evaluators:
+            self.evaluators.clear()
+            self.evaluators[settings.split] = open_evaluator(self.world.checkpoints, settings)
+        return self.evaluators[settings.split]
 
     def trial_settings(self) -> Evaluate:
         """The evaluation of every trial: the same people, prompts and noise (common random numbers)."""
         search = self.search
-        sizes = {"people": search.people, "photo_prompts": search.photo_prompts, "steps": search.num_inference_steps}
+        sizes = {"people": search.people, "photo_prompts": search.photo_prompts}
+        sizes["num_inference_steps"] = search.num_inference_steps
         return settings_of(self.evaluate, search.split, search.seed, **sizes)
 
 
 def search_trial(context: Context, trial: optuna.Trial) -> float | tuple[float, ...]:
-    """Draw settings, train for fewer steps with the study's seed, score on the split of the search.
-
-    Raises:
-        InputError: the training broke down.
-        optuna.TrialPruned: a check on the way was below the median of the other trials.
-    """
+    """Draw settings, train for fewer steps with the study's seed, score on the split of the search."""
     search = context.search
     constrained, every = search.mode == "constrained", search.checks.every
     values = suggest(search.space, trial)
     fixed = {"steps": search.steps, "seed": search.seed, "sample_every": search.steps}
     fixed["checkpoint_every"] = every if constrained else search.steps
-    train = with_overrides(context.world.train, as_overrides(search.space, values) | fixed)
+    settings = with_overrides(context.world.train, as_overrides(search.space, values) | fixed)
     check = partial(_check, context, trial) if constrained else None
-    means = run_trial(context, trial, "trial", train, values, context.trial_settings(), check)
+    name = f"trial-{first_number(trial.study.get_trials(deepcopy=False)[trial.number]):03d}"
+    means = run_trial(context, trial, name, settings, values, context.trial_settings(), check)
     if not constrained:
         return means["identity"], means["prompt"]
     floor = mean_scores(untuned(context, trial.study))["prompt"] - search.prompt_loss
@@ -100,15 +93,15 @@ def untuned(context: Context, study: optuna.Study) -> Scores:
     with FileLock(context.folder / "untuned.lock"):
         if UNTUNED not in study.user_attrs:
             settings = context.trial_settings()
-            scores = context.scorer(settings).score(None, context.folder / "untuned", settings.people)
+            scores = score(context.evaluator(settings), None, context.folder / "untuned")
             study.set_user_attr(UNTUNED, scores)
     return dict(study.user_attrs[UNTUNED])
 
 
 def _check(context: Context, trial: optuna.Trial, encoder: Path, step: int) -> None:
     """Report identity on some of the people at a step, and end the trial where the median is better."""
-    scorer = context.scorer(context.trial_settings())
-    identity = mean_scores(scorer.score(encoder, encoder / "pictures", context.search.checks.people))["identity"]
+    evaluator, pictures = context.evaluator(context.trial_settings()), encoder.with_name("pictures")
+    identity = mean_scores(score(evaluator, encoder, pictures, context.search.checks.people))["identity"]
     trial.report(identity, step)
     if trial.should_prune():
         raise optuna.TrialPruned(f"identity {identity:.3f} at step {step} is below the median")
@@ -117,76 +110,44 @@ def _check(context: Context, trial: optuna.Trial, encoder: Path, step: int) -> N
 def run_trial(
     context: Context,
     trial: optuna.Trial,
-    kind: str,
-    train: Train,
-    values: Values,
+    name: str,
+    settings: Train,
+    values: Mapping[str, object],
     evaluate: Evaluate,
-    check: Check | None = None,
+    check: OnCheckpoint | None = None,
+    known: Callable[[], Scores | None] = lambda: None,
 ) -> dict[str, float]:
     """Train and score, and record it; a trial that is run again continues from its checkpoints.
 
-    Raises:
-        InputError: the training broke down.
+    `check` gets the encoder of the networks in training at every checkpoint; `known` finds scores of another worker.
     """
-    name = f"{kind}-{first_number(trial.study.get_trials(deepcopy=False)[trial.number]):03d}"
-    work = context.folder / name
+    work, trained = context.folder / name, context.folder / name / "training"
     work.mkdir(parents=True, exist_ok=True)
     with FileLock(work.with_suffix(".lock")):
+        if (scores := known()) is not None:
+            return _keep(trial, scores)
         tags = {"optuna.study": trial.study.study_name, "optuna.trial": str(trial.number)}
         record = context.record.child(name, values, tags)
         try:
-            encoder = tune(context, train, work / "training", record.log, check)
-            scores = context.scorer(evaluate).score(encoder, work / "pictures", evaluate.people)
+            if not (trained / "metrics.json").exists():  # what a training writes last
+                checkpoints, features = context.world.checkpoints, context.features
+                train(checkpoints, settings, features, trained, record.log, on_checkpoint=check)
+            scores = score(context.evaluator(evaluate), trained / "encoder", work / "pictures")
         except (optuna.TrialPruned, *FAILURES) as error:
-            record.finish(work / "training" if isinstance(error, optuna.TrialPruned) else None)
+            record.finish(trained if isinstance(error, optuna.TrialPruned) else None)
             shutil.rmtree(work, ignore_errors=True)
             raise
-        means = mean_scores(scores)
-        for key, value in (means | {SCORES: scores}).items():
-            trial.set_user_attr(key, value)
-        record.finish(work / "training", means)
+        means = _keep(trial, scores)
+        record.finish(trained, means)
         shutil.rmtree(work, ignore_errors=True)
     return means
 
 
-def tune(context: Context, train: Train, work: Path, log: Log, check: Check | None) -> Path:
-    """Train into `work`, from the last checkpoint if there is one, and return the encoder's folder.
-
-    `check` scores the encoder every `checks.every` steps, written by the networks that are being trained.
-
-    Raises:
-        InputError: an input is missing or damaged, a loss is not finite, or the disk is full.
-    """
-    encoder, every = work / "encoder", context.search.checks.every
-    if encoder.is_dir():
-        return encoder
-    training = open_training(context.world.checkpoints, train, context.features)
-
-    def watched(row: Mapping[str, float], step: int) -> None:
-        log(row, step)
-        if check is not None and step % every == 0 and step < train.steps:
-            save_encoder(training, work / "check")
-            check(work / "check", step)
-
-    resume_folder(work).mkdir(parents=True, exist_ok=True)
-    fit(training, work, watched)
-    save_encoder(training, work / "encoder.new")
-    (work / "encoder.new").rename(encoder)
-    shutil.rmtree(resume_folder(work))
-    return encoder
-
-
-@torch.no_grad()
-def save_encoder(training: Training, folder: Path) -> None:
-    """Write the encoder of a running training, with the averages of the weights where there are some."""
-    now = {name: training.weights[name].detach().clone() for name in training.average}
-    for name, average in training.average.items():
-        training.weights[name].copy_(average)
-    save_adapter(folder / ADAPTER_FILE, training.networks.unet)
-    if training.networks.kv is not None:
-        save_kv_encoder(folder / KV_FILE, training.networks.kv)
-    for name, weight in now.items():
-        training.weights[name].copy_(weight)
+def _keep(trial: optuna.Trial, scores: Scores) -> dict[str, float]:
+    means = mean_scores(scores)
+    for key, value in {SCORES: scores, **means}.items():
+        trial.set_user_attr(key, value)
+    return means
 
 
 def reason_of(error: BaseException) -> str:
@@ -196,11 +157,7 @@ def reason_of(error: BaseException) -> str:
 
 
 def optimize(study: optuna.Study, objective: Objective, retries: int, *stop: Callable[..., None]) -> None:
-    """`study.optimize` that goes on after failures, keeps their reasons, and queues an interrupted trial again.
-
-    Raises:
-        InputError: nothing but failures so far.
-    """
+    """`study.optimize` that goes on after failures, keeps their reasons, and queues an interrupted trial again."""
 
     def recorded(trial: optuna.Trial) -> float | tuple[float, ...]:
         try:
