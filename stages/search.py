@@ -41,9 +41,7 @@ def search(name: str | None, address: str | None, workers: int | None, worker: i
     others = [subprocess.Popen([*command, str(one)], env=environment) for one in range(1, started + 1)]
     try:
         out = None if worker else workspace(f"{name}/search", str(os.getpid()))
-        lineage = run_search(
-            task, lambda study: open_study(params, Origin("search", name, {}, (features,), study)), out
-        )
+        lineage = run_search(task, record, out)
         for other in others:
             other.wait()
     finally:
