@@ -12,9 +12,10 @@ import torch
 from filelock import FileLock
 
 from lookahead.artifacts import STATE, publish, workspace, write_json
-from lookahead.config import read_params
+from lookahead.config import read_evaluate, read_params
 from lookahead.errors import InputError
-from lookahead.search.run import Task, run_search
+from lookahead.search.objective import Task
+from lookahead.search.run import run_search
 from lookahead.stage import RUNS, cores
 from lookahead.tracking import Origin, Recorder, open_study
 
@@ -30,7 +31,8 @@ def search(name: str | None, address: str | None, workers: int | None, worker: i
     threads = int(os.environ.get("OMP_NUM_THREADS", max(1, cores() // workers)))
     torch.set_num_threads(threads)
     key = f"{worker or ''}" if address is None else f"{socket.gethostname()} {os.getpid()}"
-    task = Task(name, params.worlds[name], settings, features, state, tell, address, key)
+    world = params.worlds[name]
+    task = Task(name, world, read_evaluate(world.evaluate), settings, features, state, address, key)
 
     def record(study: str) -> Recorder:
         return open_study(params, Origin("search", name, {}, (features,), study))
@@ -41,7 +43,7 @@ def search(name: str | None, address: str | None, workers: int | None, worker: i
     others = [subprocess.Popen([*command, str(one)], env=environment) for one in range(1, started + 1)]
     try:
         out = None if worker else workspace(f"{name}/search", str(os.getpid()))
-        lineage = run_search(task, record, out)
+        lineage = run_search(task, record, tell, out)
         for other in others:
             other.wait()
     finally:

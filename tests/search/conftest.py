@@ -5,8 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from lookahead.config import Checkpoints, PreviewCurves, Search, Train, World, read_params
-from lookahead.search.run import Task, run_search
+from lookahead.config import Checkpoints, PreviewCurves, Search, Train, World, read_evaluate, read_params
+from lookahead.search.objective import Task
+from lookahead.search.run import run_search
 from tests.modules import ROOT
 from tests.protocols import write_protocol
 from tests.tiny import build_portraits
@@ -109,7 +110,8 @@ def run(world: World, features: Path) -> Run:  # noqa: F811
         notes, said = Notes(), []
         own = world if train is None else world.model_copy(update={"train": train})
         (folder / "out").mkdir(parents=True, exist_ok=True)
-        run_search(Task("tiny", own, search, features, folder / "state", said.append), lambda _: notes, folder / "out")
+        task = Task("tiny", own, read_evaluate(own.evaluate), search, features, folder / "state")
+        run_search(task, lambda _: notes, said.append, folder / "out")  # type: ignore[arg-type,return-value]
         return notes.ends, said
 
     return start

@@ -14,10 +14,10 @@ from lookahead import artifacts
 from lookahead.config import Steering, read_evaluate, with_overrides
 from lookahead.errors import InputError
 from lookahead.evaluation import evaluator
-from lookahead.search import trial as trials_module
+from lookahead.search import objective
+from lookahead.search.objective import Task
 from lookahead.search.run import inputs_of
-from lookahead.search.scores import settings_of
-from lookahead.search.storage import open_storage
+from lookahead.search.study import open_storage
 from lookahead.training import loop
 from tests.modules import PACKAGE
 from tests.search.conftest import SPACE, make_search
@@ -75,9 +75,9 @@ def test_the_results_are_whole_and_nothing_of_a_trial_is_left_behind(done: Path)
     assert page.count("data:image/png") == len(figures)
     metrics = json.loads((out / "metrics.json").read_text())
     assert metrics["trials"] == {"complete": 3} and metrics["front"]
-    assert set(metrics["validation"]["0"]["identity"]) == {"mean", "low", "high"}
+    assert set(metrics["validation"]["0.identity"]) == {"mean", "low", "high"}
     patch = yaml.safe_load((out / "best.yaml").read_text())
-    assert patch == {} if metrics["recommended"] == 0 else list(patch["worlds"]) == ["tiny"]
+    assert bool(patch) == (metrics["recommended"] != 0) and all(path.startswith("worlds.tiny.train.") for path in patch)
     assert not list((done / "state").rglob("*.safetensors"))
 
 
@@ -97,8 +97,11 @@ def test_a_changed_space_is_a_new_study_and_says_so(own: Path, run) -> None:
 
 
 def test_a_study_is_named_after_what_decides_its_numbers(world, features, tmp_path, monkeypatch) -> None:
+    def task(settings, search=None) -> Task:
+        return Task("tiny", settings, read_evaluate(settings.evaluate), search or make_search(), features, tmp_path)
+
     def inputs(settings=world, search=None):
-        return inputs_of(settings, read_evaluate(settings.evaluate), search or make_search(), features)
+        return inputs_of(task(settings, search))
 
     def changed(other: dict[str, str]) -> list[str]:
         return [name for name, digest in inputs().items() if other[name] != digest]
@@ -110,7 +113,7 @@ def test_a_study_is_named_after_what_decides_its_numbers(world, features, tmp_pa
     steering = Steering(strength=0.2, timestep_min=0, timestep_max=999, preview_steps=1)
     steered = world.model_copy(update={"evaluate": world.evaluate.model_copy(update={"steering": steering})})
     assert changed(inputs(steered)) == []  # no trial is drawn with it
-    assert settings_of(read_evaluate(steered.evaluate), "search", 0).steering is None
+    assert task(steered).trial_settings().steering is None
     before = inputs()
     shutil.copytree(PACKAGE, tmp_path / "lookahead", ignore=shutil.ignore_patterns("__pycache__"))
     monkeypatch.setattr(artifacts, "__file__", str(tmp_path / "lookahead" / "artifacts.py"))
@@ -122,7 +125,7 @@ def test_a_study_is_named_after_what_decides_its_numbers(world, features, tmp_pa
         ("evaluation/scoring/scores.py", ["code"]),
         ("training/losses.py", ["code"]),
         ("world/diffusion.py", ["code"]),
-        ("search/trial.py", ["code"]),
+        ("search/objective.py", ["code"]),
     ):
         file = tmp_path / "lookahead" / path
         text = file.read_text()
@@ -151,7 +154,7 @@ def test_a_study_of_failures_alone_ends_with_their_reason(tmp_path: Path, run, w
 
 def test_under_a_constraint_trials_are_checked_with_the_networks_in_training(tmp_path, run, monkeypatch) -> None:
     opened: list[str] = []
-    for module, name in ((loop, "open_training"), (trials_module, "open_evaluator"), (evaluator, "open_pipeline")):
+    for module, name in ((loop, "open_training"), (objective, "open_evaluator"), (evaluator, "open_pipeline")):
         real = getattr(module, name)
         monkeypatch.setattr(module, name, lambda *a, n=name, f=real: (opened.append(n), f(*a))[1])
     run(tmp_path, make_search(mode="constrained", trials=4, startup=1, steps=3))

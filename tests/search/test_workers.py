@@ -13,8 +13,7 @@ from optuna.trial import TrialState
 
 from lookahead.config import Heartbeat
 from lookahead.errors import InputError
-from lookahead.search.storage import first_number, open_storage, open_study
-from lookahead.search.trial import REASON, optimize
+from lookahead.search.study import REASON, first_number, open_storage, open_study, optimize
 
 BEAT = Heartbeat(interval=1, grace=2, retries=3)
 DONE = (TrialState.COMPLETE,)

@@ -115,7 +115,7 @@ def dashboard(
     import subprocess
 
     from lookahead.config import read_params
-    from lookahead.search.storage import dashboard_command
+    from lookahead.search.study import dashboard_command
     from lookahead.tracking import server_command
 
     commands = [(dashboard_command(storage, port), dict(os.environ))]

@@ -70,7 +70,7 @@ class Checks(Section):
 
 
 class Confirm(Section):
-    """How many settings of the front are trained at full length, with which fresh seeds, and on whom they are scored."""
+    """How many settings of the front are trained at full length, with which fresh seeds, and scored on whom."""
 
     settings: Annotated[int, Field(ge=1, le=3)]
     seeds: Annotated[list[Seed], Field(min_length=1)]
@@ -93,7 +93,7 @@ class Search(Section):
     alignment is at most `prompt_loss` below the untuned adapter's. `split` is the one of the
     protocol's whose first `people` are drawn: never `test`. In `space`, `when` names other entries and the values of
     theirs with which a parameter is drawn; without them it keeps its value of `params.yaml`. The study ends with
-    `trials` complete or pruned ones, or as many failed ones. `workers` processes of this machine share trials and cores.
+    `trials` complete or pruned ones, or as many failed ones. `workers` processes of this machine share the trials.
     """
 
     mode: Literal["pareto", "constrained"]

@@ -1,10 +1,9 @@
-"""Adopting a setting: `best.yaml`, a patch of `params.yaml`, applied with the comments kept."""
+"""Adopting a setting: `best.yaml`, changes of `params.yaml` by dotted names, applied with the comments kept."""
 
 from __future__ import annotations
 
 import io
 import tempfile
-from collections.abc import MutableMapping
 from difflib import unified_diff
 from pathlib import Path
 from typing import Any
@@ -40,7 +39,12 @@ def patched(params: Path, patch: Path) -> tuple[str, str]:
     before = params.read_text(encoding="utf-8")
     if not changes:
         return before, before
-    _merge(tree, changes)
+    for dotted, value in changes.items():
+        *parents, last = dotted.split(".")
+        node = tree
+        for name in parents:  # a world need not state what it inherits
+            node = node.setdefault(name, {})
+        node[last] = value
     buffer = io.StringIO()
     _yaml().dump(tree, buffer)
     with tempfile.NamedTemporaryFile("w", suffix=".yaml", encoding="utf-8") as file:
@@ -48,14 +52,6 @@ def patched(params: Path, patch: Path) -> tuple[str, str]:
         file.flush()
         read_params(Path(file.name))  # refuses unknown names and wrong values
     return before, buffer.getvalue()
-
-
-def _merge(tree: MutableMapping[str, Any], changes: MutableMapping[str, Any]) -> None:
-    for name, value in changes.items():
-        if isinstance(value, MutableMapping):
-            _merge(tree.setdefault(name, {}), value)
-        else:
-            tree[name] = value
 
 
 def difference(before: str, after: str) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from typing import TYPE_CHECKING
 
 import optuna
 import pandas as pd
@@ -14,11 +15,14 @@ from optuna.trial import FrozenTrial, TrialState
 from lookahead.artifacts import digest
 from lookahead.config import Search, with_overrides
 from lookahead.errors import InputError
+from lookahead.evaluation.cells import FULL
 from lookahead.evaluation.contrasts import HIGHER, Contrast, contrasts, summary
-from lookahead.search.scores import METRICS, Scores, as_table, settings_of
+from lookahead.search.objective import METRICS, SCORES, Scores, Task, run_trial
 from lookahead.search.space import as_overrides, present
-from lookahead.search.storage import first_number
-from lookahead.search.trial import SCORES, Context, optimize, run_trial
+from lookahead.search.study import complete, first_number, optimize
+
+if TYPE_CHECKING:
+    from lookahead.tracking import Recorder
 
 DEFAULT = 0  # the number of the trial with params.yaml's own values
 RULE = (
@@ -27,11 +31,6 @@ RULE = (
     "params.yaml in one figure and no worse in the other (the interval excludes a loss of evaluate.margin), on people "
     "and with seeds that the search never saw; of several, the one with the higher identity; else params.yaml stays."
 )
-
-
-def complete(study: optuna.Study) -> list[FrozenTrial]:
-    """The trials with both figures."""
-    return study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
 
 
 def preferred(study: optuna.Study, search: Search, floor: float) -> list[int]:
@@ -55,34 +54,37 @@ def chosen(study: optuna.Study, search: Search, floor: float) -> list[int]:
     return list(study.user_attrs[key])
 
 
-def confirm(context: Context, study: optuna.Study, grid: optuna.Study, settings: Sequence[int]) -> None:
+def confirm(task: Task, record: Recorder, study: optuna.Study, grid: optuna.Study, settings: Sequence[int]) -> None:
     """Train and score every setting with every fresh seed; workers that share the study `grid` share this work."""
-    sampler = GridSampler({"setting": list(settings), "seed": list(context.search.confirm.seeds)})
+    sampler = GridSampler({"setting": list(settings), "seed": list(task.search.confirm.seeds)})
     grid.sampler = sampler
     if grid.get_trials(deepcopy=False, states=(TrialState.WAITING,)) or not sampler.is_exhausted(grid):
-        optimize(grid, partial(_confirm_trial, context, study), context.search.heartbeat.retries)
+        optimize(grid, partial(_confirm_trial, task, record, study), task.search.heartbeat.retries)
 
 
-def _confirm_trial(context: Context, study: optuna.Study, trial: optuna.Trial) -> tuple[float, ...]:
+def _confirm_trial(task: Task, record: Recorder, study: optuna.Study, trial: optuna.Trial) -> tuple[float, ...]:
     setting, seed = trial.suggest_int("setting", 0, 10**6), trial.suggest_int("seed", 0, 2**31 - 1)
-    search, own, train = context.search, context.search.confirm, context.world.train
+    space, own, train = task.search.space, task.search.confirm, task.world.train
     params = study.get_trials(deepcopy=False)[setting].params
-    values = present(search.space, train) if setting == DEFAULT else params
-    settings = with_overrides(train, as_overrides(search.space, values) | {"seed": seed})
-    evaluate = settings_of(context.evaluate, own.split, own.seeds[0], people=own.people)
-    name, told = f"confirm-{setting}-{seed}", {"setting": setting, **values}
-    known = partial(_known_scores, trial.study, setting, seed)  # the last ones are drawn twice where others run them
-    means = run_trial(context, trial, name, settings, told, evaluate, known=known)
+    values = present(space, train) if setting == DEFAULT else params
+    settings = with_overrides(train, as_overrides(space, values) | {"seed": seed})
+    evaluate = task.settings(own.split, own.seeds[0], people=own.people)
+    means = run_trial(
+        task,
+        record,
+        trial,
+        f"confirm-{setting}-{seed}",
+        settings,
+        {"setting": setting, **values},
+        evaluate,
+        known=lambda: confirmed(trial.study).get((setting, seed)),  # the last ones may run in two workers
+    )
     return tuple(means[name] for name in METRICS)
 
 
-def confirmed_scores(grid: optuna.Study) -> dict[tuple[int, int], Scores]:
+def confirmed(grid: optuna.Study) -> dict[tuple[int, int], Scores]:
     """Scores by setting and training seed."""
     return {(trial.params["setting"], trial.params["seed"]): trial.user_attrs[SCORES] for trial in complete(grid)}
-
-
-def _known_scores(grid: optuna.Study, setting: int, seed: int) -> Scores | None:
-    return confirmed_scores(grid).get((setting, seed))
 
 
 @dataclass(frozen=True)
@@ -103,6 +105,15 @@ class Confirmation:
 def _is_better(rows: pd.DataFrame) -> bool:
     higher = rows["verdict"] == HIGHER
     return bool(higher.any() and (higher | rows["non_inferior"].astype(bool)).all())
+
+
+def as_table(scores: Mapping[tuple[int, int], Scores]) -> pd.DataFrame:
+    """Scores by setting and training seed as the long table of `evaluation.contrasts`, one row a person."""
+    frames = [
+        pd.DataFrame({"cell": str(setting), "sampler": FULL, "training_seed": seed, **own}).rename_axis("person")
+        for (setting, seed), own in scores.items()
+    ]
+    return pd.concat(frames).reset_index()
 
 
 def compare(

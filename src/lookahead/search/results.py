@@ -3,36 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import optuna
 import pandas as pd
 import yaml
+from matplotlib import rc_context
 from optuna.visualization import matplotlib as visualization
 
 from lookahead.artifacts import atomic, write_json
-from lookahead.config import Search, World
+from lookahead.config import Search
 from lookahead.evaluation.contrasts import summary
 from lookahead.report.figures import save_axes
 from lookahead.report.search import SearchFindings, save_front, write_search_report
-from lookahead.search.confirm import DEFAULT, RULE, Confirmation, complete
-from lookahead.search.scores import METRICS, Scores, as_table, mean_scores
+from lookahead.search.confirm import DEFAULT, RULE, Confirmation, as_table
+from lookahead.search.objective import METRICS, SCORES, Scores, Task, mean_scores
 from lookahead.search.space import as_overrides, present
-from lookahead.search.trial import REASON, SCORES
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """A finished study with its confirmation, in a world."""
-
-    name: str  # of the world
-    world: World
-    search: Search
-    study: optuna.Study
-    untuned: Scores
-    confirmation: Confirmation
+from lookahead.search.study import REASON, complete
 
 
 def trials_table(study: optuna.Study, parameters: list[str]) -> pd.DataFrame:
@@ -46,28 +34,13 @@ def trials_table(study: optuna.Study, parameters: list[str]) -> pd.DataFrame:
     return table.assign(front=table["number"].isin(front))
 
 
-def changes_of(outcome: Outcome) -> dict[str, Any]:
+def changes_of(task: Task, study: optuna.Study, recommended: int) -> dict[str, Any]:
     """The recommended setting's parameters below `train` that differ from `params.yaml`."""
-    recommended, space = outcome.confirmation.recommended, outcome.search.space
     if recommended == DEFAULT:
         return {}
-    now = as_overrides(space, present(space, outcome.world.train))
-    wanted = as_overrides(space, outcome.study.get_trials()[recommended].params)
+    space = task.search.space
+    now, wanted = (as_overrides(space, v) for v in (present(space, task.world.train), study.trials[recommended].params))
     return {path: value for path, value in wanted.items() if path not in now or now[path] != value}
-
-
-def save_patch(changes: dict[str, Any], name: str, path: Path) -> None:
-    """Write changes below `train` of a world as a patch of `params.yaml`."""
-    tree: dict[str, Any] = {}
-    for dotted, value in changes.items():
-        node = tree
-        *parents, last = f"worlds.{name}.train.{dotted}".split(".")
-        for parent in parents:
-            node = node.setdefault(parent, {})
-        node[last] = value
-    head = "# A patch of params.yaml: `lookahead adopt` shows it and applies it. Empty: params.yaml stays as it is.\n"
-    with atomic(path) as temporary:
-        temporary.write_text(head + yaml.safe_dump(tree, sort_keys=False), encoding="utf-8")
 
 
 def verdict(confirmation: Confirmation) -> str:
@@ -82,20 +55,18 @@ def verdict(confirmation: Confirmation) -> str:
     return f"Trial {confirmation.recommended} is recommended; {where}: {'; '.join(told)}."
 
 
-def _means(frame: pd.DataFrame) -> dict[str, dict[str, dict[str, float]]]:
-    found: dict[str, dict[str, dict[str, float]]] = {}
-    for row in frame.to_dict("records"):
-        found.setdefault(row["cell"], {})[row["metric"]] = {end: row[end] for end in ("mean", "low", "high")}
-    return found
+def _means(frame: pd.DataFrame) -> dict[str, dict[str, float]]:
+    wide = frame.set_index(frame["cell"] + "." + frame["metric"])
+    return {str(name): row for name, row in wide[["mean", "low", "high"]].to_dict("index").items()}
 
 
-def write_results(outcome: Outcome, out: Path) -> None:
+def write_results(task: Task, study: optuna.Study, base: Scores, found: Confirmation, out: Path) -> None:
     """Write `best.yaml`, `trials.csv`, `contrasts.csv`, `metrics.json`, `report.html` and the figures into `out`."""
-    study, search, confirmation = outcome.study, outcome.search, outcome.confirmation
-    trials, changes, confirm = trials_table(study, list(search.space)), changes_of(outcome), search.confirm
+    search, confirm, recommended = task.search, task.search.confirm, found.recommended
+    trials, changes = trials_table(study, list(search.space)), changes_of(task, study, recommended)
     own = {(trial.number, search.seed): trial.user_attrs[SCORES] for trial in complete(study)}
     findings = SearchFindings(
-        title=f"{study.study_name}, {outcome.name}",
+        title=f"{study.study_name}, {task.name}",
         description=(
             f"Mode {search.mode}: trials of {search.steps} steps, scored on {search.people} people of the split "
             f"{search.split}, with the same seeds in each; confirmed at full length with {len(confirm.seeds)} fresh "
@@ -103,21 +74,21 @@ def write_results(outcome: Outcome, out: Path) -> None:
             "face counts 0."
         ),
         rule=RULE,
-        verdict=verdict(confirmation),
+        verdict=verdict(found),
         trials=trials,
         parameters=list(search.space),
         searched=summary(as_table(own), METRICS),
-        confirmed=confirmation.means,
-        contrasts=confirmation.contrasts,
+        confirmed=found.means,
+        contrasts=found.contrasts,
         default=DEFAULT,
-        recommended=confirmation.recommended,
+        recommended=recommended,
         changes=changes,
     )
-    untuned = mean_scores(outcome.untuned)
+    untuned = mean_scores(base)
     figures = {"front": out / "front.png"}
     save_front(findings, (untuned["identity"], untuned["prompt"]), search.prompt_loss, figures["front"])
     figures |= save_figures(study, search, out)
-    for name, table in {"trials": trials, "contrasts": confirmation.contrasts}.items():
+    for name, table in {"trials": trials, "contrasts": found.contrasts}.items():
         with atomic(out / f"{name}.csv") as temporary:
             table.to_csv(temporary, index=False, float_format="%.6g", lineterminator="\n")
     metrics = {
@@ -125,13 +96,15 @@ def write_results(outcome: Outcome, out: Path) -> None:
         "mode": search.mode,
         "trials": trials["state"].value_counts().to_dict(),
         "front": trials.loc[trials["front"], "number"].tolist(),
-        "recommended": confirmation.recommended,
+        "recommended": recommended,
         "untuned": untuned,
-        confirm.split: _means(confirmation.means),
-        "difference": _means(confirmation.contrasts),
+        confirm.split: _means(found.means),
+        "difference": _means(found.contrasts),
     }
     write_json(out / "metrics.json", metrics)
-    save_patch(changes, outcome.name, out / "best.yaml")
+    patch = yaml.safe_dump({f"worlds.{task.name}.train.{path}": value for path, value in changes.items()})
+    with atomic(out / "best.yaml") as temporary:
+        temporary.write_text(f"# What `lookahead adopt` changes in params.yaml, by dotted names.\n{patch}")
     write_search_report(findings, figures, out / "report.html")
 
 
@@ -148,11 +121,12 @@ def save_figures(study: optuna.Study, search: Search, out: Path) -> dict[str, Pa
         saved[f"{name}, {metric}"] = out / f"{name} {metric}.png".replace(" ", "_")
         save_axes(axes, saved[f"{name}, {metric}"])
 
-    for metric in METRICS:
-        save("history", visualization.plot_optimization_history, metric)
-        # Negative, because PED-ANOVA asks what decides whether a value is low; of parameters that every trial has.
-        save("importances", visualization.plot_param_importances, metric, -1, params=shared)
-        save("slices", visualization.plot_slice, metric)
-        for pair in search.contours:
-            save(" ".join(["contour", *pair]), visualization.plot_contour, metric, params=pair)
+    with rc_context():  # Optuna changes matplotlib's style for the whole process
+        for metric in METRICS:
+            save("history", visualization.plot_optimization_history, metric)
+            # Negative, because PED-ANOVA asks what decides whether a value is low; of parameters that every trial has.
+            save("importances", visualization.plot_param_importances, metric, -1, params=shared)
+            save("slices", visualization.plot_slice, metric)
+            for pair in search.contours:
+                save(" ".join(["contour", *pair]), visualization.plot_contour, metric, params=pair)
     return saved

@@ -3,59 +3,37 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import optuna
 from optuna.study import MaxTrialsCallback
 from optuna.trial import TrialState
 
 from lookahead.artifacts import code_digest, digest, digest_paths, files_below, local_paths
-from lookahead.config import Evaluate, Search, World, read_evaluate
 from lookahead.errors import InputError
-from lookahead.search.confirm import chosen, compare, complete, confirm, confirmed_scores
-from lookahead.search.results import Outcome, write_results
-from lookahead.search.scores import METRICS, mean_scores
+from lookahead.search.confirm import chosen, compare, confirm, confirmed
+from lookahead.search.objective import METRICS, Task, mean_scores, search_trial, untuned
+from lookahead.search.results import write_results
 from lookahead.search.space import check_space, present
-from lookahead.search.storage import open_storage, open_study
-from lookahead.search.trial import Context, Recorder, optimize, search_trial, untuned
+from lookahead.search.study import complete, open_storage, open_study, optimize
+
+if TYPE_CHECKING:
+    from lookahead.tracking import Recorder
 
 # Folders that can change a trial's numbers; pages, tables and tracking cannot.
 CODE = (
-    "artifacts.py",
-    "portraits.py",
-    "dataset/prompts.py",
-    "evaluation/drawing",
-    "evaluation/scoring",
-    "features",
-    "method",
-    "models",
-    "sampling",
+    *("artifacts.py", "portraits.py", "dataset/prompts.py", "evaluation/drawing", "evaluation/scoring", "features"),
+    *("method", "models", "sampling", "search/space.py", "search/objective.py", "training", "world"),
 )
-CODE += ("training", "world", "search/space.py", "search/scores.py", "search/trial.py")
 # Changing these continues a study.
 OPEN = {"trials", "workers", "confirm", "heartbeat", "contours", "startup", "space"}
-TRACKED = "tracked"  # the study's attribute that names its run in the history
 
 
-@dataclass(frozen=True)
-class Task:
-    """A search in a world: where features lie, where studies and trials are kept, which worker this is."""
-
-    name: str  # of the world
-    world: World
-    search: Search
-    features: Path
-    state: Path
-    tell: Callable[[str], None]
-    address: str | None = None  # of a storage that several machines share
-    worker: str = ""  # others than the first of a machine draw other settings
-
-
-def inputs_of(world: World, settings: Evaluate, search: Search, features: Path) -> dict[str, str]:
+def inputs_of(task: Task) -> dict[str, str]:
     """Digests by name: equal ones mean that earlier trials count."""
+    world, search, settings, features = task.world, task.search, task.evaluate, task.features
     tree = world.model_dump(mode="json", include={"checkpoints", "train"}, exclude={"train": {"steps", "seed"}})
     evaluate = settings.model_dump(mode="json", exclude={"steering"})  # which no trial is drawn with
     folders = [Path(getattr(settings.splits, split)) for split in (search.split, search.confirm.split)]
@@ -69,46 +47,42 @@ def inputs_of(world: World, settings: Evaluate, search: Search, features: Path) 
     }
 
 
-def run_search(task: Task, record: Callable[[str], Recorder], out: Path | None) -> dict[str, Any]:
+def run_search(
+    task: Task, open_record: Callable[[str], Recorder], tell: Callable[[str], None], out: Path | None
+) -> dict[str, Any]:
     """Run what is missing of the study and of its confirmation, write the results into `out`, return the lineage.
 
-    Args:
-        task: what is searched.
-        record: opens the record of the study of a name.
-        out: the folder of the results; None for a worker that only helps.
+    `open_record` opens the record of a study by its name; without `out` this worker only helps others.
     """
     search, world, file = task.search, task.world, task.state / "studies.db"
     check_space(search, world.train)
-    settings = read_evaluate(world.evaluate)
-    inputs = inputs_of(world, settings, search, task.features)
+    inputs, first = inputs_of(task), present(search.space, world.train)
     storage = open_storage(task.address, file, search.heartbeat)
-    first, goals = present(search.space, world.train), METRICS if search.mode == "pareto" else METRICS[:1]
+    goals = METRICS if search.mode == "pareto" else METRICS[:1]
     pruner = None if len(goals) > 1 else optuna.pruners.MedianPruner(search.startup)  # Optuna prunes by one objective
     options = {"directions": ["maximize"] * len(goals), "pruner": pruner}
     study, news = open_study(storage, file, task.name, inputs, first, **options)
     study.set_metric_names(list(goals))
+    inputs["length"] = digest(search.confirm.model_dump(mode="json", exclude={"settings"}), world.train.steps)
+    grid, _ = open_study(storage, file, f"{task.name}-confirm", inputs, {}, directions=["maximize"] * len(METRICS))
     if news:
-        task.tell(news)
-    length = digest(search.confirm.model_dump(mode="json", exclude={"settings"}), world.train.steps)
-    grid, _ = open_study(
-        storage, file, f"{task.name}-confirm", inputs | {"length": length}, {}, directions=["maximize"] * 2
-    )
-    context = Context(world, settings, search, task.features, task.state / study.study_name, record(study.study_name))
+        tell(news)
+    record = open_record(study.study_name)
     try:
-        _run_trials(task, context, study)
-        base = untuned(context, study)
+        _run_trials(task, record, study)
+        base = untuned(task, study)
         numbers = chosen(study, search, mean_scores(base)["prompt"] - search.prompt_loss)
-        confirm(context, study, grid, numbers)
+        confirm(task, record, study, grid, numbers)
         if out is not None:
-            found = compare(confirmed_scores(grid), numbers, search.confirm.seeds, settings.margin)
-            write_results(Outcome(task.name, world, search, study, base, found), out)
+            found = compare(confirmed(grid), numbers, search.confirm.seeds, task.evaluate.margin)
+            write_results(task, study, base, found, out)
     except BaseException:
-        context.record.finish(None)
+        record.finish(None)
         raise
-    return context.record.finish(out)
+    return record.finish(out)
 
 
-def _run_trials(task: Task, context: Context, study: optuna.Study) -> None:
+def _run_trials(task: Task, record: Recorder, study: optuna.Study) -> None:
     search = task.search
     seed = int(digest(search.seed, len(study.get_trials(deepcopy=False)), task.worker)[:8], 16)
     study.sampler = optuna.samplers.TPESampler(
@@ -117,6 +91,6 @@ def _run_trials(task: Task, context: Context, study: optuna.Study) -> None:
     limits = ((TrialState.COMPLETE, TrialState.PRUNED), (TrialState.FAIL,))
     if all(len(study.get_trials(deepcopy=False, states=states)) < search.trials for states in limits):
         stop = [MaxTrialsCallback(search.trials, states=states) for states in limits]
-        optimize(study, partial(search_trial, context), search.heartbeat.retries, *stop)
+        optimize(study, partial(search_trial, task, record), search.heartbeat.retries, *stop)
     if not complete(study):
-        raise InputError(f"no trial of {study.study_name} is complete: look at studies.search.{task.name}")
+        raise InputError(f"no trial of {study.study_name} is complete: look at studies.search of {task.name}")

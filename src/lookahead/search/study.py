@@ -1,17 +1,19 @@
-"""Where studies are kept: an SQLite file, or PostgreSQL for several machines; a heartbeat shows that workers live."""
+"""Studies: an SQLite file, or PostgreSQL for several machines; a heartbeat shows that the workers of a study live."""
 
 from __future__ import annotations
 
 import sys
 import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import optuna
+import torch
 from filelock import FileLock
+from optuna.exceptions import UpdateFinishedTrialError
 from optuna.storages import RDBStorage, RetryHeartbeatStaleTrialCallback
-from optuna.trial import FrozenTrial
+from optuna.trial import FrozenTrial, TrialState
 from sqlalchemy.exc import SQLAlchemyError
 
 from lookahead.artifacts import STATE, digest
@@ -19,17 +21,10 @@ from lookahead.config import Heartbeat
 from lookahead.errors import InputError
 
 STUDIES = STATE / "search" / "studies.db"
-
-
-def retry(retries: int) -> RetryHeartbeatStaleTrialCallback:
-    """What queues a trial again whose worker has stopped, with what its checks have reported."""
-    return RetryHeartbeatStaleTrialCallback(retries, inherit_intermediate_values=True)
-
-
-def first_number(trial: FrozenTrial) -> int:
-    """The number of a trial, that of its first attempt where it is run again."""
-    first = RetryHeartbeatStaleTrialCallback.retried_trial_number(trial)
-    return trial.number if first is None else first
+FAILURES = (InputError, MemoryError, RuntimeError)  # torch's "out of memory" is a RuntimeError
+HOPELESS = 3  # failed trials without any other: something else than the settings is wrong
+REASON = "reason"  # the attribute of a trial that failed or was pruned
+Objective = Callable[[optuna.Trial], float | tuple[float, ...]]
 
 
 def open_storage(address: str | None, file: Path, heartbeat: Heartbeat) -> RDBStorage:
@@ -74,6 +69,60 @@ def open_study(
         if first:
             study.enqueue_trial(dict(first), skip_if_exists=True)
     return study, news
+
+
+def retry(retries: int) -> RetryHeartbeatStaleTrialCallback:
+    """What queues a trial again whose worker has stopped, with what its checks have reported."""
+    return RetryHeartbeatStaleTrialCallback(retries, inherit_intermediate_values=True)
+
+
+def first_number(trial: FrozenTrial) -> int:
+    """The number of a trial, that of its first attempt where it is run again."""
+    first = RetryHeartbeatStaleTrialCallback.retried_trial_number(trial)
+    return trial.number if first is None else first
+
+
+def complete(study: optuna.Study) -> list[FrozenTrial]:
+    """The trials with scores."""
+    return study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
+
+
+def optimize(study: optuna.Study, objective: Objective, retries: int, *stop: Callable[..., None]) -> None:
+    """`study.optimize` that goes on after failures, keeps their reasons, and queues an interrupted trial again."""
+
+    def recorded(trial: optuna.Trial) -> float | tuple[float, ...]:
+        try:
+            return objective(trial)
+        except (optuna.TrialPruned, *FAILURES) as error:
+            trial.set_user_attr(REASON, reason_of(error))
+            raise
+        except KeyboardInterrupt:
+            retry(retries)(study, study.get_trials()[trial.number])
+            raise
+        finally:
+            torch.cuda.empty_cache()  # of a trial that ran out of memory; nothing happens without a GPU
+
+    while True:
+        try:
+            return study.optimize(recorded, catch=FAILURES, callbacks=[_stop_if_hopeless, *stop])
+        except (ValueError, UpdateFinishedTrialError) as error:
+            if isinstance(error, ValueError) and "Cannot tell" not in str(error):
+                raise
+            # Another worker took this one for dead and runs its trial again.
+
+
+def reason_of(error: BaseException) -> str:
+    """The first line of an error, with its kind where the message alone does not tell."""
+    first = (str(error).strip().splitlines() or [""])[0][:300]
+    return first if isinstance(error, InputError | optuna.TrialPruned) else f"{type(error).__name__}: {first}"
+
+
+def _stop_if_hopeless(study: optuna.Study, _trial: FrozenTrial) -> None:
+    trials = study.get_trials(deepcopy=False)
+    reasons = [trial.user_attrs[REASON] for trial in trials if REASON in trial.user_attrs]
+    useful = any(trial.state in (TrialState.COMPLETE, TrialState.PRUNED) for trial in trials)
+    if len(reasons) >= HOPELESS and not useful:
+        raise InputError(f"all of the first {len(reasons)} trials failed, the last one so: {reasons[-1]}")
 
 
 def dashboard_command(storage: str | None, port: int) -> list[str]:
