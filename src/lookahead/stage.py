@@ -14,7 +14,18 @@ from pathlib import Path
 import torch
 from filelock import FileLock, Timeout
 
-from lookahead.artifacts import STATE, Log, code_digest, digest, files_below, local_paths, publish, recover, workspace, write_json
+from lookahead.artifacts import (
+    STATE,
+    Log,
+    code_digest,
+    digest,
+    files_below,
+    local_paths,
+    publish,
+    recover,
+    workspace,
+    write_json,
+)
 from lookahead.config import Params, World, read_params
 from lookahead.errors import InputError
 from lookahead.tracking import Origin, open_recorder

@@ -130,4 +130,6 @@ def headline(world: World = None) -> None:
     from lookahead.artifacts import read_json
 
     folder = Path("runs") / (world or parameters().world) / "evaluate"
-    print(f"\n{headline_table(read_json(folder / 'intervals.json'))}\nReport: {folder / 'report.html'}\nRuns:   make ui")
+    print(
+        f"\n{headline_table(read_json(folder / 'intervals.json'))}\nReport: {folder / 'report.html'}\nRuns:   make ui"
+    )
