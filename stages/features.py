@@ -13,7 +13,7 @@ def build(job: Job) -> None:
     encode(job.world.checkpoints, job.world.features, *datasets, job.work, job.log)
 
 
-CODE = ("artifacts.py", "dataset", "features", "world")  # as in dvc.yaml
+CODE = ("artifacts.py", "portraits.py", "dataset", "features", "world")  # as in dvc.yaml
 STAGES = {
     "": Stage("features", ("checkpoints", "features"), ("generate",), build, optional_inputs=("photos",), code=CODE)
 }

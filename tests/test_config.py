@@ -1,15 +1,17 @@
 """`params.yaml` and its strict mirror: what is accepted, and what the error says."""
 
 import copy
+import shutil
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
+from dvc.utils.hydra import apply_overrides
 from pydantic import BaseModel
 
 from lookahead import config
-from lookahead.config import parse_params, read_params
+from lookahead.config import merged, parse_params, read_params
 from lookahead.errors import InputError
 
 PARAMS = Path(__file__).parents[1] / "params.yaml"
@@ -17,7 +19,10 @@ PARAMS = Path(__file__).parents[1] / "params.yaml"
 
 @pytest.fixture
 def tree() -> dict[str, Any]:
+    """The parameters with every world spelt out."""
     loaded: dict[str, Any] = yaml.safe_load(PARAMS.read_text(encoding="utf-8"))
+    defaults = loaded.pop("defaults")
+    loaded["worlds"] = {name: merged(defaults, world) for name, world in loaded["worlds"].items()}
     return copy.deepcopy(loaded)
 
 
@@ -48,7 +53,7 @@ def test_no_section_has_a_default() -> None:
         ("worlds.miniature.train.steps", -5, "-5"),
         ("worlds.miniature.train.steps", 2.5, "2.5"),
         ("worlds.miniature.train.steps", "300", "'300'"),
-        ("worlds.miniature.train.memory_budget", 0.5, "memory_budget is 0.5, which needs compile: true"),
+        ("worlds.miniature.train.activation_memory_budget", 0.5, "memory_budget is 0.5, which needs compile: true"),
         ("worlds.miniature.train.learning_rate", 0.0, "learning_rate"),
         ("worlds.miniature.train.learning_rate", None, "learning_rate"),
         ("worlds.miniature.train.image_dropout", 1.5, "1.5"),
@@ -60,9 +65,9 @@ def test_no_section_has_a_default() -> None:
         ("worlds.miniature.train.lookahead.density.strength", -1.1, "-1.1: choose -1.0 to 1.0"),
         ("worlds.miniature.train.lookahead.density.kind", "sine", "density.kind"),
         ("worlds.miniature.train.lookahead.preview.gradient_steps", 2, "gradient_steps (2) is above steps (1)"),
-        ("worlds.miniature.train.kv.token_drop", 1.0, "token_drop"),
-        ("worlds.miniature.train.schedule", "step", "train.schedule"),
-        ("worlds.miniature.train.ema", 1.0, "train.ema"),
+        ("worlds.miniature.train.kv.token_dropout", 1.0, "token_dropout"),
+        ("worlds.miniature.train.lr_scheduler", "step", "train.lr_scheduler"),
+        ("worlds.miniature.train.ema_decay", 1.0, "train.ema_decay"),
         ("worlds.miniature.generate.photos", 1, "generate.photos"),
         ("worlds.miniature.generate.min_photo_similarity", 2.0, "min_photo_similarity"),
         ("worlds.miniature.generate.seed", -1, "generate.seed"),
@@ -110,7 +115,7 @@ def test_values_that_contradict_each_other_are_refused(
 
 def test_every_mistake_is_listed_at_once(tree: dict[str, Any]) -> None:
     put(tree, "worlds.miniature.train.steps", 0)
-    put(tree, "worlds.sdxl.evaluate.batch", 0)
+    put(tree, "worlds.sdxl.evaluate.batch_size", 0)
     with pytest.raises(InputError) as caught:
         parse_params(tree)
     assert "miniature.train.steps" in str(caught.value) and "sdxl.evaluate.batch" in str(caught.value)
@@ -123,6 +128,51 @@ def test_a_file_that_is_no_mapping_is_refused(tmp_path: Path, text: str, said: s
     path = tmp_path / "params.yaml"
     path.write_text(text, encoding="utf-8")
     with pytest.raises(InputError, match=said):
+        read_params(path)
+
+
+def test_a_world_inherits_what_it_does_not_state(tree: dict[str, Any]) -> None:
+    defaults = {"train": {"lookahead": {"weight": 0.7, "lora_scale": {"low": 0.3}}}}
+    del tree["worlds"]["miniature"]["train"]["lookahead"]["weight"]
+    train = parse_params(tree | {"defaults": defaults}).worlds["miniature"].train
+    assert train.lookahead.weight == 0.7 and train.lookahead.lora_scale.low == 0.1  # its own is stated
+
+
+def test_a_world_states_every_section_for_dvc(tree: dict[str, Any]) -> None:
+    del tree["worlds"]["sdxl"]["photos"]
+    with pytest.raises(InputError, match=r"worlds\.sdxl lacks photos: write `photos: \{\}`"):
+        parse_params(tree | {"defaults": {}})
+
+
+OVERRIDES = {  # as `dvc exp run -S` takes them: a number, an inherited one in a nested section, a list, a small number
+    "++worlds.miniature.train.steps=7": lambda world: world.train.steps == 7,
+    "++worlds.miniature.train.lookahead.lora_scale.low=0.25": lambda world: (
+        world.train.lookahead.lora_scale.low == 0.25
+    ),
+    "++worlds.miniature.evaluate.previews.timesteps=[9,99]": lambda world: world.evaluate.previews.timesteps == [9, 99],
+    "++worlds.miniature.train.learning_rate=1e-5": lambda world: world.train.learning_rate == 1e-5,
+}
+
+
+@pytest.mark.parametrize("override", OVERRIDES)
+def test_an_override_of_dvc_changes_this_world_alone(tmp_path: Path, override: str) -> None:
+    path = Path(shutil.copy(PARAMS, tmp_path / "params.yaml"))
+    apply_overrides(path, [override])
+    assert OVERRIDES[override](read_params(path).worlds["miniature"])
+    assert read_params(path).worlds["sdxl"] == read_params(PARAMS).worlds["sdxl"]
+
+
+def test_an_override_of_an_unknown_parameter_is_refused(tmp_path: Path) -> None:
+    path = Path(shutil.copy(PARAMS, tmp_path / "params.yaml"))
+    apply_overrides(path, ["++worlds.miniature.train.stepz=7"])
+    with pytest.raises(InputError, match=r"worlds\.miniature\.train\.stepz"):
+        read_params(path)
+
+
+def test_a_key_that_stands_twice_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "params.yaml"
+    path.write_text("world: miniature\nworld: sdxl\n", encoding="utf-8")
+    with pytest.raises(InputError, match="not valid YAML"):
         read_params(path)
 
 

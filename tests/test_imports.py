@@ -17,7 +17,7 @@ ALLOWED = {
     "models": {"method", *BASE},
     "dataset": {"world", "config", "portraits", *BASE},
     "photos": {"dataset", "world", "config", "portraits", *BASE},
-    "features": {"dataset", "world", "config", *BASE},
+    "features": {"dataset", "world", "config", "portraits", *BASE},
     "sampling": {"method", "models", "world", "config", *BASE},
     "training": {"method", "models", "features", "sampling", "world", "config", *BASE},
     "evaluation": {"method", "models", "dataset.prompts", "sampling", "world", "config", "portraits", *BASE},
@@ -65,9 +65,9 @@ def test_only_tracking_and_serving_import_mlflow() -> None:
     assert importers == {"tracking", "serving"}
 
 
-def test_only_stages_and_the_command_import_tracking() -> None:
+def test_only_stages_searches_and_the_command_import_tracking() -> None:
     importers = {part_of(name_of(path)) for path in files() if "lookahead.tracking" in top_level(path)}
-    assert importers - {"tracking"} <= COMPOSERS
+    assert importers - {"tracking", "search"} <= COMPOSERS
 
 
 def test_nothing_imports_the_factory() -> None:
