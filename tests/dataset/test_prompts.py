@@ -5,11 +5,12 @@ from typing import Any
 import pytest
 import torch
 import yaml
-from miniature.people import draw_identities, name_identity
 
 from lookahead.dataset.prompts import read_prompts
 from lookahead.errors import InputError
-from miniature import portraits, words
+from miniature import vocabulary
+from miniature.data import PORTRAITS_SEED, SPLITS
+from miniature.vocabulary import draw_identities, name_identity
 from tests.dataset.conftest import TREE
 
 REPOSITORY = Path(__file__).parents[2]
