@@ -178,7 +178,8 @@ def measure_generative(checkpoints: Checkpoints, portraits: Path) -> dict[str, f
     pipe.scheduler = DPMSolverMultistepScheduler.from_config(train_scheduler.config)
     figures |= measure_sampling(pipe, evaluator, STEPS, GUIDANCE_SCALE, "base")
     fast = checkpoints.generator
-    figures |= measure_sampling(world.open_generator(checkpoints), evaluator, fast.steps, fast.guidance, "fast_child")
+    steps, scale = fast.num_inference_steps, fast.guidance_scale
+    figures |= measure_sampling(world.open_generator(checkpoints), evaluator, steps, scale, "fast_child")
     pipe.scheduler = train_scheduler
     world.attach_fast_child(pipe, checkpoints)
     figures |= measure_previews(pipe, preview_vae, evaluator, Path(checkpoints.base))

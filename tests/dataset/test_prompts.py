@@ -11,7 +11,7 @@ from lookahead.errors import InputError
 from miniature import vocabulary
 from miniature.data import PORTRAITS_SEED, SPLITS
 from miniature.vocabulary import draw_identities, name_identity
-from tests.dataset.conftest import TREE
+from tests.tiny import TREE
 
 REPOSITORY = Path(__file__).parents[2]
 
@@ -105,16 +105,3 @@ def test_a_bad_prompts_file_is_one_error_that_names_file_and_key(
         read_prompts(path)
     assert named in str(caught.value)
     assert str(path) in str(caught.value)
-
-
-@pytest.mark.parametrize("text", ["{unclosed", "just words", ""])
-def test_a_file_that_is_no_mapping_is_refused(tmp_path: Path, text: str) -> None:
-    path = tmp_path / "bad.yaml"
-    path.write_text(text)
-    with pytest.raises(InputError, match=r"bad\.yaml"):
-        read_prompts(path)
-
-
-def test_a_missing_file_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"none\.yaml cannot be read"):
-        read_prompts(tmp_path / "none.yaml")

@@ -1,4 +1,4 @@
-"""The device and the number format that a world's parts are opened with; nothing else names devices."""
+"""The device and the precision that a world's parts are opened with; nothing else names devices."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ def device() -> torch.device:
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
-def sent(tensor: Tensor) -> Tensor:
-    """A tensor of the CPU on the device, without waiting for a GPU: it copies from memory that stays in its place."""
-    place = device()
-    if place.type == "cuda":
+def to_device(tensor: Tensor) -> Tensor:
+    """A CPU tensor on the device, copied from pinned memory, so that nothing waits for a GPU."""
+    target = device()
+    if target.type == "cuda":
         tensor = tensor.pin_memory()
-    return tensor.to(place, non_blocking=True)
+    return tensor.to(target, non_blocking=True)
 
 
 def compute_dtype() -> torch.dtype:
@@ -37,7 +37,7 @@ def compute_dtype() -> torch.dtype:
 
 
 def dtype(checkpoints: Checkpoints) -> torch.dtype:
-    """The number format of the frozen networks."""
+    """The precision of the frozen networks."""
     return {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}[checkpoints.precision]
 
 
