@@ -60,72 +60,60 @@ class Builder:
     settings: Miniature
     checkpoints: Checkpoints  # of the finished world, which the card measures
 
-    def text(self) -> None:
-        """Tokenizers and text encoders."""
+    def build_text(self) -> None:
         build_text_encoders(self._part("text"), self._base, self.work / "text")
 
-    def vae(self) -> None:
-        """The base model's autoencoder."""
+    def build_vae(self) -> None:
         pool = self._pool(self.settings.vae_shards)
         build_vae(pool, self._part("vae"), self._base / "vae", self.work / "vae")
 
-    def preview_vae(self) -> None:
-        """The autoencoder of previews."""
-        pool, out = self._pool(self.settings.vae_shards), self.root / "preview_vae"
-        build_preview_vae(
-            pool, self._open(AutoencoderKL, "base/vae"), self._part("preview_vae"), out, self.work / "preview_vae"
-        )
+    def build_preview_vae(self) -> None:
+        pool, vae = self._pool(self.settings.vae_shards), self._open(AutoencoderKL, "base/vae")
+        build_preview_vae(pool, vae, *self._training("preview_vae"))
 
-    def base(self) -> None:
-        """The U-Net, and the index of the whole pipeline."""
+    def build_base(self) -> None:
         pool = self._pool()
         build_base(pool, self._latents(pool), self._part("base"), self._base, self.work / "base")
 
-    def image_encoder(self) -> None:
-        """The vision encoder."""
-        teacher, part = self._part("image_teacher"), self._part("image_encoder")
-        build_image_encoder(self._pool(), teacher, part, self.root / "image_encoder", self.work / "image_encoder")
+    def build_image_encoder(self) -> None:
+        build_image_encoder(self._pool(), self._part("image_teacher"), *self._training("image_encoder"))
 
-    def adapter(self) -> None:
-        """The image adapter."""
-        pool, latents = self._pool(ADAPTER_SHARDS), self._latents(self._pool())
-        encoder = self._open(CLIPVisionModelWithProjection, "image_encoder")
+    def build_adapter(self) -> None:
+        encoder: Any = self._open(CLIPVisionModelWithProjection, "image_encoder")
         processor = CLIPImageProcessor.from_pretrained(self.root / "image_encoder")
-        features = self._encoded(
-            "features", self.root / "image_encoder", pool, lambda x: image_features(encoder, normalise(x, processor))
-        )
-        null = image_features(encoder, torch.zeros(1, 3, SIZE, SIZE))
-        unet, part = self._open(UNet2DConditionModel, "base/unet"), self._part("adapter")
-        out, work = self.root / "adapter", self.work / "adapter"
-        build_adapter(pool, latents[: len(pool)], features, null, unet, self._base, part, out, work)
 
-    def lcm_lora(self) -> None:
-        """The LCM-LoRA."""
+        def encode(pixels: Tensor) -> Tensor:
+            return image_features(encoder, normalise(pixels, processor))
+
+        pool, latents = self._pool(ADAPTER_SHARDS), self._latents(self._pool())
+        features = self._encoded("features", "image_encoder", pool, encode)
+        null, unet = (
+            image_features(encoder, torch.zeros(1, 3, SIZE, SIZE)),
+            self._open(UNet2DConditionModel, "base/unet"),
+        )
+        build_adapter(pool, latents[: len(pool)], features, null, unet, self._base, *self._training("adapter"))
+
+    def build_lcm_lora(self) -> None:
         pool, count = self._pool(), self.settings.trajectories
         latents, captions = self._latents(pool)[:count], pool.captions()[:count]
-        part, out, work = self._part("lcm_lora"), self.root / "lcm_lora", self.work / "lcm_lora"
-        build_fast_child(self._open(UNet2DConditionModel, "base/unet"), latents, captions, self._base, part, out, work)
+        unet = self._open(UNet2DConditionModel, "base/unet")
+        build_fast_child(unet, latents, captions, self._base, *self._training("lcm_lora"))
 
-    def clip(self) -> None:
-        """The text-image scorer."""
-        build_scorer(self._pool(SCORER_SHARDS), self._part("clip"), self.root / "clip", self.work / "clip")
+    def build_clip(self) -> None:
+        build_scorer(self._pool(SCORER_SHARDS), *self._training("clip"))
 
-    def detector(self) -> None:
-        """The detector of all face packs."""
+    def build_detector(self) -> None:
         faces, outs = open_wide(self.work / "faces_pool", WIDE_SEED), [self._pack(name) / "det.onnx" for name in KINDS]
         build_detector(faces, self._part("detector"), outs, self.work / "detector")
 
-    def recogniser(self, name: str) -> None:
-        """The recogniser of one face pack."""
+    def build_recogniser(self, name: str) -> None:
         people, part = open_people(self.work / "faces_pool", PEOPLE_SEED), self._part(f"faces_{name}")
         build_recogniser(name, people, part, self._pack(name) / "rec.onnx", self.work / f"faces_{name}")
 
-    def portraits(self) -> None:
-        """Photos of people whom no part is trained on."""
+    def build_portraits(self) -> None:
         build_portraits(self.settings.people, self.root / "portraits")
 
-    def card(self) -> None:
-        """The figures of all parts."""
+    def build_card(self) -> None:
         write_card(self.checkpoints, self.root)
 
     @property
@@ -134,6 +122,10 @@ class Builder:
 
     def _part(self, name: str) -> Part:
         return self.settings.parts[name]
+
+    def _training(self, name: str) -> tuple[Part, Path, Path]:
+        """A part's settings, output folder and folder of resume state."""
+        return self._part(name), self.root / name, self.work / name
 
     def _pack(self, name: str) -> Path:
         return self.root / "faces" / "models" / name
@@ -148,12 +140,12 @@ class Builder:
     def _latents(self, pool: Pool) -> Tensor:
         """Latents (N, 8, 16, 16) float16 of the pool."""
         vae = self._open(AutoencoderKL, "base/vae")
-        return self._encoded("latents", self._base / "vae", pool, lambda x: vae.encode(x).latent_dist.mean)
+        return self._encoded("latents", "base/vae", pool, lambda pixels: vae.encode(pixels).latent_dist.mean)
 
     @torch.no_grad()
-    def _encoded(self, name: str, encoder: Path, pool: Pool, encode: Callable[[Tensor], Tensor]) -> Tensor:
+    def _encoded(self, name: str, encoder: str, pool: Pool, encode: Callable[[Tensor], Tensor]) -> Tensor:
         """An encoder's outputs for the pool from a cache: a retrained encoder or another pool has another file."""
-        path = self.work / f"{name}_{digest(digest_paths([encoder]), len(pool))[:12]}.safetensors"
+        path = self.work / f"{name}_{digest(digest_paths([self.root / encoder]), len(pool))[:12]}.safetensors"
         if not path.exists():
             chunks = [encode(to_pixels(pictures)).half().cpu() for pictures in pool.pixels.split(100)]
             save_tensors(path, {name: torch.cat(chunks)}, {})
@@ -161,18 +153,18 @@ class Builder:
 
 
 PARTS: dict[str, Callable[[Builder], None]] = {
-    "detector": Builder.detector,
-    **{f"faces_{name}": partial(Builder.recogniser, name=name) for name in KINDS},
-    "clip": Builder.clip,
-    "text": Builder.text,
-    "vae": Builder.vae,
-    "preview_vae": Builder.preview_vae,
-    "image_encoder": Builder.image_encoder,
-    "base": Builder.base,
-    "adapter": Builder.adapter,
-    "lcm_lora": Builder.lcm_lora,
-    "portraits": Builder.portraits,
-    "card": Builder.card,
+    "detector": Builder.build_detector,
+    **{f"faces_{name}": partial(Builder.build_recogniser, name=name) for name in KINDS},
+    "clip": Builder.build_clip,
+    "text": Builder.build_text,
+    "vae": Builder.build_vae,
+    "preview_vae": Builder.build_preview_vae,
+    "image_encoder": Builder.build_image_encoder,
+    "base": Builder.build_base,
+    "adapter": Builder.build_adapter,
+    "lcm_lora": Builder.build_lcm_lora,
+    "portraits": Builder.build_portraits,
+    "card": Builder.build_card,
 }  # in building order
 
 

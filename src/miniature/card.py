@@ -5,27 +5,18 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from diffusers import DPMSolverMultistepScheduler
 from PIL import Image
 from torch import Tensor
+from torchvision.transforms.functional import pil_to_tensor
 
+from lookahead import world
 from lookahead.artifacts import atomic, write_json
 from lookahead.config import Checkpoints
 from lookahead.method.diffusion import add_noise, clean_latents
-from lookahead.world import (
-    FAST_CHILD,
-    Pipeline,
-    attach_adapter,
-    attach_fast_child,
-    device,
-    open_generator,
-    open_image_encoder,
-    open_pipeline,
-    open_preview_vae,
-)
 from miniature.base import embed_prompts, noise_schedule, predict
+from miniature.data import to_pixels
 from miniature.encoders import image_features
 from miniature.evaluator import Evaluator, measure_faces, rank_one
 from miniature.renderer import SIZE, Portraits, render
@@ -59,7 +50,9 @@ def photos(identity: Tensor, seed: int, style: Tensor | None = None) -> Portrait
     return render(identity, torch.zeros_like(scene) if style is None else style, scene, generator, "portrait")
 
 
-def sample(pipe: Pipeline, prompts: list[str], steps: int, guidance_scale: float, seed: int, **image: Any) -> Tensor:
+def sample(
+    pipe: world.Pipeline, prompts: list[str], steps: int, guidance_scale: float, seed: int, **image: Any
+) -> Tensor:
     """Pictures (B, 3, 64, 64) in [-1, 1] of prompts by a pipeline, on the CPU; `image` conditions all of them."""
     drawn = []
     for start in range(0, len(prompts), BATCH_SIZE):
@@ -80,7 +73,7 @@ def chosen_names() -> tuple[list[str], Tensor]:
 
 
 def measure_sampling(
-    pipe: Pipeline, evaluator: Evaluator, steps: int, guidance_scale: float, prefix: str
+    pipe: world.Pipeline, evaluator: Evaluator, steps: int, guidance_scale: float, prefix: str
 ) -> dict[str, float]:
     """Style, scene and person of pictures drawn from captions with names: photos, then as many drawings."""
     who, identity = chosen_names()
@@ -107,11 +100,11 @@ def measure_sampling(
 
 
 @torch.no_grad()
-def measure_autoencoder(pipe: Pipeline, preview_vae: Any, evaluator: Evaluator) -> dict[str, float]:
+def measure_autoencoder(pipe: world.Pipeline, preview_vae: Any, evaluator: Evaluator) -> dict[str, float]:
     """Signal-to-noise ratio and kept identity of reconstructions of people never seen."""
     generator = torch.Generator().manual_seed(SEED + 3)
     shown = photos(draw_identities(200, generator), SEED + 4, torch.randint(len(STYLES), (200,), generator=generator))
-    latents = pipe.vae.encode(shown.pixels.to(device())).latent_dist.mean
+    latents = pipe.vae.encode(shown.pixels.to(world.device())).latent_dist.mean
     before = evaluator.at(shown.pixels, shown.landmarks)
     figures = {}
     for name, decoder in (("vae", pipe.vae), ("preview_vae", preview_vae)):
@@ -123,22 +116,22 @@ def measure_autoencoder(pipe: Pipeline, preview_vae: Any, evaluator: Evaluator) 
 
 
 @torch.no_grad()
-def measure_previews(pipe: Pipeline, preview_vae: Any, evaluator: Evaluator, base: Path) -> dict[str, float]:
+def measure_previews(pipe: world.Pipeline, preview_vae: Any, evaluator: Evaluator, base: Path) -> dict[str, float]:
     """Similarity of one-step previews to the person, by timestep and by strength of the fast child (0 is naive x0)."""
     who, identity = chosen_names()
     who, identity = who[:PEOPLE], identity[:PEOPLE]
     shown, other = photos(identity, SEED + 5), photos(identity, SEED + 6)
     reference = evaluator.at(other.pixels, other.landmarks)
-    latents = pipe.vae.encode(shown.pixels.to(device())).latent_dist.mean
+    latents = pipe.vae.encode(shown.pixels.to(world.device())).latent_dist.mean
     prompts = embed_prompts(base, captions(torch.zeros_like(shown.scene), shown.scene, who))
     schedule = noise_schedule(pipe.scheduler)
-    noise = torch.randn(latents.shape, generator=torch.Generator().manual_seed(SEED + 7)).to(device())
+    noise = torch.randn(latents.shape, generator=torch.Generator().manual_seed(SEED + 7)).to(world.device())
     figures = {}
     for t in TIMESTEPS:
-        times = torch.full((PEOPLE,), t, device=device())
+        times = torch.full((PEOPLE,), t, device=world.device())
         noised = add_noise(schedule, latents, noise, times)
         for scale in (0.0, 0.5, 1.0):
-            pipe.unet.set_adapters([FAST_CHILD], weights=[scale])
+            pipe.unet.set_adapters([world.FAST_CHILD], weights=[scale])
             clean = clean_latents(schedule, noised, predict(pipe.unet, noised, times, prompts), times)
             seen = evaluator.at(preview_vae.decode(clean).sample, shown.landmarks)
             figures[f"preview_{t}_{scale}"] = float((seen * reference).sum(1).mean())
@@ -150,11 +143,11 @@ def measure_previews(pipe: Pipeline, preview_vae: Any, evaluator: Evaluator, bas
 @torch.no_grad()
 def measure_adapter(checkpoints: Checkpoints, evaluator: Evaluator, portraits: Path) -> dict[str, float]:
     """The untuned adapter on the validation people: similarity to the person, to a stranger, and between two photos."""
-    pipe = open_pipeline(checkpoints)
-    attach_adapter(pipe, checkpoints)
+    pipe = world.open_pipeline(checkpoints)
+    world.attach_adapter(pipe, checkpoints)
     pipe.scheduler = DPMSolverMultistepScheduler.from_config(pipe.scheduler.config)
     people = sorted(portraits.iterdir())[:PEOPLE]
-    encoder, processor = open_image_encoder(checkpoints)
+    encoder, processor = world.open_image_encoder(checkpoints)
     first, second = ([Image.open(person / f"{i}.jpg").convert("RGB") for person in people] for i in (0, 1))
     features = image_features(encoder, processor(first, return_tensors="pt").pixel_values)
     null = image_features(encoder, torch.zeros(1, 3, SIZE, SIZE))
@@ -163,7 +156,8 @@ def measure_adapter(checkpoints: Checkpoints, evaluator: Evaluator, portraits: P
         image = [torch.stack([null[0], seen]).unsqueeze(1)]
         prompt = captions_without_names()[i % len(SCENES)]  # a photo
         drawn += sample(pipe, [prompt], ADAPTER_STEPS, GUIDANCE_SCALE, SEED + i, ip_adapter_image_embeds=image)
-    photo, other = (evaluator.found(torch.stack([_pixels(image) for image in row]))[0] for row in (first, second))
+    pictures = (to_pixels(torch.stack([pil_to_tensor(image) for image in row])) for row in (first, second))
+    photo, other = (evaluator.found(pixels)[0] for pixels in pictures)
     queries = evaluator.found(torch.stack(drawn))[0]
     return {
         "adapter_similarity": float((queries * photo).sum(1).mean()),
@@ -172,23 +166,22 @@ def measure_adapter(checkpoints: Checkpoints, evaluator: Evaluator, portraits: P
     }
 
 
-def _pixels(image: Image.Image) -> Tensor:
-    return torch.from_numpy(np.array(image)).permute(2, 0, 1).float() / 127.5 - 1
-
-
 def measure_generative(checkpoints: Checkpoints, portraits: Path) -> dict[str, float]:
     """Every figure of the generative parts."""
-    evaluator, preview_vae, pipe = Evaluator(checkpoints), open_preview_vae(checkpoints), open_pipeline(checkpoints)
+    evaluator, preview_vae, pipe = (
+        Evaluator(checkpoints),
+        world.open_preview_vae(checkpoints),
+        world.open_pipeline(checkpoints),
+    )
     figures = measure_autoencoder(pipe, preview_vae, evaluator)
     train_scheduler = pipe.scheduler
     pipe.scheduler = DPMSolverMultistepScheduler.from_config(train_scheduler.config)
     figures |= measure_sampling(pipe, evaluator, STEPS, GUIDANCE_SCALE, "base")
     fast = checkpoints.generator
-    figures |= measure_sampling(
-        open_generator(checkpoints), evaluator, fast.num_inference_steps, fast.guidance_scale, "fast_child"
-    )
+    steps, scale = fast.num_inference_steps, fast.guidance_scale
+    figures |= measure_sampling(world.open_generator(checkpoints), evaluator, steps, scale, "fast_child")
     pipe.scheduler = train_scheduler
-    attach_fast_child(pipe, checkpoints)
+    world.attach_fast_child(pipe, checkpoints)
     figures |= measure_previews(pipe, preview_vae, evaluator, Path(checkpoints.base))
     return figures | measure_adapter(checkpoints, evaluator, portraits)
 

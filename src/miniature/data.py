@@ -154,22 +154,14 @@ def open_wide(folder: Path, seed: int) -> Faces:
     return _joined(Faces, [_kept(folder / "wide.safetensors", draw)])
 
 
-def draw_split(split: str, people: int) -> Tensor:
-    """The photos of a split, person by person: (people * PORTRAITS, 3, 64, 64) uint8.
-
-    The people are anonymous, so that no name in a caption gives them away.
-    """
-    generator = torch.Generator().manual_seed(PORTRAITS_SEED + SPLITS.index(split))
-    identity = draw_identities(people, generator).repeat_interleave(PORTRAITS, 0)
-    style = torch.zeros(len(identity), dtype=torch.int64)
-    scene = torch.randint(len(SCENES), (len(identity),), generator=generator)
-    return to_bytes(render(identity, style, scene, generator, "portrait").pixels)
-
-
 def build_portraits(people: dict[str, int], out: Path) -> None:
-    """Write `<out>/<split>/<person>/<0..2>.jpg` for this many people of each split."""
-    for split in SPLITS:
-        for row, picture in enumerate(draw_split(split, people[split]).permute(0, 2, 3, 1).numpy()):
+    """Write `<out>/<split>/<person>/<0..2>.jpg`: this many people a split, anonymous, as no caption names them."""
+    for offset, split in enumerate(SPLITS):
+        generator = torch.Generator().manual_seed(PORTRAITS_SEED + offset)
+        identity = draw_identities(people[split], generator).repeat_interleave(PORTRAITS, 0)
+        scene = torch.randint(len(SCENES), (len(identity),), generator=generator)
+        drawn = render(identity, torch.zeros_like(scene), scene, generator, "portrait")
+        for row, picture in enumerate(to_bytes(drawn.pixels).permute(0, 2, 3, 1).numpy()):
             path = out / split / f"{row // PORTRAITS:03d}" / f"{row % PORTRAITS}.jpg"
             path.parent.mkdir(parents=True, exist_ok=True)
             Image.fromarray(picture).save(path, quality=95, subsampling=0)

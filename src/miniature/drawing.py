@@ -6,8 +6,6 @@ its shading into a photo, a drawing or a painting.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import torch
 from torch import Tensor
 from torch.nn import functional as F
@@ -101,9 +99,8 @@ def _beach(x: Tensor, y: Tensor, generator: torch.Generator) -> Tensor:
     canvas = paint(canvas, mask((y - horizon - 0.1 - wave).abs() - 0.012, 0.006), _colour(0.9, 0.97, 1.0))
     canvas = paint(canvas, mask(horizon + 0.22 + wave - y, 0.01), _colour(0.94, 0.83, 0.58))
     sun_x = torch.where(_uniform(x, 0, 1, generator) < 0.5, 0.13, 0.87)
-    return paint(
-        canvas, mask(ellipse(x, y, sun_x, _uniform(x, 0.1, 0.2, generator), 0.08, 0.08), 0.01), _colour(1.0, 0.97, 0.7)
-    )
+    sun = ellipse(x, y, sun_x, _uniform(x, 0.1, 0.2, generator), 0.08, 0.08)
+    return paint(canvas, mask(sun, 0.01), _colour(1.0, 0.97, 0.7))
 
 
 def _forest(x: Tensor, y: Tensor, generator: torch.Generator) -> Tensor:
@@ -152,14 +149,7 @@ def _sunset(x: Tensor, y: Tensor, generator: torch.Generator) -> Tensor:
     return paint(canvas, mask(0.6 - y, 0.008), _colour(0.25, 0.12, 0.22))
 
 
-_SCENES: tuple[Callable[[Tensor, Tensor, torch.Generator], Tensor], ...] = (
-    _studio,
-    _beach,
-    _forest,
-    _snow,
-    _city,
-    _sunset,
-)
+_SCENES = (_studio, _beach, _forest, _snow, _city, _sunset)
 
 
 def stylise(style: Tensor, flat: Tensor, shade: Tensor, generator: torch.Generator) -> Tensor:
@@ -246,10 +236,8 @@ def _oil(flat: Tensor, shade: Tensor, grain: Tensor) -> Tensor:
 
 
 def _graffiti(flat: Tensor, shade: Tensor, grain: Tensor) -> Tensor:
-    neon = (
-        _saturate(flat, 1.7) * (0.75 + 0.25 * shade.unsqueeze(1))
-        + torch.tensor([0.06, -0.03, 0.12])[None, :, None, None]
-    ).clamp(0, 1)
+    tint = torch.tensor([0.06, -0.03, 0.12])[None, :, None, None]
+    neon = (_saturate(flat, 1.7) * (0.75 + 0.25 * shade.unsqueeze(1)) + tint).clamp(0, 1)
     size = flat.shape[-1]
     row = torch.arange(size) * 16 // size
     across = (torch.arange(size)[None, :] + (row % 2)[:, None] * size // 16) % (size // 8)
@@ -259,11 +247,4 @@ def _graffiti(flat: Tensor, shade: Tensor, grain: Tensor) -> Tensor:
     return wall * (1 - glow) + glow * torch.tensor([0.98, 0.95, 0.25])[None, :, None, None]
 
 
-_FINISHES: tuple[Callable[[Tensor, Tensor, Tensor], Tensor], ...] = (
-    _photo,
-    _pencil,
-    _watercolour,
-    _comic,
-    _oil,
-    _graffiti,
-)
+_FINISHES = (_photo, _pencil, _watercolour, _comic, _oil, _graffiti)

@@ -55,12 +55,8 @@ def build_tokenizer(out: Path) -> CLIPTokenizer:
     start, end = "<|startoftext|>", "<|endoftext|>"
     learner = Tokenizer(models.BPE(end_of_word_suffix="</w>", unk_token=end))
     learner.pre_tokenizer = pre_tokenizers.Whitespace()
-    learner.train_from_iterator(
-        words(),
-        trainers.BpeTrainer(
-            vocab_size=10_000, special_tokens=[start, end], end_of_word_suffix="</w>", show_progress=False
-        ),
-    )
+    options: Any = {"special_tokens": [start, end], "end_of_word_suffix": "</w>", "show_progress": False}
+    learner.train_from_iterator(words(), trainers.BpeTrainer(vocab_size=10_000, **options))
     model = json.loads(learner.to_str())["model"]
     merges: Any = [tuple(merge) for merge in model["merges"]]  # annotated as strings, wanted as pairs
     tokenizer = CLIPTokenizer(vocab=model["vocab"], merges=merges, model_max_length=LENGTH)
@@ -71,9 +67,8 @@ def build_tokenizer(out: Path) -> CLIPTokenizer:
 
 def tokenize(tokenizer: CLIPTokenizer, texts: list[str]) -> Tensor:
     """Token ids (B, LENGTH) int64 of captions, padded, on the device."""
-    ids: Tensor = tokenizer(
-        texts, padding="max_length", max_length=LENGTH, truncation=True, return_tensors="pt"
-    ).input_ids
+    options: Any = {"padding": "max_length", "max_length": LENGTH, "truncation": True, "return_tensors": "pt"}
+    ids: Tensor = tokenizer(texts, **options).input_ids
     return ids.to(device())
 
 

@@ -17,8 +17,9 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from lookahead.config import Checkpoints
+from lookahead.models.alignment import SIDE
 from lookahead.world import device, open_faces, open_scorer, quiet_alignment
-from miniature.data import Faces, draw_faces
+from miniature.data import draw_faces, to_pixels
 from miniature.faces import KINDS
 from miniature.renderer import faceless
 from miniature.vocabulary import SCENES, STYLES, captions_without_names, draw_identities
@@ -37,7 +38,7 @@ def to_bgr(pixels: Tensor) -> list[NDArray[np.uint8]]:
 def embed_at(recogniser: Any, pixels: Tensor, landmarks: Tensor) -> Tensor:
     """Unit embeddings (B, E) by an insightface recogniser of the faces at known landmarks (B, 5, 2) in pixels."""
     with quiet_alignment():
-        crops = [norm_crop(p, marks.numpy(), 112) for p, marks in zip(to_bgr(pixels), landmarks, strict=True)]
+        crops = [norm_crop(p, marks.numpy(), SIDE) for p, marks in zip(to_bgr(pixels), landmarks, strict=True)]
     return F.normalize(torch.from_numpy(recogniser.get_feat(crops)), dim=1)
 
 
@@ -94,7 +95,7 @@ def measure_detector(pack: Path, detection_size: int, pictures: int, seed: int) 
     styles = torch.randint(len(STYLES), (pictures,), generator=generator)
     wide = draw_faces(draw_identities(pictures, generator), styles, generator, "wide")
     errors = []
-    for picture, marks, box in zip(to_bgr(_pixels(wide)), wide.landmarks, wide.boxes, strict=True):
+    for picture, marks, box in zip(to_bgr(to_pixels(wide.pixels)), wide.landmarks, wide.boxes, strict=True):
         boxes, points = detector.detect(picture, max_num=1, metric="max")
         if len(boxes):
             errors.append((torch.from_numpy(points[0]) - marks).norm(dim=1).mean() / (box[2] - box[0]))
@@ -108,10 +109,6 @@ def measure_detector(pack: Path, detection_size: int, pictures: int, seed: int) 
     }
 
 
-def _pixels(faces: Faces) -> Tensor:
-    return faces.pixels.float() / 127.5 - 1
-
-
 def measure_recogniser(pack: Path, detection_size: int, seed: int = SEED + 1) -> dict[str, float]:
     """Rank-1 among PEOPLE from photo to photo and to each style, and the similarity of the same and of others."""
     recogniser = open_faces(str(pack), detection_size).models["recognition"]
@@ -120,7 +117,7 @@ def measure_recogniser(pack: Path, detection_size: int, seed: int = SEED + 1) ->
 
     def embedded(style: int) -> Tensor:
         drawn = draw_faces(people, torch.full((PEOPLE,), style), generator, "portrait")
-        return embed_at(recogniser, _pixels(drawn), drawn.landmarks)
+        return embed_at(recogniser, to_pixels(drawn.pixels), drawn.landmarks)
 
     gallery, answer = embedded(0), torch.arange(PEOPLE)
     queries = {name: embedded(index) for index, name in enumerate(STYLES)}

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -30,24 +31,17 @@ TRAIT_WEIGHT = 4.0
 LANDMARK_NOISE = 0.7  # pixels, so that a detector's errors matter little
 
 
-def _conv(before: int, after: int, side: int, stride: int) -> list[nn.Module]:
-    return [nn.Conv2d(before, after, side, stride, side // 2, bias=False), nn.BatchNorm2d(after), nn.ReLU()]
+def _conv(before: int, after: int, side: int, stride: int) -> nn.Sequential:
+    conv = nn.Conv2d(before, after, side, stride, side // 2, bias=False)
+    return nn.Sequential(conv, nn.BatchNorm2d(after), nn.ReLU())
 
 
 def _export(network: nn.Module, side: int, out: Path, outputs: list[str], axes: dict[str, dict[int, str]]) -> None:
     """Write a network as ONNX; `axes` names the axes of input and outputs whose size is free."""
-    network = network.eval().cpu()
+    options: Any = {"dynamo": False, "opset_version": 17, "input_names": ["input"], "output_names": outputs}
     with atomic(out) as path:
-        torch.onnx.export(
-            network,
-            (torch.zeros(1, 3, side, side),),
-            str(path),
-            dynamo=False,
-            opset_version=17,
-            input_names=["input"],
-            output_names=outputs,
-            dynamic_axes=axes,
-        )
+        inputs = (torch.zeros(1, 3, side, side),)
+        torch.onnx.export(network.eval().cpu(), inputs, str(path), dynamic_axes=axes, **options)
 
 
 class Detector(nn.Module):
@@ -56,16 +50,12 @@ class Detector(nn.Module):
     def __init__(self, width: int) -> None:
         super().__init__()
         stem = ((3, width, 2), (width, 2 * width, 2), (2 * width, 2 * width, 1))
-        self.stem = nn.Sequential(*(nn.Sequential(*_conv(a, b, 3, stride)) for a, b, stride in stem))
+        self.stem = nn.Sequential(*(_conv(a, b, 3, stride) for a, b, stride in stem))
         levels = ((2 * width, 3 * width), (3 * width, 4 * width), (4 * width, 4 * width))
-        self.down = nn.ModuleList(
-            nn.Sequential(nn.Sequential(*_conv(a, b, 3, 2)), nn.Sequential(*_conv(b, b, 3, 1))) for a, b in levels
-        )
+        self.down = nn.ModuleList(nn.Sequential(_conv(a, b, 3, 2), _conv(b, b, 3, 1)) for a, b in levels)
         self.lateral = nn.ModuleList(nn.Conv2d(b, 3 * width, 1) for _, b in levels)
         self.heads = nn.ModuleList(
-            nn.Sequential(
-                nn.Sequential(*_conv(3 * width, 3 * width, 3, 1)), nn.Conv2d(3 * width, ANCHORS * OUTPUTS, 3, 1, 1)
-            )
+            nn.Sequential(_conv(3 * width, 3 * width, 3, 1), nn.Conv2d(3 * width, ANCHORS * OUTPUTS, 3, 1, 1))
             for _ in levels
         )
 
@@ -181,7 +171,7 @@ class Recogniser(nn.Sequential):
     """Aligned crops (B, 3, 112, 112) in [-1, 1] → embeddings (B, 128)."""
 
     def __init__(self, kind: Kind) -> None:
-        layers = _conv(3, kind.widths[0], kind.stem, 4)
+        layers: list[nn.Module] = [*_conv(3, kind.widths[0], kind.stem, 4)]
         for before, after in zip(kind.widths, kind.widths[1:], strict=False):
             layers += _conv(before, after, 3, 2)
             for _ in range(kind.depth):
