@@ -66,8 +66,8 @@ def draw_pictures(pipe: Pipeline, pictures: Sequence[Picture], checkpoints: Chec
     images = pipe(
         prompt=[picture.prompt for picture in pictures],
         generator=[torch.Generator().manual_seed(picture.seed) for picture in pictures],
-        num_inference_steps=checkpoints.generator.steps,
-        guidance_scale=checkpoints.generator.guidance,
+        num_inference_steps=checkpoints.generator.num_inference_steps,
+        guidance_scale=checkpoints.generator.guidance_scale,
         height=checkpoints.resolution,
         width=checkpoints.resolution,
         output_type="np",

@@ -118,7 +118,9 @@ def open_features(folder: Path) -> FeatureStore:
     """Open the output of the stage `features`; a missing, truncated or strange file is an `InputError`."""
     try:
         rows = pq.read_table(folder / TABLE)
-        tensors = {name: torch.tensor(rows[name].to_numpy()) for name in ("identity", "prompt", "photo", "index", "own")}
+        tensors = {
+            name: torch.tensor(rows[name].to_numpy()) for name in ("identity", "prompt", "photo", "index", "own")
+        }
         style, scene = (rows[name].to_numpy().astype(np.str_) for name in ("style", "scene"))
         table = FeatureTable(**tensors, style=style, scene=scene)
         prompts = PromptFeatures(**load_tensors(folder / PROMPTS)[0])
