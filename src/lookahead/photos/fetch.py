@@ -63,7 +63,7 @@ def read_list(path: Path) -> list[Photo]:
 
 
 def fetch(photos: list[Photo], out: Path, say: Callable[[str], None]) -> None:
-    """Fetch what is missing of `<out>/<person>/<number>.<suffix>`: lines that fail are all named in one `InputError`."""
+    """Fetch what is missing of `<out>/<person>/<number>.<suffix>`: an `InputError` names all lines that fail."""
     faults, counts = list[str](), dict[str, int]()
     for photo in photos:
         number = counts[photo.person] = counts.get(photo.person, -1) + 1
