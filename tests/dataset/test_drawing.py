@@ -15,12 +15,13 @@ from datasets import load_dataset
 from PIL import Image
 
 from lookahead.artifacts import read_json
-from lookahead.config import Checkpoints, Generate
+from lookahead.config import Checkpoints, Features, Generate
 from lookahead.dataset.drawing import Plan, draw_pictures, synthesise
 from lookahead.dataset.prompts import read_prompts
 from lookahead.dataset.shards import decode_png, list_shards, read_pictures, shard_path
 from lookahead.dataset.summary import card_text
 from lookahead.errors import InputError
+from lookahead.features.encode import encode
 from lookahead.world import open_generator
 from tests.launcher import launch
 from tests.project import files_of
@@ -30,13 +31,15 @@ CODE = """
 import sys
 import torch
 from pathlib import Path
-from lookahead.config import Checkpoints, Generate
+from lookahead.config import Checkpoints, Features, Generate
 from lookahead.dataset.drawing import synthesise
+from lookahead.features.encode import encode
 
-checkpoints, settings, work = sys.argv[1:]
+no_log = lambda _metrics, _step: None
+checkpoints, work = Checkpoints.model_validate_json(sys.argv[1]), Path(sys.argv[3])
 torch.set_num_threads(1)
-loaded = Checkpoints.model_validate_json(checkpoints), Generate.model_validate_json(settings)
-synthesise(*loaded, (), Path(work), lambda _metrics, _step: None)
+synthesise(checkpoints, Generate.model_validate_json(sys.argv[2]), (), work / "generate", no_log)
+encode(checkpoints, Features(batch_size=4), work / "generate", None, work / "features", no_log)
 """
 
 
@@ -109,12 +112,13 @@ def test_a_run_continues_at_the_missing_shard_with_the_same_bytes(
 def test_two_processes_of_accelerate_give_the_bytes_of_one(
     tiny_world: Checkpoints, many: Generate, tmp_path: Path
 ) -> None:
+    """Of `generate` and of `features`."""
     (tmp_path / "draw.py").write_text(CODE)
-    synthesise(tiny_world, many, (), tmp_path / "one", no_log)
-    work = tmp_path / "two"
-    said = launch(str(tmp_path / "draw.py"), tiny_world.model_dump_json(), many.model_dump_json(), str(work))
-    assert files_of(work) == files_of(tmp_path / "one")
-    assert "drawing people" in said
+    one, two = tmp_path / "one", tmp_path / "two"
+    synthesise(tiny_world, many, (), one / "generate", no_log)
+    encode(tiny_world, Features(batch_size=4), one / "generate", None, one / "features", no_log)
+    launch(str(tmp_path / "draw.py"), tiny_world.model_dump_json(), many.model_dump_json(), str(two))
+    assert files_of(two) == files_of(one)
 
 
 def _run(world: Checkpoints, settings: Generate, work: Path) -> None:
@@ -181,7 +185,7 @@ def test_a_picture_does_not_depend_on_its_batch(tiny_world: Checkpoints, setting
 
 
 def test_a_one_step_generator_without_lora_draws_too(tiny_world: Checkpoints, settings: Generate) -> None:
-    changes = {"lora": None, "scheduler": "EulerAncestralDiscreteScheduler", "steps": 1}
+    changes = {"lora": None, "scheduler": "EulerAncestralDiscreteScheduler", "num_inference_steps": 1}
     turbo = tiny_world.model_copy(update={"generator": tiny_world.generator.model_copy(update=changes)})
     pictures = _plan(settings).pictures(range(2))
     one, other = (draw_pictures(open_generator(turbo), pictures, turbo) for _ in range(2))

@@ -14,11 +14,10 @@ from tqdm import tqdm
 
 from lookahead.artifacts import Log, keep_only
 from lookahead.config import Checkpoints, Generate
-from lookahead.dataset.faces import Face, check_names, find_face, read_evaluated
+from lookahead.dataset.faces import Face, Pixels, check_names, find_face, read_evaluated
 from lookahead.dataset.prompts import Prompts, read_prompts
 from lookahead.dataset.shards import Picture, encode_png, shard_is_done, shard_path, write_shard
 from lookahead.dataset.summary import summarise_dataset
-from lookahead.portraits import Pixels
 from lookahead.world import Pipeline, open_faces, open_generator, quiet_alignment
 from lookahead.world.distributed import is_main_process, own_share, wait_for_everyone
 

@@ -19,9 +19,9 @@ from numpy.typing import NDArray
 
 from lookahead.config import Checkpoints, Generate, Photos
 from lookahead.errors import InputError
-from lookahead.portraits import Pixels
 from lookahead.world import detect_faces, open_faces, quiet_alignment
 
+Pixels = NDArray[np.uint8]  # (H, W, 3), RGB
 Array = NDArray[np.float32]
 Rows = NDArray[np.int64]
 KEPT, NO_FACE, SEVERAL, UNLIKE = "", "no face", "several faces", "unlike the person's photos"

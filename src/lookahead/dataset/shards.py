@@ -17,9 +17,8 @@ import pyarrow.parquet as pq
 from PIL import Image
 
 from lookahead.artifacts import digest, write_parquet
-from lookahead.dataset.faces import KEPT, Array, Face
+from lookahead.dataset.faces import KEPT, Array, Face, Pixels
 from lookahead.errors import InputError
-from lookahead.portraits import Pixels
 
 TABLE = "table.parquet"
 _BATCH = 32  # pictures that are read at a time: those of a shard together would take gigabytes

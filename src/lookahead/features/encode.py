@@ -20,10 +20,10 @@ from tqdm import tqdm
 
 from lookahead.artifacts import Log, keep_only, save_tensors, write_parquet
 from lookahead.config import Checkpoints, Features
+from lookahead.dataset.faces import Pixels
 from lookahead.dataset.shards import decode_png, list_shards, read_pictures, read_shard
 from lookahead.errors import InputError
 from lookahead.features.store import IMAGES, PROMPTS, TABLE
-from lookahead.portraits import Pixels
 from lookahead.world import device, encode_latents, open_faces, open_image_encoder, open_pipeline, quiet_alignment
 from lookahead.world.distributed import is_main_process, own_share, wait_for_everyone
 

@@ -63,12 +63,8 @@ def read_list(path: Path) -> list[Photo]:
 
 
 def fetch(photos: list[Photo], out: Path, say: Callable[[str], None]) -> None:
-    """Bring every photo to `<out>/<person>/<number>.<suffix>`; started again, it fetches what is missing.
-
-    Each person's first photo is the reference. Lines that fail are all named in one `InputError` at the end.
-    """
-    faults: list[str] = []
-    counts: dict[str, int] = {}
+    """Fetch what is missing of `<out>/<person>/<number>.<suffix>`: an `InputError` names all lines that fail."""
+    faults, counts = list[str](), dict[str, int]()
     for photo in photos:
         number = counts[photo.person] = counts.get(photo.person, -1) + 1
         stem = out / photo.person / str(number)
@@ -89,5 +85,4 @@ def fetch(photos: list[Photo], out: Path, say: Callable[[str], None]) -> None:
         except (OSError, HTTPException, ValueError) as error:
             faults.append(f"  line {photo.line}: {photo.url}: {error}")
     if faults:
-        failed = "\n".join(faults)
-        raise InputError(f"{len(faults)} of {len(photos)} photos failed; correct these lines and run again:\n{failed}")
+        raise InputError("\n".join([f"{len(faults)} of {len(photos)} photos failed; correct and run again:", *faults]))
