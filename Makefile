@@ -14,7 +14,7 @@ export MLFLOW_SKIP_PIP_REQUIREMENTS_CHECK := true
 export DVC_NO_ANALYTICS := true
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: help install repro test test-all check demo ui ablation curves search dashboard miniature clean
+.PHONY: help install repro test test-all check sizes demo ui ablation curves search dashboard miniature clean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*##/\t/' | expand -t 12
@@ -22,9 +22,9 @@ help:  ## this list
 $(STAMP): pyproject.toml constraints.txt
 	@scripts/install
 
-# Not an extra: Gradio's upper bounds contradict two pins (the file tells which), so that pip has to be told not to look at them.
+# Not an extra: Gradio's upper bounds contradict two pins (the file says which), so it is installed without its dependencies.
 $(DEMO): $(STAMP) src/lookahead/demo/requirements.txt
-	pip install --quiet --no-deps --constraint constraints.txt --requirement src/lookahead/demo/requirements.txt
+	scripts/install --no-deps --constraint constraints.txt --requirement src/lookahead/demo/requirements.txt
 	@touch $@
 
 install: $(STAMP)  ## create .venv and install the tested versions
@@ -33,7 +33,7 @@ repro: $(STAMP)  ## data, training, evaluation; then the headline
 	dvc repro || { dvc checkout --quiet --allow-missing && echo "earlier results are back in runs/"; lookahead doctor; exit 1; }
 	@lookahead headline
 
-test: $(STAMP)  ## what a developer waits for: at most 10 minutes on two cores
+test: $(STAMP)  ## what a developer waits for: at most 6 minutes on two cores
 	pytest -m "not slow"
 
 test-all: $(DEMO)  ## the slow tests
@@ -44,6 +44,9 @@ check: $(STAMP)  ## style, types, stripped notebooks
 	ruff format --check .
 	mypy
 	nbstripout --verify notebooks/*.ipynb
+
+sizes: $(STAMP)  ## lines and files of the package, the factory, the tests and the benchmarks, with their limits
+	@python -m tests.sizes
 
 demo: $(DEMO)  ## a page to try portraits and prompts in, on http://127.0.0.1:7860
 	@lookahead demo --port $${PORT:-7860}
@@ -66,9 +69,9 @@ dashboard: $(STAMP)  ## optuna-dashboard on http://127.0.0.1:8080 and MLflow's p
 ui: $(STAMP)  ## MLflow's pages on http://127.0.0.1:5000
 	@lookahead ui --port $${PORT:-5000}
 
-# Its stages are frozen, and DVC runs no frozen stage, even when forced: it only takes note of what is there.
-miniature: $(STAMP)  ## train every part of the miniature anew (hours on two cores; resumes)
-	for part in $(PARTS); do python stages/miniature.py $$part; dvc commit --force "miniature-$$part"; done
+# DVC runs no frozen stage, even when forced: `dvc commit` notes in dvc.lock what was built from what.
+miniature: $(STAMP)  ## train parts of the miniature, PARTS="vae base", or all (hours on two cores; resumes)
+	for part in $(PARTS); do python stages/miniature.py $$part; dvc commit --force models/miniature/dvc.yaml:$$part; done
 
 clean:  ## remove outputs, stores and resume state; keeps .venv and the committed miniature
 	rm -rf runs state .pytest_cache .mypy_cache .ruff_cache

@@ -64,7 +64,7 @@ def test_no_section_has_a_default() -> None:
         ("worlds.miniature.train.lr_scheduler", "step", "train.lr_scheduler"),
         ("worlds.miniature.train.ema_decay", 1.0, "train.ema_decay"),
         ("worlds.miniature.generate.photos", 1, "generate.photos"),
-        ("worlds.miniature.generate.keep_photo", 2.0, "keep_photo"),
+        ("worlds.miniature.generate.min_photo_similarity", 2.0, "min_photo_similarity"),
         ("worlds.miniature.generate.seed", -1, "generate.seed"),
         ("worlds.miniature.evaluate.people", 48, "evaluate.people"),
         ("worlds.miniature.evaluate.steering", None, None),
@@ -73,7 +73,6 @@ def test_no_section_has_a_default() -> None:
         ("worlds.miniature.checkpoints.base", None, "checkpoints.base"),
         ("tracking.enabled", "yes", "tracking.enabled"),
         ("trackign", {}, "trackign"),
-        ("miniature.parts.clip.seed", 2**32, "miniature.parts.clip.seed"),
     ],
 )
 def test_a_bad_value_is_named_with_its_place(tree: dict[str, Any], path: str, value: object, said: str | None) -> None:

@@ -26,12 +26,24 @@ from transformers import (
 )
 
 from lookahead.config import Adapter, Checkpoints, FacePacks, Generator, ImageEncoder, Scorer
-from miniature.words import words
+from miniature.vocabulary import words
 from tests.tiny_faces import build_face_packs
 
 RESOLUTION = 64
 TOKENS = 4  # image tokens of the adapter
 VISION = 32  # width of the image encoder
+TREE = {  # a prompts file of 12 people, 3 styles and 2 scenes
+    "template": "{style} of {subject} {scene}",
+    "nobody": "a person",
+    "plain": "photo",
+    "styles": {"photo": "a photo", "pencil": "a pencil drawing", "oil": "an oil painting"},
+    "scenes": {"studio": "in a studio", "snow": "in the snow"},
+    "people": {
+        "template": "{first} {last}",
+        "parts": {"first": ["anna", "bela", "cora", "dina"], "last": ["abel", "berg", "cole"]},
+        "lattice": None,
+    },
+}
 _START, _END = "<|startoftext|>", "<|endoftext|>"
 
 
@@ -256,3 +268,7 @@ def with_bright_previews(world: Checkpoints, folder: Path) -> Checkpoints:
         decoder.decoder.layers[-1].bias += 0.5
     decoder.save_pretrained(folder)
     return world.model_copy(update={"preview_vae": str(folder)})
+
+
+def no_log(_metrics: object, _step: int) -> None:
+    """Log nothing."""

@@ -8,7 +8,7 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -168,6 +168,17 @@ def digest_paths(paths: Iterable[Path]) -> str:
     return digest([(name, digest_file(file)) for name, file in files])
 
 
+def local_paths(settings: object) -> Iterator[Path]:
+    """The files and folders that parameters name; hub ids name none."""
+    if isinstance(settings, dict):
+        for value in settings.values():
+            yield from local_paths(value)
+    elif isinstance(settings, str) and settings:
+        path = Path(settings.removeprefix("local-dir:"))
+        if path.exists():
+            yield path
+
+
 def code_digest(*parts: str) -> str:
     """SHA-256 of the package's code in these folders and files, such as "method" or "world/faces.py".
 
@@ -210,6 +221,13 @@ def recover(work: Path, out: Path) -> None:
             old.rename(out)
         for left in out.parent.glob(f".{out.name}.*.new"):  # finished, but of other parameters
             shutil.rmtree(left, ignore_errors=True)
+
+
+def keep_only(folder: Path, names: Collection[str]) -> None:
+    """Delete every file in `folder` but those named, such as what a killed run had half written."""
+    for path in folder.glob("*"):
+        if path.is_file() and path.name not in names:
+            path.unlink()
 
 
 def publish(work: Path, out: Path) -> None:

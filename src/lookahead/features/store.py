@@ -3,34 +3,37 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
+from numpy.typing import NDArray
+from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from lookahead.artifacts import load_tensors
 from lookahead.errors import InputError
-from lookahead.features.columns import Column, check_features, open_parts
 
 TABLE, PROMPTS, IMAGES = "table.parquet", "prompts.safetensors", "images"
 
 
 @dataclass(frozen=True)
 class FeatureTable:
-    """A row a kept picture (N,): person, prompt (a row of the prompts), whether it is a photo, index in its dataset,
-    whether that is the one of own photos."""
+    """Of each kept picture (N,): person, prompt (a row of the prompts), whether it is a photo, index in its dataset,
+    whether that is the one of own photos, style and scene."""
 
     identity: Tensor
     prompt: Tensor
     photo: Tensor
     index: Tensor
     own: Tensor
-    style: Sequence[str]
-    scene: Sequence[str]
+    style: NDArray[np.str_]
+    scene: NDArray[np.str_]
 
     def __len__(self) -> int:
         """How many pictures there are."""
@@ -48,32 +51,54 @@ class PromptFeatures:
     null_image_features: Tensor
 
 
+class _Column:
+    """A tensor in slices of consecutive rows, each in an open file: what is asked for is read, in the stored dtype."""
+
+    def __init__(self, files: Sequence[Any], name: str) -> None:
+        self.slices = [file.get_slice(name) for file in files]
+        self.sizes = [part.get_shape()[0] for part in self.slices]
+        self._ends = torch.tensor(self.sizes).cumsum(0)
+        self._starts = self._ends - torch.tensor(self.sizes)
+
+    def __getitem__(self, rows: Tensor) -> Tensor:
+        parts = torch.searchsorted(self._ends, rows, right=True)  # (B,)
+        places = zip(parts.tolist(), (rows - self._starts[parts]).tolist(), strict=True)
+        return torch.cat([self.slices[part][row : row + 1] for part, row in places])
+
+
 class FeatureStore:
-    """The features of a dataset, by row of its table."""
+    """The features of a dataset, by rows (B,) of its table."""
 
-    def __init__(self, table: FeatureTable, prompts: PromptFeatures, images: Mapping[str, Column]) -> None:
-        """Hold the columns: "image_features" has a row a photo, the others a row a picture."""
-        self.table = table
-        self.prompts = prompts
-        self._images = images
+    def __init__(self, table: FeatureTable, prompts: PromptFeatures, files: Sequence[Any]) -> None:
+        """Hold open safetensors files: "image_features" has a row a photo, the others a row a picture."""
+        self.table, self.prompts = table, prompts
+        self._images = {n: _Column(files, n) for n in ("latents", "embeddings", "landmarks", "image_features")}
         self._photos = table.photo.long().cumsum(0) - 1  # (N,) a photo's row among the photos
-
-    def read(self, name: str, rows: Tensor) -> Tensor:
-        """Rows (B,) of "latents", "embeddings" or "landmarks", in their stored number format."""
-        return self._images[name][rows]
+        expected = [len(table), int(table.photo.sum())]
+        if [sum(self._images[name].sizes) for name in ("latents", "image_features")] != expected or not len(table):
+            raise InputError(f"{expected[0]} rows, {expected[1]} of them photos, do not fit the files of features")
 
     def latents(self, rows: Tensor) -> Tensor:
         """Scaled latents (B, C, h, w)."""
-        return self.read("latents", rows)
+        return self._images["latents"][rows]
+
+    def embeddings(self, rows: Tensor) -> Tensor:
+        """Unit face embeddings (B, E) by the recogniser of the lookahead loss."""
+        return self._images["embeddings"][rows]
+
+    def landmarks(self, rows: Tensor) -> Tensor:
+        """Five landmarks (B, 5, 2) in pixels of the picture."""
+        return self._images["landmarks"][rows]
 
     def image_features(self, rows: Tensor) -> Tensor:
         """The image encoder's penultimate hidden states (B, S, D) of photos: nothing else is ever a reference."""
         assert self.table.photo[rows].all()
         return self._images["image_features"][self._photos[rows]]
 
-    def embeddings(self, rows: Tensor) -> Tensor:
-        """Unit face embeddings (B, E) by the recogniser of the lookahead loss."""
-        return self.read("embeddings", rows)
+    def prompt_embeds(self, rows: Tensor) -> tuple[Tensor, Tensor]:
+        """Tokens (B, L, C) and pooled embedding (B, E) of the pictures' prompts."""
+        prompts = self.table.prompt[rows]
+        return self.prompts.prompt_embeds[prompts], self.prompts.pooled[prompts]
 
     def centroids(self, rows: Tensor) -> Tensor:
         """The mean face (B, E), unit length, of all photos of each row's person."""
@@ -81,47 +106,25 @@ class FeatureStore:
 
     @functools.cached_property
     def _centroids(self) -> Tensor:
-        faces = self._images["embeddings"]
-        sums = torch.zeros(int(self.table.identity.max()) + 1, *faces.shape)
-        for rows, part in faces.in_parts():
-            photo = self.table.photo[rows]
-            sums.index_add_(0, self.table.identity[rows][photo], part[photo].float())
+        faces, table = self._images["embeddings"], self.table
+        sums = torch.zeros(int(table.identity.max()) + 1, faces.slices[0].get_shape()[1])
+        columns = (faces.slices, table.identity.split(faces.sizes), table.photo.split(faces.sizes))
+        for part, identity, photo in zip(*columns, strict=True):
+            sums.index_add_(0, identity[photo], part[:][photo].float())
         return torch.nn.functional.normalize(sums, dim=1)
-
-    def landmarks(self, rows: Tensor) -> Tensor:
-        """Five landmarks (B, 5, 2) in pixels of the picture."""
-        return self.read("landmarks", rows)
-
-    def prompt_embeds(self, rows: Tensor) -> tuple[Tensor, Tensor]:
-        """Tokens (B, L, C) and pooled embedding (B, E) of the pictures' prompts."""
-        prompts = self.table.prompt[rows]
-        return self.prompts.prompt_embeds[prompts], self.prompts.pooled[prompts]
-
-
-def _read_table(path: Path) -> FeatureTable:
-    try:
-        table = pq.read_table(path)
-        tensors = {
-            name: torch.tensor(table[name].to_numpy()) for name in ("identity", "prompt", "photo", "index", "own")
-        }
-        return FeatureTable(**tensors, style=table["style"].to_pylist(), scene=table["scene"].to_pylist())
-    except (pa.ArrowException, OSError, KeyError) as error:
-        raise InputError(f"{path} cannot be read ({error!s:.200}): run the stage `features` again") from None
 
 
 def open_features(folder: Path) -> FeatureStore:
-    """Open the output of the stage `features`.
-
-    Raises:
-        InputError: a file is missing, truncated or does not belong to the others.
-    """
-    table = _read_table(folder / TABLE)
-    images = [open_parts(path) for path in sorted((folder / IMAGES).glob("*.safetensors"))]
-    rows, seen = (sum(len(part[name]) for part in images) for name in ("latents", "image_features"))
-    photos = int(table.photo.sum())
-    if (rows, seen) != (len(table), photos) or rows == 0:
-        told = f"{len(table)} rows, {photos} of them photos, and features of {rows} and {seen}"
-        raise InputError(f"{folder} has {told}: run the stage `features` again")
-    check_features(folder / PROMPTS)
-    columns = {name: Column([part[name] for part in images]) for name in images[0]}
-    return FeatureStore(table, PromptFeatures(**load_tensors(folder / PROMPTS)[0]), columns)
+    """Open the output of the stage `features`; a missing, truncated or strange file is an `InputError`."""
+    try:
+        rows = pq.read_table(folder / TABLE)
+        tensors = {
+            name: torch.tensor(rows[name].to_numpy()) for name in ("identity", "prompt", "photo", "index", "own")
+        }
+        style, scene = (rows[name].to_numpy().astype(np.str_) for name in ("style", "scene"))
+        table = FeatureTable(**tensors, style=style, scene=scene)
+        prompts = PromptFeatures(**load_tensors(folder / PROMPTS)[0])
+        files = [safe_open(path, framework="pt") for path in sorted((folder / IMAGES).glob("*.safetensors"))]
+        return FeatureStore(table, prompts, files)
+    except (pa.ArrowException, SafetensorError, OSError, KeyError, InputError) as error:
+        raise InputError(f"{folder} cannot be read ({error!s:.200}): run the stage `features` again") from None
