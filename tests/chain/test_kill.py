@@ -14,7 +14,7 @@ from lookahead.artifacts import STATE, digest_paths
 FIRST = {
     "generate": "*/shards/*.parquet",
     "features": "*/images/*.safetensors",
-    "train": "*.resume/step_*.safetensors",
+    "train": "noise_only-*/step_*.safetensors",
     "evaluate": "*/*.parquet",
 }  # what a stage writes when the first part of its work is done
 KEPT = ("generate", "features")  # their parts are published as they are
@@ -39,7 +39,9 @@ def test_a_killed_stage_continues(project: Path, stage: str) -> None:
     output = f"{stage}/noise_only" if stage == "train" else stage
     before = digest_paths([Path("runs/tiny") / output])
     command = [sys.executable, f"stages/{stage}.py", *(["--variant", "noise_only"] if stage == "train" else [])]
-    work = STORE if stage == "evaluate" else STATE / "work" / "tiny" / output
+    own = {"evaluate": STORE, "train": STATE / "checkpoints" / "tiny"}
+    work = own.get(stage, STATE / "work" / "tiny" / output)
+    shutil.rmtree(STATE / "checkpoints")  # of the finished trainings
     shutil.rmtree(STORE)  # what the finished evaluation has drawn
     process = subprocess.Popen(command, stderr=subprocess.DEVNULL)
     wait_for(FIRST[stage], work, process)

@@ -22,7 +22,7 @@ def test_distance_pulls_towards_the_reference():
     assert (identity_distance(start - 0.1 * gradient, reference) < distance).all()
 
 
-@pytest.mark.parametrize(("times_scale", "expected"), [(True, 0.2), (False, 0.5)])
-def test_loss_is_the_mean_times_the_trust(times_scale, expected):
+@pytest.mark.parametrize(("weight_by_scale", "expected"), [(True, 0.2), (False, 0.5)])
+def test_loss_is_the_mean_weighted_by_the_scale(weight_by_scale, expected):
     distance = torch.tensor([0.2, 0.8], dtype=torch.float64)
-    assert lookahead_loss(distance, 0.4, times_scale).item() == pytest.approx(expected)
+    assert lookahead_loss(distance, 0.4, weight_by_scale).item() == pytest.approx(expected)

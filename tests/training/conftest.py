@@ -9,8 +9,9 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from lookahead.config import KV, Density, Lookahead, LoraScale, Preview, Train
+from lookahead.config import Train, read_params
 from lookahead.models.alignment import TEMPLATE
+from tests.modules import ROOT
 from tests.tiny_faces import EMBEDDING
 
 PEOPLE, PICTURES, PROMPTS = 4, 5, 3
@@ -64,62 +65,27 @@ def features(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def cosine(strength: float) -> Density:
-    """The official density: fixed over the training, over all timesteps."""
-    return Density(
-        kind="cosine",
-        annealing="constant",
-        strength=strength,
-        final_strength=strength,
-        timestep_min=0,
-        timestep_max=999,
-    )
-
-
 @pytest.fixture(scope="session")
 def settings() -> Train:
-    """Six steps of two pairs."""
-    return Train(
-        steps=6,
-        batch_size=2,
-        gradient_accumulation_steps=2,
-        learning_rate=1e-3,
-        lr_scheduler="constant",
-        lr_warmup_steps=2,
-        weight_decay=0.01,
-        max_grad_norm=1.0,
-        ema_decay=0.0,
-        image_dropout=0.3,
-        text_dropout=0.2,
-        photos_only=False,
-        own_photos=0.25,
-        noise_density=cosine(0.5),
-        lookahead=Lookahead(
-            weight=1.0,
-            preview=Preview(
-                model="lcm", start="target", stepping="consistency", steps=1, gradient_steps=1, boundary=False
-            ),
-            distance="identity",
-            landmarks="target",
-            against="reference",
-            weight_by_scale=True,
-            lora_scale=LoraScale(low=0.1, high=1.0, probability_of_one=0.5, redraw_every=3),
-            density=cosine(0.2),
-        ),
-        share_timesteps=False,
-        kv=KV(enabled=False, rank=2, shared_rank=3, token_dropout=0.25, learning_rate=5e-4),
-        gradient_checkpointing=False,
-        channels_last=False,
-        compile=False,
-        activation_memory_budget=1.0,
-        checkpoint_every=2,
-        checkpoints_total_limit=2,
-        sample_every=3,
-        num_samples=2,
-        sample_num_inference_steps=2,
-        sample_guidance_scale=2.0,
-        seed=0,
-    )
+    """Six steps of two micro-batches of two pairs, else as the miniature."""
+    own = {
+        "steps": 6,
+        "batch_size": 2,
+        "gradient_accumulation_steps": 2,
+        "learning_rate": 1e-3,
+        "lr_warmup_steps": 2,
+        "image_dropout": 0.3,
+        "text_dropout": 0.2,
+        "lookahead": {"weight": 1.0, "lora_scale": {"redraw_every": 3}},
+        "kv": {"rank": 2, "shared_rank": 3, "token_dropout": 0.25, "learning_rate": 5e-4},
+        "checkpoint_every": 2,
+        "checkpoints_total_limit": 2,
+        "sample_every": 3,
+        "num_samples": 2,
+        "sample_num_inference_steps": 2,
+        "sample_guidance_scale": 2.0,
+    }
+    return changed(read_params(ROOT / "params.yaml").worlds["miniature"].train, own)
 
 
 @pytest.fixture(scope="session")

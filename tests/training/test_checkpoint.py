@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from lookahead.config import Checkpoints, Train
+from lookahead.training import checkpoint
 from lookahead.training.checkpoint import load_checkpoint, save_checkpoint
 from lookahead.training.loop import backward
 from lookahead.training.networks import Training, open_training
@@ -25,7 +26,7 @@ def training(tiny_world: Checkpoints, settings: Train, features: Path) -> Traini
 def test_every_entry_comes_back_as_it_was(
     training: Training, tiny_world: Checkpoints, features: Path, tmp_path: Path
 ) -> None:
-    """Also entries that AdamW does not have today: of another dtype, on another device than their weight, no tensor."""
+    """Also entries that AdamW does not have today: of another dtype than their weight, or no tensors."""
     optimizer, weights = training.optimizer, list(training.weights.values())
     odd = {"count": torch.tensor(2**40 + 1), "half": torch.ones(3, dtype=torch.bfloat16) / 3, "name": "x", "none": None}
     optimizer.state[weights[1]].update(odd)
@@ -46,3 +47,18 @@ def test_every_entry_comes_back_as_it_was(
                 assert found == value
     for ours, theirs in ((training.weights, other.weights), (training.ema, other.ema)):
         assert ours.keys() == theirs.keys() and all(torch.equal(theirs[name], ours[name]) for name in ours)
+
+
+@pytest.mark.parametrize("step", ["meta", "cpu"])
+def test_entries_return_to_their_device(step: str) -> None:
+    """A fused AdamW has its step on the weight's device, another one on the CPU; `meta` stands for a GPU."""
+    optimizer, other = (torch.optim.AdamW([torch.nn.Parameter(torch.zeros(2, device="meta"))]) for _ in range(2))
+    (weight,), (same,) = (one.param_groups[0]["params"] for one in (optimizer, other))
+    optimizer.state[weight] = {"step": torch.tensor(3.0, device=step), "exp_avg": torch.zeros(2, device="meta")}
+    tensors, rest = checkpoint._flattened(optimizer)
+    read = {
+        path: value if path in rest["on_cpu"] else torch.empty_like(value, device="cpu")
+        for path, value in tensors.items()
+    }
+    checkpoint._restore_optimizer(other, read, rest)
+    assert {name: value.device.type for name, value in other.state[same].items()} == {"step": step, "exp_avg": "meta"}

@@ -64,15 +64,6 @@ def test_each_loss_reaches_every_weight_of_the_adapter(training, loss):
     assert idle == []
 
 
-def test_variants_share_pairs_timesteps_and_noise(tiny_world, features, settings, training):
-    """The noise loss of the first step is the same number, to the last bit."""
-    alone = open_training(tiny_world, changed(settings, {"lookahead": {"weight": 0.0}}), features)
-    training.optimizer.zero_grad(set_to_none=True)
-    first, second = (read([backward(each, 3)])[0] for each in (alone, training))
-    assert first == {name: second[name] for name in first}
-    assert {"loss_lookahead", "distance", "scale", "t_lookahead", "distance_t0"} <= set(second) - set(first)
-
-
 @pytest.mark.parametrize("dropout", ["image_dropout", "text_dropout"])
 def test_dropping_hides_the_reference_or_the_prompt(training, dropout):
     batch, draws = drawn(training)
