@@ -20,12 +20,12 @@ _GENERATE = {"people": 3, "photos": 3, "stylised": 2, "batch": 5, "shard": 6, "k
 _GENERATE["evaluation_likeness"] = 1.0
 _TRAIN = {
     "steps": 4,
-    "batch": 2,
-    "warmup": 2,
+    "batch_size": 2,
+    "lr_warmup_steps": 2,
     "checkpoint_every": 2,
     "sample_every": 2,
-    "samples": 2,
-    "sample_steps": 2,
+    "num_samples": 2,
+    "sample_num_inference_steps": 2,
 }
 _PROTOCOL = {"people": 3, "photo_prompts": 1, "steps": 2, "prompts": f"prompts/{WORLD}.yaml"}
 _EVALUATE = {

@@ -14,7 +14,7 @@ from lookahead.ablation.cell import build_cell, settings_of
 from lookahead.ablation.report import write_ablation
 from lookahead.config import Ablation, Evaluate, Row, read_evaluate, read_params, with_overrides
 from lookahead.errors import InputError
-from lookahead.tracking.lineage import flatten
+from lookahead.tracking import flatten
 from tests.tiny import build_portraits
 from tests.training.conftest import features, settings  # noqa: F401  (fixtures)
 

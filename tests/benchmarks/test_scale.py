@@ -12,8 +12,7 @@ import torch
 from benchmarks.stand_in import Stand, sizes_of
 from lookahead.config import read_params
 from lookahead.features.store import open_features
-from lookahead.training.batches import load_pairs
-from lookahead.training.pairs import Pairs
+from lookahead.training.data import Pairs, load_pairs
 
 ROOT = Path(__file__).parents[2]
 COMMANDS = ("add", "status", "push", "checkout", "add, one shard more", "push, one shard more")

@@ -21,7 +21,14 @@ RUN_ORDER = ("generate", "features", "train", "evaluate")
 SMALLER = {
     "generate": {"people": 3, "photos": 3, "stylised": 2, "batch": 4, "shard": 6, "keep_images": 2},
     "features": {"batch": 4},
-    "train": {"steps": 4, "batch": 2, "warmup": 1, "checkpoint_every": 2, "sample_every": 2, "samples": 1},
+    "train": {
+        "steps": 4,
+        "batch_size": 2,
+        "lr_warmup_steps": 1,
+        "checkpoint_every": 2,
+        "sample_every": 2,
+        "num_samples": 1,
+    },
     "evaluate": {
         "protocol": "protocols/tiny.yaml",
         "batch": 8,
@@ -41,7 +48,7 @@ def tiny_params(root: Path, checkpoints: Checkpoints) -> Params:
     world = tree["worlds"]["miniature"]
     for section, changes in SMALLER.items():
         world[section].update(changes)
-    world["train"]["sample_steps"] = 2
+    world["train"]["sample_num_inference_steps"] = 2
     world["generate"].update(
         {"keep_photo": -1.0, "keep_stylised": -1.0, "evaluation_likeness": 1.0, "prompts": "prompts/tiny.yaml"}
     )

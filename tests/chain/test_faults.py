@@ -42,7 +42,7 @@ def results(root: Path) -> dict[str, str]:
 
 PARAMETERS = [
     ("train", "worlds.tiny.train.stepz", 3, ["stepz", "Extra inputs"]),
-    ("train", "worlds.tiny.train.image_drop", 2.0, ["image_drop", "2.0", "less than or equal to 1"]),
+    ("train", "worlds.tiny.train.image_dropout", 2.0, ["image_dropout", "2.0", "less than or equal to 1"]),
     ("train", "worlds.tiny.train.lookahead.preview.model", "lcmm", ["preview", "'lcmm'", "'lcm' or 'naive'"]),
     ("train", "worlds.tiny.train.steps", "many", ["train.steps", "'many'"]),
     ("train", "worlds.tiny.checkpoints.precision", "float16", ["float16", "bfloat16 or float32"]),

@@ -5,7 +5,7 @@ import torch
 
 from lookahead.errors import InputError
 from lookahead.features.store import FeatureTable
-from lookahead.training.pairs import Pairs, balanced
+from lookahead.training.data import Pairs, balanced
 
 #          person 0: 2 photos + 2; person 1: 3 photos; person 2: 1 photo + 1; person 3: a photo, another person between
 IDENTITY = torch.tensor([0, 0, 0, 1, 1, 1, 2, 2, 3, 0])

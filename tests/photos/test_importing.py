@@ -23,7 +23,7 @@ from lookahead.features.encode import encode
 from lookahead.features.store import open_features
 from lookahead.photos.importing import import_photos
 from lookahead.photos.pictures import UnusableError, read_picture
-from lookahead.training.pairs import Pairs
+from lookahead.training.data import Pairs
 from tests.dataset.conftest import no_log
 
 Write = Callable[[Path], None]

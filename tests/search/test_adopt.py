@@ -1,6 +1,5 @@
 """`lookahead adopt`: what it shows, that comments stay, and what it refuses."""
 
-import shutil
 import sys
 from pathlib import Path
 
@@ -11,8 +10,10 @@ from typer.testing import CliRunner
 from lookahead import cli
 from lookahead.config import read_params
 from lookahead.errors import InputError
-from lookahead.search.adopt import patched
+from lookahead.search.adopt import _merge, patched
+from lookahead.search.storage import open_storage
 from tests.modules import ROOT
+from tests.search.conftest import make_search
 
 PATCH = {"lookahead": {"weight": 2.5e-05, "lora_scale": {"low": 0.25}}, "kv": {"enabled": True}}
 
@@ -89,14 +90,18 @@ def test_the_dashboard_needs_a_study(here: Path, monkeypatch: pytest.MonkeyPatch
         cli.main()
 
 
-def test_a_world_without_a_search_is_named(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_world_without_a_search_and_a_wrong_storage_are_named(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (here / "stages").mkdir()
     (here / "stages" / "search.py").write_bytes((ROOT / "stages" / "search.py").read_bytes())
     monkeypatch.setattr(sys, "argv", ["lookahead", "search", "--world", "moon"])
     with pytest.raises(SystemExit, match="no search of 'moon'"):
         cli.main()
-    monkeypatch.setattr(sys, "argv", ["lookahead", "search", "--storage", "mysql://x"])
-    (here / "runs" / "miniature" / "features").mkdir(parents=True)
-    shutil.copytree(ROOT / "protocols", here / "protocols")
-    with pytest.raises(SystemExit, match="does not exist"):
-        cli.main()
+    with pytest.raises(InputError, match=r"several machines share postgresql\+psycopg"):
+        open_storage("mysql://x", here / "studies.db", make_search().heartbeat)
+
+
+def test_a_patch_may_set_what_a_world_inherits() -> None:
+    """A parameter that params.yaml leaves to the defaults is added to the world."""
+    tree = {"own": {"a": 1}}
+    _merge(tree, {"own": {"b": {"c": 2}}})
+    assert tree == {"own": {"a": 1, "b": {"c": 2}}}

@@ -14,11 +14,11 @@ from pathlib import Path
 import optuna
 import psycopg
 import pytest
+from lookahead.search.study import SLOT, WORKER
 from mlflow import MlflowClient
 from optuna.trial import TrialState
 
 from lookahead.config import Checkpoints
-from lookahead.search.study import SLOT, WORKER
 from tests.search.project import build_search, start
 from tests.training.conftest import features  # noqa: F401  (fixture)
 

@@ -7,16 +7,16 @@ from pathlib import Path
 
 import pytest
 import torch
+from lookahead.training.fit import fit, resume_folder
+from lookahead.training.samples import draw_samples
+from lookahead.training.setup import Training, open_training
 from safetensors.torch import load_file
 from torch._dynamo.backends.common import aot_autograd
 from torch._dynamo.utils import counters
 from torch._functorch.partitioners import min_cut_rematerialization_partition
 
 from lookahead.config import Checkpoints, Train
-from lookahead.training.fit import fit, resume_folder
 from lookahead.training.losses import micro_step, read
-from lookahead.training.samples import draw_samples
-from lookahead.training.setup import Training, open_training
 from tests.training.conftest import changed
 
 pytestmark = pytest.mark.slow

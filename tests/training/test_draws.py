@@ -1,9 +1,9 @@
 """What is drawn for a micro-batch depends on the seed and its index alone."""
 
 import torch
+from lookahead.training.draws import density_at, draw_both, draw_kept, generator_for, scale_at
 
 from lookahead.config import LoraScale
-from lookahead.training.draws import density_at, draw_both, draw_kept, generator_for, scale_at
 from tests.training.conftest import changed
 
 

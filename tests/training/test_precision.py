@@ -9,14 +9,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from lookahead.training.batches import Batch
+from lookahead.training.step import Networks, decode, lookahead_pass
 from PIL import Image
 from torch import Tensor
 
 from lookahead.config import read_params
 from lookahead.models.alignment import align
-from lookahead.training.batches import Batch
 from lookahead.training.networks import open_networks
-from lookahead.training.step import Networks, decode, lookahead_pass
 from lookahead.world import LandmarkDetector, encode_latents, open_pipeline
 
 PEOPLE = Path("models/miniature/portraits/search")

@@ -8,12 +8,12 @@ import sys
 from pathlib import Path
 
 import pytest
+from lookahead.training.fit import train
+from lookahead.training.shares import check_shares, own_indices
 from safetensors.torch import load_file
 
 from lookahead.config import Checkpoints, Train
 from lookahead.errors import InputError
-from lookahead.training.fit import train
-from lookahead.training.shares import check_shares, own_indices
 from lookahead.world.processes import Processes
 from tests.launcher import launch
 from tests.training.conftest import changed

@@ -4,18 +4,18 @@ from dataclasses import replace
 
 import pytest
 import torch
+from lookahead.training.batches import Batch, with_drops
+from lookahead.training.draws import Draws, draw_both, generator_for
+from lookahead.training.setup import Training, open_training
+from lookahead.training.step import lookahead_pass, noise_pass, preview_pass, reference_pass
+from lookahead.training.update import train_step
 
 from lookahead.config import Checkpoints, Train
 from lookahead.errors import InputError
 from lookahead.models.adapter import adapter_parameters
 from lookahead.models.alignment import align
-from lookahead.training.batches import Batch, with_drops
-from lookahead.training.draws import Draws, draw_both, generator_for
 from lookahead.training.losses import Row, draw_index, lookahead_step, micro_step, noise_step, read
 from lookahead.training.networks import open_networks
-from lookahead.training.setup import Training, open_training
-from lookahead.training.step import lookahead_pass, noise_pass, preview_pass, reference_pass
-from lookahead.training.update import train_step
 from tests.tiny import save_base
 from tests.training.conftest import changed
 

@@ -5,14 +5,14 @@ from pathlib import Path
 
 import pytest
 import torch
+from lookahead.training.draws import draw_both
+from lookahead.training.setup import open_training
+from lookahead.training.update import train_step
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from lookahead.config import Checkpoints, Train
 from lookahead.training import losses
-from lookahead.training.draws import draw_both
 from lookahead.training.losses import draw_index, micro_step, read
-from lookahead.training.setup import open_training
-from lookahead.training.update import train_step
 from tests.training.conftest import changed
 
 READING = ("aten::_local_scalar_dense", "aten::nonzero", "aten::is_nonzero", "aten::equal", "aten::masked_select")

@@ -25,6 +25,7 @@ def search(
 @app.command()
 def adopt(world: World = None, yes: Annotated[bool, typer.Option("--yes", help="do not ask")] = False) -> None:
     """Show what the search recommends for params.yaml, and apply it; comments stay."""
+    from lookahead.artifacts import atomic
     from lookahead.config import read_params
     from lookahead.search import adopt as adoption
 
@@ -36,7 +37,8 @@ def adopt(world: World = None, yes: Annotated[bool, typer.Option("--yes", help="
         return
     print(adoption.difference(before, after))
     if yes or typer.confirm("Apply this to params.yaml?"):
-        adoption.adopt(params, after)
+        with atomic(params) as temporary:
+            temporary.write_text(after, encoding="utf-8")
         print("params.yaml is changed; `make repro` continues from it")
 
 
@@ -47,7 +49,7 @@ def compare(
     method: Annotated[list[str] | None, typer.Option(help="adapter, noise_only, tuned; one, or one a run")] = None,
     label: Annotated[list[str] | None, typer.Option(help="one a run, in their order; default: the runs")] = None,
 ) -> None:
-    """Compare evaluations by paired differences against the first one, and put their pictures side by side.
+    """Contrast evaluations with the first one, and show the same pictures in a row.
 
     Example: lookahead compare runs/miniature/evaluate RUN --label now --label before
     """
@@ -57,21 +59,18 @@ def compare(
 
     params = read_params()
     methods, labels = _one_a_run(runs, method or ["tuned"], "--method"), _labels(runs, method, label)
-    from lookahead.evaluation import compare as comparison
-    from lookahead.report.compare_page import table, write_page
+    from lookahead.report import comparison
     from lookahead.tracking import fetch_files
 
     read = []
-    with tempfile.TemporaryDirectory() as place:
+    with tempfile.TemporaryDirectory() as fetched:
         for number, (run, chosen, name) in enumerate(zip(runs, methods, labels, strict=True)):
             folder = Path(run)
             if not folder.is_dir():
-                folder = Path(place) / str(number)
+                folder = Path(fetched) / str(number)
                 fetch_files(params.tracking, run, comparison.FILES, folder)
             read.append(comparison.read_run(name, folder, chosen))
-    found = comparison.compare(read, params.active.evaluate.bootstrap)
-    write_page(read, found, out)
-    print(f"{table(found)}\n\n{out}")
+    print(f"{comparison.write_comparison(read, out)}\n\n{out}")
 
 
 def _labels(runs: list[str], method: list[str] | None, label: list[str] | None) -> list[str]:
@@ -95,7 +94,7 @@ def _one_a_run(runs: list[str], given: list[str], option: str) -> list[str]:
 def ui(port: Annotated[int, typer.Option(help="on 127.0.0.1")] = 5000) -> None:
     """Show the runs in MLflow's pages, for this machine only."""
     from lookahead.config import read_params
-    from lookahead.tracking.store import server_command
+    from lookahead.tracking import server_command
 
     tracking = read_params().tracking
     if not tracking.enabled:
@@ -107,7 +106,7 @@ def ui(port: Annotated[int, typer.Option(help="on 127.0.0.1")] = 5000) -> None:
 
 @app.command()
 def dashboard(
-    storage: Annotated[str | None, typer.Option(help="of a shared study; default: this machine's journal")] = None,
+    storage: Annotated[str | None, typer.Option(help="of a shared study; default: this machine's SQLite file")] = None,
     port: Annotated[int, typer.Option(help="of optuna-dashboard, on 127.0.0.1")] = 8080,
     ui_port: Annotated[int, typer.Option(help="of MLflow's pages, on 127.0.0.1")] = 5000,
 ) -> None:
@@ -116,8 +115,8 @@ def dashboard(
     import subprocess
 
     from lookahead.config import read_params
-    from lookahead.search.dashboard import dashboard_command
-    from lookahead.tracking.store import server_command
+    from lookahead.search.storage import dashboard_command
+    from lookahead.tracking import server_command
 
     commands = [(dashboard_command(storage, port), dict(os.environ))]
     tracking = read_params().tracking

@@ -9,92 +9,114 @@ from pathlib import Path
 from typing import Any
 
 import optuna
+from optuna.study import MaxTrialsCallback
+from optuna.trial import TrialState
 
-from lookahead.artifacts import digest
-from lookahead.config import Search, World, read_evaluate
+from lookahead.artifacts import code_digest, digest, digest_paths, files_below, local_paths
+from lookahead.config import Evaluate, Search, World, read_evaluate
 from lookahead.errors import InputError
-from lookahead.search.front import DEFAULT, complete, confirmations, confirmed
-from lookahead.search.inputs import inputs_of
-from lookahead.search.judge import Scores
-from lookahead.search.objectives import UNTUNED, Bench, Watch, confirm_trial, search_trial
-from lookahead.search.report import write_results
+from lookahead.search.confirm import chosen, compare, complete, confirm, confirmed_scores
+from lookahead.search.results import Outcome, write_results
+from lookahead.search.scores import METRICS, mean_scores
 from lookahead.search.space import check_space, present
-from lookahead.search.storage import Storage, open_storage
-from lookahead.search.study import Slot, Tell, await_plan, open_study, plan, study_name, work_off
-from lookahead.search.tables import Outcome
+from lookahead.search.storage import open_storage, open_study
+from lookahead.search.trial import Context, Recorder, optimize, search_trial, untuned
 
+# Folders that can change a trial's numbers; pages, tables and tracking cannot.
+CODE = (
+    "artifacts.py",
+    "portraits.py",
+    "dataset/prompts.py",
+    "evaluation/drawing",
+    "evaluation/scoring",
+    "features",
+    "method",
+    "models",
+    "sampling",
+)
+CODE += ("training", "world", "search/space.py", "search/scores.py", "search/trial.py")
+# Changing these continues a study.
+OPEN = {"trials", "workers", "confirm", "heartbeat", "contours", "startup", "space"}
 TRACKED = "tracked"  # the study's attribute that names its run in the history
 
 
 @dataclass(frozen=True)
 class Task:
-    """A search in a world: where the features lie, where studies and trials are kept, and who is told."""
+    """A search in a world: where features lie, where studies and trials are kept, which worker this is."""
 
     name: str  # of the world
     world: World
     search: Search
     features: Path
     state: Path
-    address: str | None  # of a storage that several machines share
-    tell: Tell
+    tell: Callable[[str], None]
+    address: str | None = None  # of a storage that several machines share
+    worker: str = ""  # others than the first of a machine draw other settings
 
 
-Watching = Callable[[str, str | None], tuple[Watch, str | None]]
+def inputs_of(world: World, settings: Evaluate, search: Search, features: Path) -> dict[str, str]:
+    """Digests by name: equal ones mean that earlier trials count."""
+    tree = world.model_dump(mode="json", include={"checkpoints", "train"}, exclude={"train": {"steps", "seed"}})
+    evaluate = settings.model_dump(mode="json", exclude={"steering"})  # which no trial is drawn with
+    folders = [Path(getattr(settings.splits, split)) for split in (search.split, search.confirm.split)]
+    sizes = [(file.relative_to(features).as_posix(), file.stat().st_size) for file in files_below(features)]
+    data = sorted({*local_paths(tree["checkpoints"]), *folders, Path(settings.prompts), features / "table.parquet"})
+    return {
+        "space": digest({name: one.model_dump(mode="json") for name, one in search.space.items()}),
+        "settings": digest(tree, evaluate, search.model_dump(mode="json", exclude=OPEN)),
+        "data": digest(digest_paths(data), sizes),  # a large dataset is not read for its name
+        "code": code_digest(*CODE),
+    }
 
 
-def run_search(task: Task, watching: Watching, out: Path) -> dict[str, Any]:
+def run_search(task: Task, record: Callable[[str], Recorder], out: Path | None) -> dict[str, Any]:
     """Run what is missing of the study and of its confirmation, write the results into `out`, return the lineage.
 
     Args:
         task: what is searched.
-        watching: opens the record of a study, by its name and by what its first worker got here.
-        out: the folder of the results.
-
-    Raises:
-        InputError: the space is not possible, an input is missing, the storage does not answer, or every trial fails.
+        record: opens the record of the study of a name.
+        out: the folder of the results; None for a worker that only helps.
     """
-    search, world = task.search, task.world
+    search, world, file = task.search, task.world, task.state / "studies.db"
     check_space(search, world.train)
     settings = read_evaluate(world.evaluate)
     inputs = inputs_of(world, settings, search, task.features)
-    storage = open_storage(task.address, task.state / "journal.log", search.heartbeat)
-    study, new = open_study(task.name, 2 if search.mode == "pareto" else 1, storage, search, inputs, task.tell)
-    if not new:
-        await_plan(study)
-    watch, key = watching(study.study_name, study.user_attrs.get(TRACKED))
-    study.set_user_attr(TRACKED, key)
-    bench = Bench(world, settings, search, task.features, task.state / study.study_name, watch)
+    storage = open_storage(task.address, file, search.heartbeat)
+    first, goals = present(search.space, world.train), METRICS if search.mode == "pareto" else METRICS[:1]
+    pruner = None if len(goals) > 1 else optuna.pruners.MedianPruner(search.startup)  # Optuna prunes by one objective
+    options = {"directions": ["maximize"] * len(goals), "pruner": pruner}
+    study, news = open_study(storage, file, task.name, inputs, first, **options)
+    study.set_metric_names(list(goals))
+    if news:
+        task.tell(news)
+    length = digest(search.confirm.model_dump(mode="json", exclude={"settings"}), world.train.steps)
+    grid, _ = open_study(
+        storage, file, f"{task.name}-confirm", inputs | {"length": length}, {}, directions=["maximize"] * 2
+    )
+    context = Context(world, settings, search, task.features, task.state / study.study_name, record(study.study_name))
     try:
-        _try_out(task, study, bench)
-        outcome = _confirm(task, storage, study, bench, inputs)
-        write_results(outcome, task.name, world, out)
+        _run_trials(task, context, study)
+        base = untuned(context, study)
+        numbers = chosen(study, search, mean_scores(base)["prompt"] - search.prompt_loss)
+        confirm(context, study, grid, numbers)
+        if out is not None:
+            found = compare(confirmed_scores(grid), numbers, search.confirm.seeds, settings.margin)
+            write_results(Outcome(task.name, world, search, study, base, found), out)
     except BaseException:
-        watch.finish(None)
+        context.record.finish(None)
         raise
-    return watch.finish(out)
+    return context.record.finish(out)
 
 
-def _try_out(task: Task, study: optuna.Study, bench: Bench) -> None:
+def _run_trials(task: Task, context: Context, study: optuna.Study) -> None:
     search = task.search
-    slots = {number: Slot({}, {}) for number in range(search.trials)}
-    slots[DEFAULT] = Slot(present(search.space, task.world.train), {})
-    plan(study, slots, search)
-    work_off(study, partial(search_trial, bench), search, task.address is not None)
+    seed = int(digest(search.seed, len(study.get_trials(deepcopy=False)), task.worker)[:8], 16)
+    study.sampler = optuna.samplers.TPESampler(
+        n_startup_trials=search.startup, multivariate=True, group=True, seed=seed
+    )
+    limits = ((TrialState.COMPLETE, TrialState.PRUNED), (TrialState.FAIL,))
+    if all(len(study.get_trials(deepcopy=False, states=states)) < search.trials for states in limits):
+        stop = [MaxTrialsCallback(search.trials, states=states) for states in limits]
+        optimize(study, partial(search_trial, context), search.heartbeat.retries, *stop)
     if not complete(study):
         raise InputError(f"no trial of {study.study_name} is complete: look at studies.search.{task.name}")
-
-
-def _confirm(task: Task, storage: Storage, study: optuna.Study, bench: Bench, inputs: dict[str, str]) -> Outcome:
-    """Train the front's preferred settings anew, in a study of its own, so that workers share this, too."""
-    search, settings = task.search, bench.evaluate
-    base = Scores(**study.user_attrs[UNTUNED])
-    slots = confirmations(study, search, base)
-    length = digest(search.confirm.model_dump(mode="json", exclude={"settings"}), task.world.train.steps)
-    full = inputs | {"search": study_name(task.name, inputs), "confirmation": length}
-    found, new = open_study(f"{task.name}-confirm", 2, storage, search, full, task.tell)
-    if not new:
-        await_plan(found)
-    plan(found, slots, search)
-    work_off(found, partial(confirm_trial, bench), search, task.address is not None)
-    results = confirmed(found, slots, settings.bootstrap, settings.seed)
-    return Outcome(study, search, settings, base, results)

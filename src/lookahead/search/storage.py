@@ -1,76 +1,84 @@
-"""Where a study is kept: a journal file on one machine, PostgreSQL for several."""
+"""Where studies are kept: an SQLite file, or PostgreSQL for several machines; a heartbeat shows that workers live."""
 
 from __future__ import annotations
 
-import time
+import sys
 import warnings
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import optuna
-from optuna.storages import JournalStorage, RDBStorage, RetryHeartbeatStaleTrialCallback
-from optuna.storages.journal import JournalFileBackend
+from filelock import FileLock
+from optuna.storages import RDBStorage, RetryHeartbeatStaleTrialCallback
 from optuna.trial import FrozenTrial
 from sqlalchemy.exc import SQLAlchemyError
 
+from lookahead.artifacts import STATE, digest
 from lookahead.config import Heartbeat
 from lookahead.errors import InputError
 
-ATTEMPTS = 5  # workers that make the tables at the same moment get in each other's way
-Storage = RDBStorage | JournalStorage
+STUDIES = STATE / "search" / "studies.db"
 
 
-class NothingWaitsError(Exception):
-    """Every planned trial is finished or in the hands of another worker."""
+def retry(retries: int) -> RetryHeartbeatStaleTrialCallback:
+    """What queues a trial again whose worker has stopped, with what its checks have reported."""
+    return RetryHeartbeatStaleTrialCallback(retries, inherit_intermediate_values=True)
 
 
-class PlannedJournal(JournalStorage):
-    """A journal in which trials come from the plan alone, so that workers never run more than were planned."""
-
-    def create_new_trial(self, study_id: int, template_trial: FrozenTrial | None = None) -> int:
-        """Add a planned trial; Optuna asks for an unplanned one when none waits."""
-        if template_trial is None:
-            raise NothingWaitsError
-        return super().create_new_trial(study_id, template_trial)
+def first_number(trial: FrozenTrial) -> int:
+    """The number of a trial, that of its first attempt where it is run again."""
+    first = RetryHeartbeatStaleTrialCallback.retried_trial_number(trial)
+    return trial.number if first is None else first
 
 
-class PlannedTables(RDBStorage):
-    """Tables in which trials come from the plan alone."""
-
-    def _create_new_trial(self, study_id: int, template_trial: FrozenTrial | None = None) -> FrozenTrial:
-        if template_trial is None:
-            raise NothingWaitsError
-        return super()._create_new_trial(study_id, template_trial)
-
-
-def open_storage(address: str | None, journal: Path, heartbeat: Heartbeat) -> Storage:
-    """The storage at an address, or the journal file.
-
-    On PostgreSQL, workers show that they live, and the trial of one that stopped is run again by another.
-
-    Raises:
-        InputError: the address is of another kind, or nobody answers there.
-    """
-    if address is None:
-        journal.parent.mkdir(parents=True, exist_ok=True)
-        return PlannedJournal(JournalFileBackend(str(journal)))
-    if not address.startswith("postgresql+psycopg://"):
+def open_storage(address: str | None, file: Path, heartbeat: Heartbeat) -> RDBStorage:
+    """The storage at an address, or the SQLite file; one process of a machine at a time creates its tables."""
+    if address is not None and not address.startswith("postgresql+psycopg://"):
         raise InputError(f"--storage is {address!r}: several machines share postgresql+psycopg://user@host/database")
-    return _open_tables(address, heartbeat)
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning)  # heartbeat, groups, figures
+    file.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        with FileLock(file.with_suffix(".lock")):
+            return RDBStorage(
+                address or f"sqlite:///{file}",
+                engine_kwargs={"pool_pre_ping": True} if address else {"connect_args": {"timeout": 60}},
+                heartbeat_interval=heartbeat.interval,
+                grace_period=heartbeat.grace,
+                heartbeat_stale_trial_callback=retry(heartbeat.retries),
+            )
+    except SQLAlchemyError as error:
+        where, reason = address.split("@")[-1] if address else file, str(error).splitlines()[0]
+        raise InputError(f"the storage {where} cannot be opened ({reason:.200}): is the server running?") from None
 
 
-def _open_tables(address: str, heartbeat: Heartbeat) -> PlannedTables:
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-        for attempt in range(ATTEMPTS):
-            try:
-                return PlannedTables(
-                    address,
-                    engine_kwargs={"pool_pre_ping": True},
-                    heartbeat_interval=heartbeat.interval,
-                    grace_period=heartbeat.grace,
-                    heartbeat_stale_trial_callback=RetryHeartbeatStaleTrialCallback(heartbeat.retries),
-                )
-            except SQLAlchemyError as error:
-                reason = str(error).splitlines()[0]
-                time.sleep(1 + attempt)
-    raise InputError(f"the storage {address.split('@')[-1]} cannot be opened ({reason:.200}): is the server running?")
+def open_study(
+    storage: RDBStorage, file: Path, kind: str, inputs: Mapping[str, str], first: Mapping[str, Any], **options: Any
+) -> tuple[optuna.Study, str]:
+    """The study whose name holds a digest of its inputs, and, where it is new, what differs from the last of its kind.
+
+    `first` are the parameters of its first trial, if any; `options` those of `optuna.create_study`.
+    """
+    name, news = f"{kind}-{digest(inputs)[:6]}", ""
+    with FileLock(file.with_suffix(".lock")):
+        known = [s for s in optuna.get_all_study_summaries(storage) if s.study_name.rpartition("-")[0] == kind]
+        study = optuna.create_study(study_name=name, storage=storage, load_if_exists=True, **options)
+        if name not in (summary.study_name for summary in known):
+            study.set_user_attr("inputs", dict(inputs))
+            news = f"new study {name}"
+            if known:
+                before = known[-1].user_attrs.get("inputs", {})
+                changed = ", ".join(part for part in inputs if before.get(part) != inputs[part])
+                news += f": other {changed} than {known[-1].study_name}, which is kept"
+        if first:
+            study.enqueue_trial(dict(first), skip_if_exists=True)
+    return study, news
+
+
+def dashboard_command(storage: str | None, port: int) -> list[str]:
+    """The command that serves the studies on 127.0.0.1."""
+    if storage is None and not STUDIES.is_file():
+        raise InputError(f"{STUDIES} does not exist: run `make search` first, or name a shared --storage")
+    program = str(Path(sys.executable).with_name("optuna-dashboard"))
+    return [program, storage or f"sqlite:///{STUDIES}", "--host", "127.0.0.1", "--port", str(port)]

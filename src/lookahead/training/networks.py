@@ -1,8 +1,10 @@
-"""Opens what training needs; afterwards only the image adapter and the KV-encoder's LoRAs are trainable."""
+"""What a training consists of: its networks, of which only the image adapter and the KV-encoder's LoRAs are trained."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -10,16 +12,18 @@ import torch._dynamo.config
 import torch._functorch.config
 from diffusers import AutoencoderTiny, UNet2DConditionModel
 from peft.tuners.lora import LoraLayer
-from torch import nn
+from torch import Tensor, nn
 
 from lookahead.config import Checkpoints, Train
 from lookahead.errors import InputError
+from lookahead.features.store import FeatureStore, open_features
+from lookahead.method.attention import KeysValues
 from lookahead.method.diffusion import NoiseSchedule
 from lookahead.models.adapter import adapter_parameters
 from lookahead.models.fast_child import hold_scale_as_tensor, lora_layers, switch_off
-from lookahead.models.kv_encoder import extend_self_attention, new_kv_encoder
-from lookahead.models.recogniser import open_recogniser
-from lookahead.training.step import Networks
+from lookahead.models.kv_encoder import KVEncoder, extend_self_attention, new_kv_encoder
+from lookahead.models.recogniser import Recogniser, open_recogniser
+from lookahead.training.data import Pairs
 from lookahead.world import (
     FAST_CHILD,
     LandmarkDetector,
@@ -34,7 +38,42 @@ from lookahead.world import (
 )
 
 Backend = str | Callable[..., Any]
-"""What runs the graphs that torch.compile makes: a name that torch knows, or a function."""
+"""A backend of torch.compile: a name that torch knows, or a function."""
+
+
+@dataclass(frozen=True)
+class Networks:
+    """The networks of one training, opened once."""
+
+    unet: UNet2DConditionModel
+    child: list[LoraLayer]  # the U-Net's layers with the LCM-LoRA
+    kv: KVEncoder | None
+    bank: KeysValues  # what the denoiser's self-attention appends
+    schedule: NoiseSchedule
+    preview_vae: AutoencoderTiny
+    recogniser: Recogniser
+    detector: LandmarkDetector | None
+    time_ids: Tensor  # (1, 6): SDXL's original size, crop and target size
+    precision: torch.dtype
+
+
+@dataclass(frozen=True)
+class Training:
+    """What stays the same from step to step; `ema` is the running mean of the weights, empty without EMA."""
+
+    pipe: Pipeline
+    networks: Networks
+    store: FeatureStore
+    pairs: Pairs
+    settings: Train
+    weights: dict[str, nn.Parameter]
+    optimizer: torch.optim.AdamW
+    ema: dict[str, Tensor] = field(default_factory=dict)
+
+    @property
+    def timesteps(self) -> int:
+        """The noise schedule's number of timesteps."""
+        return len(self.networks.schedule.alphas_cumprod)
 
 
 def noise_schedule(pipe: Pipeline) -> NoiseSchedule:
@@ -45,12 +84,12 @@ def noise_schedule(pipe: Pipeline) -> NoiseSchedule:
     """
     prediction_type = pipe.scheduler.config.prediction_type
     if prediction_type not in ("epsilon", "v_prediction"):
-        raise InputError(f"the base model predicts {prediction_type!r}; training knows epsilon and v_prediction")
+        raise InputError(f"the base model predicts {prediction_type!r}; training supports epsilon and v_prediction")
     return NoiseSchedule(pipe.scheduler.alphas_cumprod.to(device(), torch.float32), prediction_type)
 
 
 def train_adapter_only(unet: UNet2DConditionModel) -> dict[str, nn.Parameter]:
-    """Freeze all but the image adapter, which becomes float32 because its updates would vanish in half precision."""
+    """Freeze all but the image adapter, which becomes float32: in half precision its updates would vanish."""
     unet.requires_grad_(False)
     trained = adapter_parameters(unet)
     for parameter in trained.values():
@@ -59,7 +98,7 @@ def train_adapter_only(unet: UNet2DConditionModel) -> dict[str, nn.Parameter]:
     return trained
 
 
-def keep_few_activations(unets: Sequence[UNet2DConditionModel], preview_vae: AutoencoderTiny) -> None:
+def enable_checkpointing(unets: Sequence[UNet2DConditionModel], preview_vae: AutoencoderTiny) -> None:
     """Let `backward()` compute every U-Net block a second time, and the preview decoder picture by picture."""
     for unet in unets:
         unet.enable_gradient_checkpointing()
@@ -94,8 +133,8 @@ def open_networks(
 ) -> tuple[Pipeline, Networks]:
     """Open the base with the fast child (off) and the untuned adapter (trainable), preview decoder and recogniser.
 
-    With `kv.enabled` the KV-encoder too, over the same frozen weights; else nothing of it. With `compile` both U-Nets
-    are compiled by that backend of torch.compile.
+    With `kv.enabled` the KV-encoder too, over the same frozen weights. With `compile` both U-Nets are compiled by that
+    backend of torch.compile.
 
     Raises:
         InputError: a checkpoint is missing, damaged or does not fit, or the precision is float16.
@@ -116,9 +155,9 @@ def open_networks(
     unets = [pipe.unet] if encoder is None else [pipe.unet, encoder.unet]
     preview_vae = open_preview_vae(checkpoints)
     if settings.gradient_checkpointing:
-        keep_few_activations(unets, preview_vae)
+        enable_checkpointing(unets, preview_vae)
     if settings.compile:
-        compile_unets(unets, child, settings.memory_budget, backend)
+        compile_unets(unets, child, settings.activation_memory_budget, backend)
     faces, side = checkpoints.faces, checkpoints.resolution
     detects = settings.lookahead.weight > 0 and settings.lookahead.landmarks != "target"
     return pipe, Networks(
@@ -133,3 +172,34 @@ def open_networks(
         time_ids=torch.tensor([[side, side, 0, 0, side, side]], dtype=torch.float32, device=device()),
         precision=dtype(checkpoints),
     )
+
+
+def trained_weights(networks: Networks) -> dict[str, nn.Parameter]:
+    """The trainable parameters by name: the adapter's, then the KV-encoder's, if there is one (§4.1)."""
+    kv = {} if networks.kv is None else networks.kv.parameters()
+    return adapter_parameters(networks.unet) | {f"kv.{name}": weight for name, weight in kv.items()}
+
+
+def new_optimizer(weights: dict[str, nn.Parameter], settings: Train) -> torch.optim.AdamW:
+    """AdamW in which the adapter and the KV-encoder have learning rates of their own (official recipe)."""
+    rates = {False: settings.learning_rate, True: settings.kv.learning_rate}
+    groups = [
+        {"params": [w for name, w in weights.items() if name.startswith("kv.") == kv], "lr": rate, "initial_lr": rate}
+        for kv, rate in rates.items()
+    ]
+    groups = [group for group in groups if group["params"]]
+    return torch.optim.AdamW(groups, weight_decay=settings.weight_decay, fused=True)
+
+
+def open_training(checkpoints: Checkpoints, settings: Train, features: Path, backend: Backend = "inductor") -> Training:
+    """Open the features and the networks, and make the optimizer.
+
+    Raises:
+        InputError: a checkpoint or a file of features is missing or damaged, or nobody has two photos.
+    """
+    store = open_features(features)
+    pairs = Pairs(store.table, settings.own_photos, settings.photos_only)
+    pipe, networks = open_networks(checkpoints, settings, backend)
+    weights = trained_weights(networks)
+    ema = {name: weight.detach().clone() for name, weight in weights.items()} if settings.ema_decay else {}
+    return Training(pipe, networks, store, pairs, settings, weights, new_optimizer(weights, settings), ema)
