@@ -4,11 +4,13 @@ import base64
 import json
 import os
 import socket
+import struct
 import subprocess
 import sys
 import time
 import urllib.error
 import urllib.request
+import zlib
 from pathlib import Path
 
 import mlflow
@@ -25,6 +27,13 @@ from lookahead.serving.register import register
 from tests.serving.conftest import ALIAS, NAME
 
 Asked = dict[str, list[str]]
+
+
+def png_header(width: int, height: int) -> bytes:
+    """A PNG that announces a size, and has no pixels."""
+    chunks = (b"IHDR" + struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0), b"IDAT")
+    packed = (struct.pack(">I", len(c) - 4) + c + struct.pack(">I", zlib.crc32(c)) for c in chunks)
+    return b"\x89PNG\r\n\x1a\n" + b"".join(packed)
 
 
 def pixels(picture: Image.Image) -> np.ndarray:
@@ -58,10 +67,22 @@ def test_a_folder_that_was_not_exported_is_refused(store: str, tmp_path: Path) -
         register(tmp_path, MlflowClient(store), "0", NAME, ALIAS)
 
 
-@pytest.mark.parametrize("data", ["no base64!", base64.b64encode(b"no picture").decode()])
-def test_what_is_no_picture_is_one_message(data: str) -> None:
-    with pytest.raises(InputError, match="`portrait` is no picture file in base64"):
-        read_base64(data)
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        (b"no picture", "no JPEG, PNG or WebP"),
+        (png_header(10_000, 10_000), "10000 x 10000 pixels"),
+        (png_header(100_000, 100_000), "decompression bomb"),
+        (png_header(8, 8), "cannot be read"),
+    ],
+    ids=["no picture", "too large", "bomb", "truncated"],
+)
+def test_a_bad_portrait_is_refused_by_the_model_in_one_message(store: str, content: bytes, reason: str) -> None:
+    mlflow.set_tracking_uri(store)
+    model = mlflow.pyfunc.load_model(f"models:/{NAME}@{ALIAS}")
+    rows = pd.DataFrame({"portrait": [base64.b64encode(content).decode()], "prompt": ["a person"]})
+    with pytest.raises(InputError, match=f"`portrait` is no picture file in base64.*{reason}"):
+        model.predict(rows)
 
 
 def test_pictures_survive_the_way() -> None:
@@ -107,10 +128,11 @@ def test_mlflow_models_serve_answers_with_a_picture(
             (answer,) = post(port, {"dataframe_records": [{n: v[0] for n, v in asked.items()}], "params": {"seed": 3}})[
                 "predictions"
             ]
+            bomb = base64.b64encode(png_header(100_000, 100_000)).decode()
             with pytest.raises(urllib.error.HTTPError) as refused:
-                post(port, {"dataframe_records": [{"portrait": "x", "prompt": "a person"}]})
+                post(port, {"dataframe_records": [{"portrait": bomb, "prompt": "a person"}]})
         finally:
             server.terminate()
             server.wait(60)
     assert np.array_equal(pixels(read_base64(answer)), pixels(pipe(photos[0], asked["prompt"][0], seed=3)[0]))
-    assert "no picture file in base64" in refused.value.read().decode()
+    assert refused.value.code == 400 and "decompression bomb" in refused.value.read().decode()

@@ -23,11 +23,7 @@ def examples(world: World) -> list[Path]:
 
 
 def serve(world: World, encoder: Path | None, port: int) -> None:
-    """Serve the page until Ctrl-C; uploads and pictures are removed at the end.
-
-    Raises:
-        InputError: Gradio is missing, the port is taken, or something of the world cannot be opened.
-    """
+    """Serve the page until Ctrl-C; uploads and pictures are removed at the end."""
     signal.signal(signal.SIGTERM, lambda *_: sys.exit())  # so that the folder is removed then, too
     with tempfile.TemporaryDirectory(prefix="lookahead-demo-") as folder:
         page = open_page(world, encoder, port, folder)
@@ -38,11 +34,7 @@ def serve(world: World, encoder: Path | None, port: int) -> None:
 
 
 def open_page(world: World, encoder: Path | None, port: int, folder: str) -> Any:
-    """Start to serve the page on 127.0.0.1 and return it, Gradio's; uploads and pictures go to `folder`.
-
-    Raises:
-        InputError: Gradio is missing, the port is taken, or something of the world cannot be opened.
-    """
+    """Start to serve the page on 127.0.0.1 and return it, Gradio's; uploads and pictures go to `folder`."""
     # Gradio reads these when it is imported.
     os.environ |= {"GRADIO_TEMP_DIR": folder, "GRADIO_ANALYTICS_ENABLED": "False", "HF_HUB_DISABLE_TELEMETRY": "1"}
     try:

@@ -68,11 +68,7 @@ class Studio:
     """
 
     def __init__(self, world: World, encoder: Path | None) -> None:
-        """Open everything.
-
-        Raises:
-            InputError: a checkpoint or a file of the encoder is missing, damaged or does not fit.
-        """
+        """Open everything."""
         self.settings, checkpoints = world.personalize, world.checkpoints
         self._pipes = {UNTUNED: LookaheadPipeline(checkpoints, self.settings, None)}
         if encoder is not None:

@@ -29,6 +29,7 @@ from lookahead.world import (
     FAST_CHILD,
     attach_adapter,
     attach_fast_child,
+    decode_latents,
     detach_adapter,
     detach_fast_child,
     open_preview_vae,
@@ -100,7 +101,7 @@ class _Scene:
             with child_at(self.child, FAST_CHILD, scale):
                 (prediction,) = predict(self.evaluator.pipe, noisy, times, [given])
             clean = lcm_preview(self.schedule, noisy.float(), prediction.float(), times)
-            decoded = self.preview_vae.decode(clean / self.preview_vae.config.scaling_factor).sample
+            decoded = decode_latents(self.preview_vae, clean)
             parts.append(decoded.clamp(-1, 1).cpu())
         return torch.cat(parts)
 

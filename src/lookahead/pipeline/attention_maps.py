@@ -51,9 +51,6 @@ def draw_with_attention(
     """A picture drawn with the KV-encoder, and each layer's map, its mean over heads and the steps from the second on.
 
     A map takes S² numbers, so this is for bases that draw small pictures.
-
-    Raises:
-        InputError: the encoder has no KV-encoder, or the scheduler takes one step only.
     """
     if not pipe.has_kv:
         raise InputError("this encoder has no KV-encoder, so it has no attention maps: train with kv.enabled")

@@ -20,11 +20,7 @@ _ROWS = {"adapter": "untuned adapter", "noise_only": "tuned, noise loss only", "
 
 
 def export(pipe: LookaheadPipeline, out: Path, intervals: Path | None) -> None:
-    """Write the encoder, its settings and a model card with the evaluation's `intervals.json`, where there is one.
-
-    Raises:
-        InputError: `out` is a file, or a file cannot be written or read.
-    """
+    """Write the encoder, its settings and a model card with the evaluation's `intervals.json`, where there is one."""
     if out.is_file():
         raise InputError(f"{out} is a file: choose a folder")
     pipe.save_pretrained(out)

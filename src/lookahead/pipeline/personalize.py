@@ -40,11 +40,7 @@ class Request:
 
 
 def find_encoder(world: str, given: Path | None) -> Path | None:
-    """The given encoder, else the one that training wrote, else None, which stands for the untuned adapter.
-
-    Raises:
-        InputError: the given folder holds no encoder.
-    """
+    """The given encoder, else the one that training wrote, else None, which stands for the untuned adapter."""
     if given is not None and not (given / ADAPTER_FILE).is_file():
         raise InputError(f"{given} holds no encoder: {ADAPTER_FILE} was expected in it")
     trained = Path("runs") / world / "train" / "lookahead" / "encoder"
@@ -52,21 +48,13 @@ def find_encoder(world: str, given: Path | None) -> Path | None:
 
 
 def check_out(out: Path) -> None:
-    """Refuse a folder that has files already, before minutes are spent.
-
-    Raises:
-        InputError: `out` is a file or a folder that is not empty.
-    """
+    """Refuse a folder that has files already, before minutes are spent."""
     if out.is_file() or (out.is_dir() and any(out.iterdir())):
         raise InputError(f"{out} exists already and is not empty: choose another folder")
 
 
 def personalize(world: World, encoder: Path | None, request: Request, out: Path) -> None:
-    """Draw every prompt and write `grid.png` and `<prompt>-<seed>.png` into `out`, all of them or none.
-
-    Raises:
-        InputError: a portrait does not show one face, a number is out of range, or `out` is not empty.
-    """
+    """Draw every prompt and write `grid.png` and `<prompt>-<seed>.png` into `out`, all of them or none."""
     check_out(out)
     overrides = {path: value for path, value in request.overrides.items() if value is not None}
     settings = with_overrides(world.personalize, overrides)

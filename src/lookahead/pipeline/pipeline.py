@@ -50,11 +50,7 @@ class LookaheadPipeline:
     """
 
     def __init__(self, checkpoints: Checkpoints, settings: Personalize, encoder: Path | None) -> None:
-        """Open a world with a trained encoder, the folder that training wrote, or with its untuned adapter.
-
-        Raises:
-            InputError: a checkpoint or a file of the encoder is missing, damaged or does not fit.
-        """
+        """Open a world with a trained encoder, the folder that training wrote, or with its untuned adapter."""
         kv = None if encoder is None else encoder / KV_FILE
         self.checkpoints, self.settings, self.encoder = checkpoints, settings, encoder
         self.base: Any = open_pipeline(checkpoints)
@@ -73,11 +69,7 @@ class LookaheadPipeline:
 
     @classmethod
     def from_pretrained(cls, folder: str | Path) -> LookaheadPipeline:
-        """Open what `save_pretrained` or `lookahead export` wrote.
-
-        Raises:
-            InputError: it is no such folder, or a checkpoint that it names is missing.
-        """
+        """Open what `save_pretrained` or `lookahead export` wrote."""
         path = Path(folder) / SETTINGS_FILE
         if not path.is_file():
             raise InputError(f"{path} does not exist: `lookahead export {folder}` writes such a folder")
@@ -88,11 +80,7 @@ class LookaheadPipeline:
         return cls(saved.checkpoints, saved.personalize, Path(folder))
 
     def save_pretrained(self, folder: str | Path) -> None:
-        """Write the encoder, bit for bit, and the names of the checkpoints that it belongs to; the base is not copied.
-
-        Raises:
-            InputError: a file cannot be written.
-        """
+        """Write the encoder, bit for bit, and the names of its checkpoints; the base is not copied."""
         target = Path(folder)
         if self.encoder is None:
             save_adapter(target / ADAPTER_FILE, self.base.unet)

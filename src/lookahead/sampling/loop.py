@@ -48,11 +48,7 @@ def prepare(
     guidance: KVGuidance,
     kv: KVEncoder | None = None,
 ) -> Sampler:
-    """Prepare a pipeline with an image adapter; without a KV-encoder nothing of it is built or run.
-
-    Raises:
-        InputError: diffusers has no such scheduler.
-    """
+    """Prepare a pipeline with an image adapter; without a KV-encoder nothing of it is built or run."""
     pipe.scheduler = scheduler_class(scheduler).from_config(pipe.scheduler.config)
     pipe.set_ip_adapter_scale(adapter_scale)
     bank = extend_self_attention(pipe.unet) if kv is not None else {}

@@ -49,11 +49,7 @@ class Identifier:
         return self.recogniser(align(pixels[found], landmarks[found])), found
 
     def face(self, pixels: Tensor) -> Tensor:
-        """The mean unit embedding (1, E) of a person's portraits (N, 3, H, W) in [-1, 1].
-
-        Raises:
-            InputError: none of them shows a face at this size.
-        """
+        """The mean unit embedding (1, E) of a person's portraits (N, 3, H, W) in [-1, 1]."""
         embeddings, found = self.embed(pixels.to(device()))
         if not found.any():
             raise InputError("no face is found at the size that pictures are drawn in: crop the portrait to the face")
@@ -65,11 +61,7 @@ class Identifier:
 
 
 def open_identifier(checkpoints: Checkpoints) -> Identifier:
-    """Open the preview decoder and the loss's face pack.
-
-    Raises:
-        InputError: one is missing or damaged.
-    """
+    """Open the preview decoder and the loss's face pack."""
     faces = checkpoints.faces
     recogniser = open_recogniser(recogniser_onnx(faces.loss)).to(device())
     return Identifier(open_preview_vae(checkpoints), recogniser, LandmarkDetector(faces.loss, faces.detection_size))

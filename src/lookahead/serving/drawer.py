@@ -19,11 +19,7 @@ from lookahead.portraits import open_picture
 
 
 def read_base64(data: str) -> Image.Image:
-    """The picture in a base64 text, upright.
-
-    Raises:
-        InputError: it is no base64, no picture, damaged or too large.
-    """
+    """The picture in a base64 text, upright."""
     try:
         return open_picture(base64.b64decode(data, validate=True))
     except (ValueError, InputError) as error:
@@ -41,20 +37,12 @@ class Drawer(PythonModel):
     """Draws the person of each row's portrait by its prompt."""
 
     def load_context(self, context) -> None:  # type: ignore[no-untyped-def]
-        """Open the exported folder; its checkpoints are relative to the folder that the server is started in.
-
-        Raises:
-            InputError: a checkpoint or a file of the encoder is missing or damaged.
-        """
+        """Open the exported folder; its checkpoints are relative to the folder that the server is started in."""
         self._pipe = LookaheadPipeline.from_pretrained(context.artifacts["encoder"])
         self._check = FaceCheck(self._pipe.checkpoints, self._pipe.settings.min_face_size)
 
     def predict(self, context, model_input, params=None) -> list[str]:  # type: ignore[no-untyped-def]
-        """A PNG in base64 for each row; `params` are `seed` and `fast` (few steps, with the LCM-LoRA).
-
-        Raises:
-            InputError: a portrait is no picture, or does not show one face; the server answers with status 400.
-        """
+        """A PNG in base64 for each row; `params` are `seed` and `fast` (few steps, with the LCM-LoRA)."""
         rows = zip(model_input["portrait"], model_input["prompt"], strict=True)
         return [self._draw(portrait, prompt, **params or {}) for portrait, prompt in rows]
 

@@ -21,11 +21,7 @@ SIGNATURE = ModelSignature(
 
 
 def register(folder: Path, client: MlflowClient, experiment: str, name: str, alias: str) -> int:
-    """Register an exported folder as the model's newest version, move the alias to it, and return the version.
-
-    Raises:
-        InputError: the folder was not exported.
-    """
+    """Register an exported folder as the model's newest version, move the alias to it, and return the version."""
     if not (folder / SETTINGS_FILE).is_file():
         raise InputError(f"{folder} is no exported encoder: `lookahead export {folder}` writes one")
     mlflow.set_tracking_uri(client.tracking_uri)

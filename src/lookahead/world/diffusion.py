@@ -57,32 +57,20 @@ def _open_xl(label: str, name: str, checkpoints: Checkpoints, replaced: dict[str
 
 
 def open_pipeline(checkpoints: Checkpoints) -> Pipeline:
-    """Open the base model with its VAE, frozen, without adapters (design §2).
-
-    Raises:
-        InputError: a part is missing, truncated or of another kind; the message names its path or id.
-    """
+    """Open the base model with its VAE, frozen, without adapters (design §2)."""
     vae = {} if checkpoints.vae is None else {"vae": _open(AutoencoderKL, "VAE", "vae", checkpoints)}
     return _open_xl("base model", "base", checkpoints, vae)
 
 
 def open_denoiser(checkpoints: Checkpoints) -> Pipeline:
-    """The base model's U-Net and scheduler as a pipeline without VAE and text encoders: training has their outputs.
-
-    Raises:
-        InputError: as `open_pipeline`.
-    """
+    """The base model's U-Net and scheduler as a pipeline without VAE and text encoders: training has their outputs."""
     pipe = _open_xl("base model", "base", checkpoints, _NO_ENCODERS)
     pipe.vae_scale_factor = checkpoints.resolution // pipe.unet.config.sample_size  # which it has from its VAE
     return pipe
 
 
 def open_generator(checkpoints: Checkpoints) -> Pipeline:
-    """Open the few-step generator with its LoRA fused and its scheduler set (design §2).
-
-    Raises:
-        InputError: a part is missing or truncated, or diffusers has no scheduler of that name.
-    """
+    """Open the few-step generator with its LoRA fused and its scheduler set (design §2)."""
     pipe = _open_xl("few-step generator", "generator.pipeline", checkpoints, {})
     if checkpoints.generator.lora is not None:
         _load_lora(pipe, find("generator.lora", checkpoints)[0], "generator")
@@ -93,11 +81,7 @@ def open_generator(checkpoints: Checkpoints) -> Pipeline:
 
 
 def scheduler_class(name: str) -> Any:
-    """The scheduler class of diffusers with this name.
-
-    Raises:
-        InputError: there is none.
-    """
+    """The scheduler class of diffusers with this name."""
     found = getattr(diffusers, name, None) if name.endswith("Scheduler") else None
     if found is None:
         raise InputError(f"{name!r} is no scheduler of diffusers {diffusers.__version__}: e.g. LCMScheduler")
@@ -110,11 +94,7 @@ def _load_lora(pipe: Pipeline, folder: str, name: str) -> None:
 
 
 def attach_fast_child(pipe: Pipeline, checkpoints: Checkpoints) -> None:
-    """Put the LCM-LoRA on the U-Net as adapter "fast_child", frozen and at scale 0, so that the U-Net is the base.
-
-    Raises:
-        InputError: the LoRA is missing, truncated or does not fit the U-Net.
-    """
+    """Put the LCM-LoRA on the U-Net as adapter "fast_child", frozen and at scale 0, so that the U-Net is the base."""
     _load_lora(pipe, find("fast_child", checkpoints)[0], FAST_CHILD)
     for module in pipe.unet.modules():
         if isinstance(module, LoraLayer):
@@ -128,11 +108,7 @@ def detach_fast_child(pipe: Pipeline) -> None:
 
 
 def attach_adapter(pipe: Pipeline, source: str | Path | Checkpoints) -> None:
-    """Load an IP-Adapter file, or the world's untuned one, into the U-Net: image projection and attention processors.
-
-    Raises:
-        InputError: the file is missing, truncated, pickled, or does not fit the U-Net.
-    """
+    """Load an IP-Adapter file, or the world's untuned one: image projection and attention processors."""
     if isinstance(source, Checkpoints):
         source = Path(find("adapter", source)[0], source.adapter.subfolder, source.adapter.weight_name)
     path = Path(source)
@@ -156,11 +132,7 @@ def detach_adapter(pipe: Pipeline) -> None:
 
 
 def open_preview_vae(checkpoints: Checkpoints) -> Any:
-    """Open the preview decoder, in float32 because Eq. 3 is computed in it.
-
-    Raises:
-        InputError: it is missing or truncated.
-    """
+    """Open the preview decoder, in float32 because Eq. 3 is computed in it."""
     return frozen(_open(AutoencoderTiny, "preview decoder", "preview_vae", checkpoints, dtype=torch.float32))
 
 

@@ -59,21 +59,13 @@ def _collective() -> Iterator[None]:
 
 
 def wait_for_everyone() -> None:
-    """Return when all processes have called this.
-
-    Raises:
-        InputError: another process ended.
-    """
+    """Return when all processes have called this."""
     with _collective():
         distributed().wait_for_everyone()
 
 
 def broadcast_object(value: T) -> T:
-    """The main process's value, in all processes.
-
-    Raises:
-        InputError: another process ended.
-    """
+    """The main process's value, in all processes."""
     if distributed().num_processes == 1:
         return value
     values = [value]
@@ -83,11 +75,7 @@ def broadcast_object(value: T) -> T:
 
 
 def gather_objects(values: list[T]) -> list[T]:
-    """The values of all processes one after the other, in the order of their indices.
-
-    Raises:
-        InputError: another process ended.
-    """
+    """The values of all processes one after the other, in the order of their indices."""
     if distributed().num_processes == 1:
         return values
     with _collective():
@@ -96,11 +84,7 @@ def gather_objects(values: list[T]) -> list[T]:
 
 
 def all_reduce_sum(tensors: Sequence[Tensor]) -> None:
-    """Replace tensors, all of one dtype on one device, by their sums over all processes, in one all-reduce.
-
-    Raises:
-        InputError: another process ended.
-    """
+    """Replace tensors, all of one dtype on one device, by their sums over all processes, in one all-reduce."""
     if distributed().num_processes == 1:
         return
     flat = torch.cat([tensor.reshape(-1) for tensor in tensors])

@@ -24,11 +24,7 @@ _CUDA, _CPU = "CUDAExecutionProvider", "CPUExecutionProvider"
 
 
 def open_faces(pack: str, detection_size: int) -> FaceAnalysis:
-    """Open the detector and the recogniser of an insightface pack; `detection_size` is in pixels.
-
-    Raises:
-        InputError: the pack is missing, or a file in it is truncated.
-    """
+    """Open the detector and the recogniser of an insightface pack; `detection_size` is in pixels."""
     import onnxruntime
     from insightface.app import FaceAnalysis
 
@@ -71,11 +67,7 @@ def _is_recogniser(path: Path) -> bool:
 
 
 def recogniser_onnx(pack: str) -> Path:
-    """The file of a pack that insightface would use as recogniser.
-
-    Raises:
-        InputError: the pack is missing, damaged or has none.
-    """
+    """The file of a pack that insightface would use as recogniser."""
     folder = locate(face_pack("faces", pack))
     found = [path for path in sorted(folder.glob("*.onnx")) if _is_recogniser(path)]
     if not found:

@@ -187,11 +187,7 @@ def parts(checkpoints: Checkpoints) -> list[Part]:
 
 
 def require(checkpoints: Checkpoints, world: str | None = None) -> None:
-    """Return if no part has to be downloaded.
-
-    Raises:
-        InputError: names all that are missing, the command that downloads them, and the way back.
-    """
+    """Return if no part has to be downloaded."""
     missing = [found for found in parts(checkpoints) if found.kind != "folder" and found.missing()]
     if missing:
         option = f" --world {world}" if world else ""
@@ -205,11 +201,7 @@ def require(checkpoints: Checkpoints, world: str | None = None) -> None:
 
 
 def locate(found: Part) -> Path:
-    """The folder that a part is opened from.
-
-    Raises:
-        InputError: it does not exist or has not been downloaded.
-    """
+    """The folder that a part is opened from."""
     if found.missing():
         fault = "is neither a folder nor a hub id: check `checkpoints`, or run `git checkout -- models`"
         fault = fault if found.kind == "folder" else "is not downloaded: run `lookahead fetch`"
@@ -218,11 +210,7 @@ def locate(found: Part) -> Path:
 
 
 def find(name: str, checkpoints: Checkpoints) -> tuple[str, str | None]:
-    """The folder that a part is opened from, and the variant of its weights.
-
-    Raises:
-        InputError: it does not exist or has not been downloaded; then it names all parts that have not.
-    """
+    """The folder that a part is opened from, and the variant of its weights."""
     found = part(name, checkpoints)
     assert found is not None, name
     if found.kind != "folder" and found.missing():
@@ -231,11 +219,7 @@ def find(name: str, checkpoints: Checkpoints) -> tuple[str, str | None]:
 
 
 def fetch(checkpoints: Checkpoints, report: Callable[[str], None]) -> None:
-    """Download every part that is missing or damaged; started again, it continues, also within a file.
-
-    Raises:
-        InputError: the hub is switched off, or parts failed: each is named with its reason, all others are complete.
-    """
+    """Download every part that is missing or damaged; started again, it continues, also within a file."""
     failed = []
     for found in (part for part in parts(checkpoints) if part.kind != "folder"):
         label = f"checkpoints.{found.name}: {found.source}"

@@ -25,11 +25,7 @@ class Scorer:
 
 
 def open_image_encoder(checkpoints: Checkpoints) -> tuple[CLIPVisionModelWithProjection, CLIPImageProcessor]:
-    """Open the CLIP vision encoder, and the processor that diffusers makes for its size.
-
-    Raises:
-        InputError: it is missing or truncated.
-    """
+    """Open the CLIP vision encoder, and the processor that diffusers makes for its size."""
     source, variant = find("image_encoder", checkpoints)
     folder = str(Path(source, checkpoints.image_encoder.subfolder))
     with opening("image encoder", folder):
@@ -42,11 +38,7 @@ def open_image_encoder(checkpoints: Checkpoints) -> tuple[CLIPVisionModelWithPro
 
 
 def open_scorer(checkpoints: Checkpoints) -> Scorer:
-    """Open the text-image scorer with open_clip.
-
-    Raises:
-        InputError: it is missing or truncated.
-    """
+    """Open the text-image scorer with open_clip."""
     import open_clip  # only here: training runs without it
 
     name, pretrained = checkpoints.scorer.model, checkpoints.scorer.pretrained
