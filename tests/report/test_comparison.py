@@ -41,26 +41,28 @@ def other(tmp_path: Path) -> Path:
     return build(tmp_path / "other", 0.2, protocol())
 
 
-def verdicts(*runs: tuple[str, Path]) -> dict[tuple[str, str, str], tuple[str, str]]:
-    """Difference and verdict by run, group and metric."""
-    table = compare([read_run(label, folder, "tuned") for label, folder in runs])
-    return {(r.label, str(r.entries[0]), str(r.entries[1])): (str(r.entries[4]), str(r.entries[5])) for r in table.rows}
+def contrasts(*runs: tuple[str, Path, str]) -> dict[str, list[str]]:
+    """By run and group: identity, prompt alignment and faces found, as text."""
+    _, table = compare([read_run(*run) for run in runs])
+    assert {row.sample for row in table.rows} == {"4 people, this training"}
+    return {row.label: [str(entry) for entry in row.entries] for row in table.rows}
 
 
 def test_differences_are_those_by_hand(one: Path, other: Path) -> None:
-    found = verdicts(("a", one), ("b", other))
-    assert len(found) == 3 * 3
-    assert found["b", "all", "identity"] == ("+0.050 [+0.050 to +0.050]", "higher")
-    assert found["b", "restyle", "identity"] == ("+0.100 [+0.100 to +0.100]", "higher")
-    assert found["b", "recontextualise", "identity"][1] == found["b", "all", "faces found"][1] == "not significant"
-    assert verdicts(("b", other), ("a", one))["a", "restyle", "identity"][1] == "lower"
+    found = contrasts(("a", one, "tuned"), ("b", other, "tuned"))
+    same = "+0.000 [+0.000 to +0.000], not significant"
+    assert found == {
+        "b against a, all": ["+0.050 [+0.050 to +0.050], higher", same, same],
+        "b against a, recontextualise": [same, same, same],
+        "b against a, restyle": ["+0.100 [+0.100 to +0.100], higher", same, same],
+    }
+    assert contrasts(("b", other, "tuned"), ("a", one, "tuned"))["a against b, restyle"][0].endswith("lower")
 
 
 def test_runs_of_another_training_seed_are_compared(one: Path, other: Path) -> None:
     table = pd.read_parquet(other / "per_image.parquet")
     write_parquet(other / "per_image.parquet", pa.Table.from_pandas(table.assign(training_seed=7)))
-    rows = compare([read_run("a", one, "tuned"), read_run("b", other, "tuned"), read_run("c", one, "adapter")]).rows
-    assert {row.sample for row in rows} == {"4 people, this training"} and len(rows) == 2 * 3 * 3
+    assert len(contrasts(("a", one, "tuned"), ("b", other, "tuned"), ("c", one, "adapter"))) == 2 * 3
 
 
 @pytest.mark.parametrize(
@@ -110,7 +112,7 @@ def test_the_page_stands_alone_with_the_reference_first(one: Path, other: Path, 
         "before &amp; after: photo, snow",
         "now: photo, snow",
     ]
-    assert text.count("\n") == 3 * 3 and "4 people, this training" in text
+    assert text.count("\n") == 2 + 3 and "4 people, this training" in text
 
 
 def invoke(*words: object) -> Any:

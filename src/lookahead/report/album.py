@@ -15,7 +15,6 @@ from lookahead.artifacts import write_parquet
 from lookahead.errors import InputError
 from lookahead.evaluation.pictures import png, read_pictures
 from lookahead.portraits import Person, open_picture
-from lookahead.report.formats import FULL
 from lookahead.report.grids import Line
 
 ALBUM = "album.parquet"
@@ -32,11 +31,7 @@ def picture_folder(pictures: Path, cell: str, sampler: str, training_seed: int) 
 def make_album(table: pd.DataFrame, people: Sequence[Person], pictures: Path, count: int) -> pd.DataFrame:
     """The references and every cell's pictures (PNG) of the first `count` people, of each cell's first training.
 
-    Args:
-        table: one row a picture, in the order in which each cell's pictures were drawn.
-        people: those of the table, by number.
-        pictures: the folder of pictures (`picture_folder`).
-        count: how many people.
+    The table has one row a picture, in the order in which each cell's pictures were drawn; `people` are by its numbers.
     """
     rows: list[Mapping[str, object]] = [
         {"cell": REFERENCE, "person": number, "style": "", "scene": "", "repeat": 0}
@@ -75,7 +70,7 @@ def opened(image: bytes) -> Image.Image:
     return Image.open(io.BytesIO(image)).convert("RGB")
 
 
-def grid_lines(album: pd.DataFrame, labels: Mapping[str, str], sampler: str = FULL) -> list[Line]:
+def grid_lines(album: pd.DataFrame, labels: Mapping[str, str], sampler: str = "full") -> list[Line]:
     """The grid of an album: of each person a photo and a picture in another style, the same ones in every row."""
     first = album[(album["cell"] == next(iter(labels))) & (album["sampler"] == sampler) & (album["repeat"] == 0)]
     columns: list[tuple[object, ...]] = []

@@ -28,11 +28,7 @@ class Line:
 
 
 def save_grid(lines: Sequence[Line], path: Path) -> None:
-    """Write rows of pictures, labelled on the left and captioned below, as PNG or JPEG, as the name ends.
-
-    Raises:
-        InputError: the disk is full or the folder cannot be written.
-    """
+    """Write rows of pictures, labelled on the left and captioned below, as PNG or JPEG, as the name ends."""
     tops = list(itertools.accumulate((TILE + (_LABEL if line.captions else _GAP) for line in lines), initial=_GAP))
     columns = max(len(line.pictures) for line in lines)
     canvas = Image.new("RGB", (_MARGIN + columns * (TILE + _GAP), tops[-1]), "white")
