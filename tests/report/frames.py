@@ -10,7 +10,7 @@ import pyarrow as pa
 from PIL import Image
 
 from lookahead.artifacts import digest, write_parquet
-from lookahead.evaluation.pictures import png
+from lookahead.evaluation.drawing.pictures import png
 from lookahead.portraits import Person, read_people
 from lookahead.report.album import picture_folder
 

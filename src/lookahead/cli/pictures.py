@@ -75,7 +75,7 @@ def export(
 
     found = find_encoder(world or params.world, encoder)
     print(f"encoder: {found or 'the untuned adapter'}", flush=True)
-    metrics = None if encoder else Path("runs", world or params.world, "evaluate", "metrics.json")
+    metrics = None if encoder else Path("runs", world or params.world, "evaluate", "intervals.json")
     write(LookaheadPipeline(settings.checkpoints, settings.personalize, found), out, metrics)
     print(out / "README.md")
 

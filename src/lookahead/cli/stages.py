@@ -121,23 +121,24 @@ def _interval(entry: dict[str, float], signed: bool) -> str:
 
 def headline_rows(metrics: dict[str, dict[str, dict[str, float]]]) -> list[tuple[str, ...]]:
     """The headline table's rows: each method, then each comparison."""
-    from lookahead.evaluation.methods import COMPARISONS, METHODS
+    from lookahead.evaluation.cells import CONTRASTS, LABELS
 
+    pairs = {pair.name: f"{LABELS[pair.cell]} − {LABELS[pair.baseline]}" for pair in CONTRASTS}
     rows = [("", *COLUMNS.values())]
-    for group, told in (METHODS | COMPARISONS).items():
-        if group in metrics:
-            rows.append((told.name, *(_interval(metrics[group][column], group in COMPARISONS) for column in COLUMNS)))
+    for name, label in (LABELS | pairs).items():
+        if name in metrics:
+            rows.append((label, *(_interval(metrics[name][column], name in pairs) for column in COLUMNS)))
     return rows
 
 
 @app.command()
 def headline(world: World = None) -> None:
-    """Print the result: identity and prompt alignment of each method, with 95 % intervals over people."""
+    """Print the result: identity and prompt alignment of each method, with 95 % intervals over people, of this training."""
     from lookahead.artifacts import read_json
     from lookahead.config import read_params
 
     folder = Path("runs") / (world or read_params().world) / "evaluate"
-    rows = headline_rows(read_json(folder / "metrics.json"))
+    rows = headline_rows(read_json(folder / "intervals.json"))
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
     print()
     for row in rows:

@@ -6,7 +6,7 @@ from lookahead.config.files import read_yaml
 from lookahead.config.overrides import merged, with_overrides
 from lookahead.config.params import Miniature, Params, Part, Tracking, World, parse_params, read_params
 from lookahead.config.personalize import Fast, Personalize
-from lookahead.config.protocol import Evaluate, Protocol, Splits, read_evaluate, read_protocol
+from lookahead.config.protocol import Evaluate, Protocol, Sampling, Splits, read_evaluate, read_protocol
 from lookahead.config.search import Checks, Choices, Confirm, FloatRange, Heartbeat, IntRange, Range, Search
 from lookahead.config.stages import (
     Diversity,
@@ -18,18 +18,16 @@ from lookahead.config.stages import (
     PreviewCurves,
     Steering,
 )
-from lookahead.config.studies import Ablation, Curves, Row, Studies
+from lookahead.config.studies import Studies, Study, StudyCell
 from lookahead.config.train import KV, Density, Lookahead, LoraScale, Preview, Train
 
 __all__ = [
     "KV",
-    "Ablation",
     "Adapter",
     "Checkpoints",
     "Checks",
     "Choices",
     "Confirm",
-    "Curves",
     "Density",
     "Diversity",
     "Evaluate",
@@ -55,13 +53,15 @@ __all__ = [
     "PreviewCurves",
     "Protocol",
     "Range",
-    "Row",
+    "Sampling",
     "Scorer",
     "Search",
     "Section",
     "Splits",
     "Steering",
     "Studies",
+    "Study",
+    "StudyCell",
     "Tracking",
     "Train",
     "World",

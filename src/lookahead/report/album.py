@@ -13,7 +13,7 @@ from PIL import Image
 
 from lookahead.artifacts import write_parquet
 from lookahead.errors import InputError
-from lookahead.evaluation.pictures import png, read_pictures
+from lookahead.evaluation.drawing.pictures import png, read_pictures
 from lookahead.portraits import Person, open_picture
 from lookahead.report.grids import Line
 

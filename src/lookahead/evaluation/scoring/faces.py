@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from insightface.app import FaceAnalysis
@@ -47,7 +47,7 @@ def _unit(embedding: NDArray[np.float32]) -> NDArray[np.float64]:
     return vector / max(float(np.linalg.norm(vector)), 1e-12)
 
 
-def read_references(reader: FaceReader, people: list[Person]) -> list[Embeddings]:
+def read_references(reader: FaceReader, people: Sequence[Person]) -> list[Embeddings]:
     """The embeddings of everybody's reference photo.
 
     Raises:
@@ -60,7 +60,7 @@ def read_references(reader: FaceReader, people: list[Person]) -> list[Embeddings
     return [embeddings for _, embeddings in found if embeddings is not None]
 
 
-def read_others(reader: FaceReader, people: list[Person]) -> list[list[Embeddings]]:
+def read_others(reader: FaceReader, people: Sequence[Person]) -> list[list[Embeddings]]:
     """The embeddings of everybody's other photos; those without a face are left out."""
     return [[e for path in person.others if (e := reader.read(read_photo(path)))] for person in people]
 

@@ -1,9 +1,9 @@
-"""Which pictures an evaluation draws: people x prompts x repeats, the same for every method."""
+"""Which pictures a cell is: people x prompts x repeats, the same for every cell."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 
 import numpy as np
 
@@ -13,22 +13,22 @@ from lookahead.dataset.prompts import Prompts
 
 @dataclass(frozen=True)
 class Shot:
-    """One picture to draw of one person; `seed` is that of its noise."""
+    """One picture of one person; `noise_seed` is that of its first noise."""
 
     person: int
     style: str
     scene: str
     repeat: int
-    seed: int
+    noise_seed: int
 
     def row(self) -> dict[str, int | str]:
-        """The shot as columns of `per_image.parquet`."""
+        """The shot as columns of the long table."""
         return asdict(self)
 
 
 @dataclass(frozen=True)
 class Plan:
-    """All shots of a method, and the prompt of each style (row) in each scene (column); photos are the first row."""
+    """All shots of a cell, and the prompt of each style (row) in each scene (column); photos are the first row."""
 
     styles: list[str]
     scenes: list[str]
@@ -46,6 +46,10 @@ class Plan:
     def prompt_number(self, shot: Shot) -> int:
         """The number of the shot's prompt, row by row."""
         return self.style_number(shot) * len(self.scenes) + self.scene_number(shot)
+
+    def of_people(self, count: int | None) -> Plan:
+        """The shots of the first `count` people; None is all."""
+        return self if count is None else replace(self, shots=[shot for shot in self.shots if shot.person < count])
 
 
 def choose_prompts(person: int, styles: list[str], scenes: list[str], photos: int) -> list[tuple[str, str]]:
@@ -75,7 +79,7 @@ def make_plan(prompts: Prompts, settings: Evaluate) -> Plan:
 def make_shots(
     people: int, styles: list[str], scenes: list[str], photos: int, repeats: int, seed: int
 ) -> Iterator[Shot]:
-    """Every picture of one method in a fixed order; its noise depends on person, prompt, repeat and `seed` alone."""
+    """Every picture of one cell in a fixed order; its noise depends on person, prompt, repeat and `seed` alone."""
     for person in range(people):
         for number, (style, scene) in enumerate(choose_prompts(person, styles, scenes, photos)):
             for repeat in range(repeats):

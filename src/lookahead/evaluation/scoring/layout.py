@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
+from numpy.typing import NDArray
 from PIL import Image
 
-from lookahead.evaluation.statistics import Array
-
+Array = NDArray[np.float64]
 CELLS = 16  # a side of the grid that a picture's luminance is averaged on
 
 

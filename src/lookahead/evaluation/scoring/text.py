@@ -59,5 +59,5 @@ def score(pictures: Tensor, texts: Texts, style: Tensor, scene: Tensor) -> dict[
     style_right = (pictures @ texts.styles.T).argmax(1) == style
     scene_right = (pictures @ texts.scenes.T).argmax(1) == scene
     clip_t = (pictures * texts.prompts[style, scene]).sum(1)
-    rights = {"style_right": style_right, "scene_right": scene_right, "prompt_right": style_right & scene_right}
+    rights = {"style_right": style_right, "scene_right": scene_right, "prompt": style_right & scene_right}
     return {"clip_t": clip_t} | {name: right.float() for name, right in rights.items()}
