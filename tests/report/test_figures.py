@@ -9,10 +9,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from PIL import Image
 
-from lookahead.report.album import grid_lines, make_album, opened, read_album, save_album
 from lookahead.report.figures import Series, colours, plot_intervals, save_axes, save_panels
 from lookahead.report.formats import Estimate
-from lookahead.report.grids import TILE, Line, save_grid
+from lookahead.report.grids import TILE, Line, grid_lines, make_album, opened, read_album, save_album, save_grid
 from tests.report.frames import PEOPLE, draw, long_table, portraits
 
 UP = Estimate(0.06, 0.04, 0.08, 9, 1, "higher")

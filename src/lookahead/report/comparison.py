@@ -13,9 +13,9 @@ from lookahead.artifacts import read_json
 from lookahead.errors import InputError
 from lookahead.evaluation.contrasts import ALL, Contrast, contrasts, summary
 from lookahead.evaluation.protocol import HASH, differences
-from lookahead.report.album import ALBUM, REFERENCE, SHOT, read_album
 from lookahead.report.findings import FULL, read_findings
 from lookahead.report.formats import Table
+from lookahead.report.grids import ALBUM, REFERENCE, SHOT, read_album
 from lookahead.report.pages import inline_thumbnail, save_page
 
 FILES = ("protocol.json", "per_image.parquet", ALBUM)  # what a comparison reads of an evaluation

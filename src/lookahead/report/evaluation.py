@@ -11,12 +11,11 @@ import pandas as pd
 
 from lookahead.evaluation.contrasts import ALL
 from lookahead.portraits import Person
-from lookahead.report.album import ALBUM, REFERENCE, grid_lines, make_album, save_album
 from lookahead.report.figures import Series, colours, plot_intervals, plot_previews, save_panels
 from lookahead.report.findings import FULL, Findings, read_findings, save_contrasts, save_tradeoff
 from lookahead.report.formats import Row, Table, save_csv
 from lookahead.report.glossary import HEADLINE, SCALE, SECTIONS, title
-from lookahead.report.grids import save_grid
+from lookahead.report.grids import ALBUM, REFERENCE, grid_lines, make_album, save_album, save_grid
 from lookahead.report.pages import inline_file, inline_thumbnail, save_page
 
 
@@ -44,7 +43,7 @@ def write_evaluation_report(
         contrasts: rows of `contrasts.contrasts`, over the same groups.
         previews: `previews.csv`: t, scale, identity, identity_low, identity_high, error.
         people: those of the table, by number.
-        pictures: holds `<cell>/<sampler>/<training_seed>/00000.parquet` (`album.picture_folder`).
+        pictures: holds `<cell>/<sampler>/<training_seed>/00000.parquet` (`grids.picture_folder`).
         protocol: what `protocol.json` holds: people, prompts, styles, scenes, groups, settings, hash.
         out: the folder to write to.
         labels: what people read instead of a cell's name, in the order of every table; other cells are not shown.

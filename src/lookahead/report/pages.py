@@ -10,10 +10,9 @@ from pathlib import Path
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from lookahead.artifacts import atomic
-from lookahead.report.album import opened
 from lookahead.report.formats import number, parameter
 from lookahead.report.glossary import title
-from lookahead.report.grids import thumbnail
+from lookahead.report.grids import opened, thumbnail
 
 _QUALITY = 92  # of the JPEG pictures inside a page
 

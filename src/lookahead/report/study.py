@@ -10,11 +10,20 @@ import pandas as pd
 
 from lookahead.artifacts import atomic
 from lookahead.portraits import Person
-from lookahead.report.album import grid_lines, make_album
 from lookahead.report.findings import FULL, read_findings, save_contrasts, save_tradeoff
 from lookahead.report.formats import save_csv
-from lookahead.report.grids import save_grid
+from lookahead.report.grids import grid_lines, make_album, save_grid
 from lookahead.report.pages import inline_file, save_page
+
+SHOWN = (
+    "identity",
+    "prompt",
+    "detected",
+    "style_right",
+    "scene_right",
+    "leak",
+    "identity_loss",
+)  # others are in the CSV
 
 
 @dataclass(frozen=True)
@@ -62,11 +71,11 @@ def write_study_report(
         contrasts: rows of `contrasts.contrasts`, over all pictures.
         out: the folder to write to; `metrics.json` is not written.
         people: those of the table, by number.
-        pictures: holds `<cell>/<sampler>/<training_seed>/00000.parquet` (`album.picture_folder`).
+        pictures: holds `<cell>/<sampler>/<training_seed>/00000.parquet` (`grids.picture_folder`).
         grid_people: how many people the grid shows, the first ones.
     """
     found = read_findings(table, summary, contrasts, {cell.name: cell.label for cell in study.cells}, study.samplers)
-    metrics, tables = list(summary["metric"].unique()), {}
+    metrics, tables = [metric for metric in SHOWN if metric in set(summary["metric"])], {}
     for sampler, label in study.samplers.items():
         tables[f"Means, {label}"], tables[f"Contrasts, {label}"] = found.tables(metrics, sampler)
     with atomic(out / "table.md") as path:
