@@ -41,23 +41,23 @@ class Silent:
 def speeds(count: int) -> dict[str, tuple[float, float]]:
     """Images per second in batches and one by one, of the same pictures: drawn alone, and with faces and PNGs."""
     from lookahead.config import read_params
-    from lookahead.dataset.plan import Picture, plan_pictures
+    from lookahead.dataset.drawing import Plan, draw_and_inspect, draw_pictures
     from lookahead.dataset.prompts import read_prompts
-    from lookahead.dataset.synthesis import draw_and_look, draw_pictures
+    from lookahead.dataset.shards import Picture
     from lookahead.world import open_faces, open_generator, quiet_alignment
 
     world = read_params().active
     settings, checkpoints = world.generate, world.checkpoints
-    pictures = plan_pictures(read_prompts(settings.prompts), settings)[:count]
+    pictures = Plan(read_prompts(settings.prompts), settings).pictures(range(count))
     pipe, faces = open_generator(checkpoints), open_faces(checkpoints.faces.select, checkpoints.faces.detection_size)
 
     def look(part: Sequence[Picture]) -> object:
-        return draw_and_look(pipe, faces, part, checkpoints, settings.batch, Silent())
+        return draw_and_inspect(pipe, faces, part, checkpoints, settings.batch_size, Silent())
 
     ways: dict[str, Callable[[Sequence[Picture]], object]] = {
         "drawing": lambda part: [
-            draw_pictures(pipe, part[start : start + settings.batch], checkpoints)
-            for start in range(0, len(part), settings.batch)
+            draw_pictures(pipe, part[start : start + settings.batch_size], checkpoints)
+            for start in range(0, len(part), settings.batch_size)
         ],
         "drawing, faces and PNGs": look,
     }
@@ -65,8 +65,8 @@ def speeds(count: int) -> dict[str, tuple[float, float]]:
     with quiet_alignment():
         look(pictures[:1])  # warms up
         # Two batches at a time: the first one's faces are looked for while the second is drawn.
-        for start in range(0, len(pictures), 2 * settings.batch):
-            rows = pictures[start : start + 2 * settings.batch]
+        for start in range(0, len(pictures), 2 * settings.batch_size):
+            rows = pictures[start : start + 2 * settings.batch_size]
             for name, way in ways.items():
                 for side, parts in enumerate(([rows], [[row] for row in rows])):
                     begun = time.perf_counter()
@@ -94,8 +94,8 @@ def draw(count: int, work: Path) -> None:
     import yaml
 
     from lookahead.config import read_params, read_yaml
+    from lookahead.dataset.drawing import synthesise
     from lookahead.dataset.prompts import Prompts
-    from lookahead.dataset.synthesis import synthesise
 
     world = read_params().active
     prompts = read_yaml(world.generate.prompts, Prompts, "the prompts file", "prompts").model_dump()

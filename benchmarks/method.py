@@ -24,8 +24,8 @@ from lookahead.config import Checkpoints, Train, read_params
 from lookahead.models.fast_child import child_at
 from lookahead.models.kv_encoder import new_kv_encoder
 from lookahead.stage import RUNS, cores
-from lookahead.training.losses import micro_step
-from lookahead.training.setup import Training, open_training
+from lookahead.training.loop import backward
+from lookahead.training.networks import Training, open_training
 from lookahead.world import FAST_CHILD, attach_fast_child, device, open_pipeline
 
 Step = Callable[[], object]
@@ -73,8 +73,8 @@ def stepper(checkpoints: Checkpoints, settings: Train, features: Path) -> Step:
     indices = iter(range(10**9))
 
     def step() -> None:
-        training.optimiser.zero_grad(set_to_none=True)
-        micro_step(training, next(indices), 0.5)
+        training.optimizer.zero_grad(set_to_none=True)
+        backward(training, next(indices))
 
     return step
 

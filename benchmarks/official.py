@@ -41,10 +41,9 @@ from lookahead.method.attention import appended
 from lookahead.method.shared_pass import drop_tokens
 from lookahead.models.kv_encoder import extend_self_attention, new_kv_encoder
 from lookahead.sampling.conditions import Condition, Prompt, Reference
-from lookahead.training.batches import Batch
-from lookahead.training.draws import generator_for
-from lookahead.training.networks import train_adapter_only
-from lookahead.training.step import Networks, lookahead_pass, noise_pass, preview_pass, reference_pass
+from lookahead.training.data import Batch, generator_for
+from lookahead.training.losses import encode_reference, noise_losses, preview_distances, preview_pixels
+from lookahead.training.networks import Networks, train_adapter_only
 from lookahead.world import FAST_CHILD, device, encode_latents
 from lookahead.world.hub import LORA_FILE
 
@@ -155,19 +154,15 @@ class Official:
 
     def _noise(self, batch: Batch, generator: torch.Generator) -> None:
         draw = new_draw(batch)
-        with (
-            reference_pass(self.networks, batch, draw) as leaves,
-            appended(self.networks.bank, drop_tokens(leaves, TOKEN_DROP, generator)),
-        ):
-            noise_pass(self.networks, batch, draw, batch.condition).mean().backward()
+        keys_values = encode_reference(self.networks, batch, draw)
+        with appended(self.networks.bank, drop_tokens(keys_values, TOKEN_DROP, generator)):
+            noise_losses(self.networks, batch, draw, batch.condition).mean().backward()
 
     def _lookahead(self, batch: Batch, generator: torch.Generator) -> None:
         draw, networks = new_draw(batch), replace(self.networks, unet=self.child)
-        with (
-            reference_pass(networks, batch, draw) as leaves,
-            appended(networks.bank, drop_tokens(leaves, TOKEN_DROP, generator)),
-        ):
-            pixels = preview_pass(networks, batch, draw, PREVIEW, generator)
+        keys_values = encode_reference(networks, batch, draw)
+        with appended(networks.bank, drop_tokens(keys_values, TOKEN_DROP, generator)):
+            pixels = preview_pixels(networks, batch, draw, PREVIEW, generator)
             self.detector(pixels.detach())
-            distance, _ = lookahead_pass(networks, batch, pixels, "identity")
+            distance, _ = preview_distances(networks, batch, pixels, "identity")
             (distance.mean() * ALPHA * WEIGHT).backward()

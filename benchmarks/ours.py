@@ -22,12 +22,12 @@ from benchmarks.parts import (
 )
 from benchmarks.sdxl import Sizes
 from lookahead.method.attention import KeysValues, appended
-from lookahead.method.shared_pass import drop_tokens
+from lookahead.method.shared_pass import as_leaves, backward_through, drop_tokens
 from lookahead.models.fast_child import child_at, switch_off
 from lookahead.models.kv_encoder import extend_self_attention, new_kv_encoder
-from lookahead.training.draws import NoiseDraw, generator_for
-from lookahead.training.networks import compile_unets, keep_few_activations, train_adapter_only
-from lookahead.training.step import Networks, lookahead_pass, noise_pass, preview_pass, reference_pass
+from lookahead.training.data import NoiseDraw, generator_for
+from lookahead.training.losses import encode_reference, noise_losses, preview_distances, preview_pixels
+from lookahead.training.networks import Networks, compile_unets, enable_checkpointing, train_adapter_only
 from lookahead.world import FAST_CHILD
 
 
@@ -42,7 +42,7 @@ def open_ours(sizes: Sizes, levers: Levers) -> Networks:
     train_adapter_only(unet)
     unets = [unet] if kv is None else [unet, kv.unet]
     if levers.checkpointing:
-        keep_few_activations(unets, networks.preview_vae)
+        enable_checkpointing(unets, networks.preview_vae)
     if levers.compiled:
         compile_unets(unets, networks.child, levers.memory_budget, "inductor")
     return networks
@@ -62,26 +62,29 @@ class Ours:
     def step(self, number: int) -> None:
         """Both losses, with one pass of the KV-encoder or two, and one optimiser step."""
         draw, generator = new_draw(self.batch), generator_for("benchmark", 0, number)
-        with reference_pass(self.networks, self.batch, draw) as leaves:
-            self._noise(draw, leaves, generator)
-            if self.levers.lookahead and self.levers.share:
-                self._lookahead(draw, leaves, generator)
+        keys_values = encode_reference(self.networks, self.batch, draw)
+        leaves = as_leaves(keys_values)
+        self._noise(draw, leaves, generator)
         if self.levers.lookahead and not self.levers.share:
+            backward_through(keys_values, leaves)
             draw = replace(draw, t=draw.t.flip(0))
-            with reference_pass(self.networks, self.batch, draw) as leaves:
-                self._lookahead(draw, leaves, generator)
+            keys_values = encode_reference(self.networks, self.batch, draw)
+            leaves = as_leaves(keys_values)
+        if self.levers.lookahead:
+            self._lookahead(draw, leaves, generator)
+        backward_through(keys_values, leaves)
         self.optimiser.step()
         self.optimiser.zero_grad(set_to_none=True)
 
     def _noise(self, draw: NoiseDraw, leaves: KeysValues, generator: torch.Generator) -> None:
         with appended(self.networks.bank, drop_tokens(leaves, TOKEN_DROP, generator)):
-            noise_pass(self.networks, self.batch, draw, self.batch.condition).mean().backward()
+            noise_losses(self.networks, self.batch, draw, self.batch.condition).mean().backward()
 
     def _lookahead(self, draw: NoiseDraw, leaves: KeysValues, generator: torch.Generator) -> None:
         with (
             child_at(self.networks.child, FAST_CHILD, ALPHA),
             appended(self.networks.bank, drop_tokens(leaves, TOKEN_DROP, generator)),
         ):
-            pixels = preview_pass(self.networks, self.batch, draw, PREVIEW, generator)
-            distance, _ = lookahead_pass(self.networks, self.batch, pixels, "identity")
+            pixels = preview_pixels(self.networks, self.batch, draw, PREVIEW, generator)
+            distance, _ = preview_distances(self.networks, self.batch, pixels, "identity")
             (distance.mean() * ALPHA * WEIGHT).backward()

@@ -16,9 +16,8 @@ from lookahead.method.diffusion import NoiseSchedule
 from lookahead.models.kv_encoder import KVEncoder
 from lookahead.models.recogniser import Recogniser
 from lookahead.sampling.conditions import Condition, Prompt, Reference
-from lookahead.training.batches import Batch
-from lookahead.training.draws import NoiseDraw
-from lookahead.training.step import Networks
+from lookahead.training.data import Batch, NoiseDraw
+from lookahead.training.networks import Networks
 from lookahead.world import FAST_CHILD, device
 
 KINDS = {"bfloat16": torch.bfloat16, "float32": torch.float32}

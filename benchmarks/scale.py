@@ -82,8 +82,7 @@ def read(home: Path, kind: str) -> Figures:
     from stand_in import world_of  # type: ignore[import-not-found]  # as chain; here, for the parent has to stay small
 
     from lookahead.features.store import open_features
-    from lookahead.training.batches import load_pairs
-    from lookahead.training.pairs import Pairs
+    from lookahead.training.data import Pairs, load_pairs
 
     torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "1")))
     settings, draw = world_of(kind).train, torch.Generator().manual_seed(0)
@@ -95,7 +94,7 @@ def read(home: Path, kind: str) -> Figures:
     pairs = Pairs(store.table, settings.own_photos)
 
     def micro_batch() -> object:
-        return load_pairs(store, *pairs.draw(settings.batch, draw))
+        return load_pairs(store, *pairs.draw(settings.batch_size, draw))
 
     start = mib_read()
     from_disk, wanted = timed(micro_batch, COLD, time.perf_counter), mib_read() - start

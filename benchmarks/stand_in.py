@@ -14,10 +14,9 @@ from torch import Tensor
 
 from lookahead.artifacts import save_tensors, write_parquet
 from lookahead.config import Checkpoints, Generate, World, read_params
-from lookahead.dataset.consistency import Face
-from lookahead.dataset.plan import Picture
+from lookahead.dataset.faces import Face
 from lookahead.dataset.prompts import Prompts, read_prompts
-from lookahead.dataset.shards import shard_path, write_shard
+from lookahead.dataset.shards import Picture, shard_path, write_shard
 from lookahead.features.store import IMAGES, PROMPTS, TABLE
 
 PNG = 6560  # bytes of a picture: the mean of the miniature's portraits, as `encode_png` writes them
@@ -104,7 +103,7 @@ class Stand:
     def features(self, rows: int, folder: Path) -> None:
         """Write what the stage `features` would."""
         table = self.table(rows)
-        for number, photo in enumerate(torch.tensor(table["photo"].to_numpy()).split(self.settings.shard)):
+        for number, photo in enumerate(torch.tensor(table["photo"].to_numpy()).split(self.settings.shard_size)):
             save_tensors(folder / IMAGES / f"{number:05d}.safetensors", self.seen(photo), {})
         save_tensors(folder / PROMPTS, self.said(), {})
         write_parquet(folder / TABLE, table)
@@ -112,7 +111,7 @@ class Stand:
     def pictures(self, rows: int, folder: Path) -> None:
         """Write the shards that the stage `generate` would, of bytes that are no pictures."""
         draw = np.random.default_rng(0)
-        for number, indices in enumerate(torch.arange(rows).split(self.settings.shard)):
+        for number, indices in enumerate(torch.arange(rows).split(self.settings.shard_size)):
             pictures = [Picture(i, i, "a name", "a style", "a scene", "words", "words", i) for i in indices.tolist()]
             numbers = draw.normal(size=(len(indices), 512)).astype(np.float32)
             faces = [Face(each[:4], each[:10].reshape(5, 2), each, 0.0) for each in numbers]

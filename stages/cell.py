@@ -11,7 +11,8 @@ from lookahead.evaluation.evaluator import open_evaluator, save_table
 from lookahead.evaluation.study import PICTURES, study_cells
 from lookahead.models.kv_encoder import KV_FILE, new_kv_encoder, save_kv_encoder
 from lookahead.stage import Job, Stage, main
-from lookahead.training.fit import resume_folder, train
+from lookahead.training.checkpoint import NOT_IN_KEY, resume_folder
+from lookahead.training.loop import train
 from lookahead.world import open_denoiser
 from lookahead.world.distributed import is_main_process, wait_for_everyone
 
@@ -75,7 +76,8 @@ def stage(study_name: str, study: Study, name: str, seed: int) -> Stage:
         own |= {f"train.{path}": value for path, value in (study.train_changes(name) | {"seed": seed}).items()}
     elif cell.encoder not in ("base", "adapter"):
         inputs = (f"train/{cell.encoder}",)
-    return Stage(f"{study_name}/{name}/{seed}", sections, inputs, build, own, code=CODE)
+    irrelevant = tuple(f"train.{name}" for name in NOT_IN_KEY if name != "steps")
+    return Stage(f"{study_name}/{name}/{seed}", sections, inputs, build, own, code=CODE, irrelevant=irrelevant)
 
 
 def stages() -> dict[str, Stage]:

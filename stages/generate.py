@@ -7,14 +7,13 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from lookahead.config import read_protocol
-from lookahead.dataset.shards import Pixels
-from lookahead.dataset.synthesis import synthesise
-from lookahead.portraits import read_people, read_photo
+from lookahead.dataset.drawing import synthesise
+from lookahead.portraits import Pixels, read_people, read_photo
 from lookahead.stage import Job, Stage, main
 
 
 def evaluated(protocol: str) -> Iterator[tuple[Path, Pixels]]:
-    """Folder and reference photo of everybody in a protocol's splits; a split that is not there holds nobody."""
+    """Folder and reference photo of everybody in a protocol's splits; a split without a folder holds nobody."""
     for split in map(Path, read_protocol(protocol).splits.model_dump().values()):
         count = sum(path.is_dir() for path in split.iterdir()) if split.is_dir() else 0
         for person in read_people(split, count) if count else []:

@@ -5,6 +5,7 @@ from pathlib import Path
 from lookahead.config import read_params
 from lookahead.photos.importing import import_photos
 from lookahead.stage import Job, Stage, main
+from lookahead.world.distributed import is_main_process
 
 CODE = ("artifacts.py", "portraits.py", "dataset", "photos", "world")  # as in dvc.yaml
 
@@ -13,7 +14,8 @@ def stage_of(folder: Path, name: str) -> Stage:
     """The stage that reads a folder of photos into `runs/<world>/<name>`."""
 
     def build(job: Job) -> None:
-        import_photos(job.world.checkpoints, job.world.photos, folder, job.work, job.log)
+        if is_main_process():  # the others of a launch have nothing to do
+            import_photos(job.world.checkpoints, job.world.photos, folder, job.work, job.log)
 
     return Stage(name, ("checkpoints", "photos"), inputs=(), build=build, settings={"folder": str(folder)}, code=CODE)
 

@@ -11,9 +11,10 @@ from pathlib import Path
 
 import pytest
 import torch
+import yaml
 
-from lookahead.config import Checkpoints
-from tests.tiny import build_tiny_world
+from lookahead.config import Checkpoints, Features, Generate
+from tests.tiny import TREE, build_tiny_world, no_log
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -34,3 +35,51 @@ def own_world(tiny_world: Checkpoints, tmp_path: Path) -> Checkpoints:
     source, copy = str(Path(tiny_world.base).parent), str(tmp_path / "world")
     shutil.copytree(source, copy)
     return Checkpoints.model_validate_json(tiny_world.model_dump_json().replace(source, copy))
+
+
+@pytest.fixture(scope="session")
+def prompts_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A prompts file of 12 people, 3 styles and 2 scenes."""
+    path = tmp_path_factory.mktemp("prompts") / "tiny.yaml"
+    path.write_text(yaml.safe_dump(TREE, sort_keys=False))
+    return path
+
+
+@pytest.fixture(scope="session")
+def settings(prompts_file: Path) -> Generate:
+    """Three people with three photos and two stylised pictures each, in shards of six."""
+    return Generate(
+        people=3,
+        photos=3,
+        stylised=2,
+        batch_size=4,
+        shard_size=6,
+        seed=0,
+        prompts=str(prompts_file),
+        min_photo_similarity=-1.0,
+        min_stylised_similarity=-1.0,
+        min_images=2,
+        max_second_face=0.25,
+        max_evaluation_similarity=1.0,
+        licences={"tiny world": "Apache-2.0"},
+    )
+
+
+@pytest.fixture(scope="session")
+def dataset(tiny_world: Checkpoints, settings: Generate, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The output of `generate`."""
+    from lookahead.dataset.drawing import synthesise  # here: few tests need it
+
+    work = tmp_path_factory.mktemp("generate")
+    synthesise(tiny_world, settings, (), work, no_log)
+    return work
+
+
+@pytest.fixture(scope="session")
+def features(tiny_world: Checkpoints, dataset: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The output of `features`."""
+    from lookahead.features.encode import encode
+
+    work = tmp_path_factory.mktemp("features")
+    encode(tiny_world, Features(batch_size=4), dataset, None, work, no_log)
+    return work

@@ -5,33 +5,32 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import pyarrow.parquet as pq
 import yaml
 
 from lookahead.config import Checkpoints, Params, read_params
 from lookahead.stage import Stage, run_stage
-from tests.dataset.conftest import TREE
 from tests.modules import ROOT
 from tests.protocols import write_protocol
-from tests.tiny import build_portraits
+from tests.tiny import TREE, build_portraits
 
 WORLD = "tiny"
 STAGES = ("generate", "features", "train", "evaluate")
-_GENERATE = {"people": 3, "photos": 3, "stylised": 2, "batch": 5, "shard": 6, "keep_photo": -1.0, "keep_stylised": -1.0}
-_GENERATE["evaluation_likeness"] = 1.0
+_GENERATE = {"people": 3, "photos": 3, "stylised": 2, "batch_size": 5, "shard_size": 6, "min_images": 2}
+_GENERATE |= {"min_photo_similarity": -1.0, "min_stylised_similarity": -1.0, "max_evaluation_similarity": 1.0}
 _TRAIN = {
     "steps": 4,
-    "batch": 2,
-    "warmup": 2,
+    "batch_size": 2,
+    "lr_warmup_steps": 2,
     "checkpoint_every": 2,
     "sample_every": 2,
-    "samples": 2,
-    "sample_steps": 2,
+    "num_samples": 2,
+    "sample_num_inference_steps": 2,
 }
-_PROTOCOL = {"people": 3, "photo_prompts": 1, "steps": 2, "prompts": f"prompts/{WORLD}.yaml"}
+_PROTOCOL = {"people": 3, "photo_prompts": 1, "num_inference_steps": 2, "prompts": f"prompts/{WORLD}.yaml"}
 _EVALUATE = {
     "protocol": f"protocols/{WORLD}.yaml",
-    "batch": 9,
-    "bootstrap": 100,
+    "batch_size": 9,
     "grid_people": 2,
     "previews": {"people": 2, "timesteps": [100, 900], "scales": [0.0, 1.0]},
     "diversity": {"people": 2, "prompts": 1, "seeds": 2},
@@ -44,9 +43,9 @@ def tree_of(checkpoints: Checkpoints) -> dict[str, Any]:
     world = yaml.safe_load(yaml.safe_dump(tree["worlds"]["miniature"]))
     here = checkpoints.model_dump_json().replace(str(Path(checkpoints.base).parent), f"models/{WORLD}")
     world["checkpoints"] = yaml.safe_load(here)
-    world["generate"] |= _GENERATE | {"keep_images": 2, "prompts": f"prompts/{WORLD}.yaml"}
+    world["generate"] |= _GENERATE | {"prompts": f"prompts/{WORLD}.yaml"}
     world["photos"]["prompts"] = f"prompts/{WORLD}.yaml"
-    world["features"]["batch"] = 5
+    world["features"]["batch_size"] = 5
     world["train"] |= _TRAIN
     world["evaluate"] |= _EVALUATE
     tree["worlds"][WORLD], tree["world"], tree["tracking"]["enabled"] = world, WORLD, False
@@ -89,3 +88,15 @@ def files_of(folder: Path) -> dict[str, bytes]:
     """The bytes of every file below a folder."""
     found = (path for path in sorted(folder.rglob("*")) if path.is_file())
     return {path.relative_to(folder).as_posix(): path.read_bytes() for path in found}
+
+
+def column_of(folder: Path, name: str) -> list[object]:
+    """A column of a dataset's table."""
+    values: list[object] = pq.read_table(folder / "table.parquet")[name].to_pylist()
+    return values
+
+
+def copy_shards(dataset: Path, work: Path) -> Path:
+    """A workspace in which everything is drawn and nothing is checked."""
+    shutil.copytree(dataset / "shards", work / "shards")
+    return work

@@ -123,7 +123,7 @@ def test_a_stage_gets_its_options(here: Path) -> None:
 
 @pytest.mark.parametrize("command", ["doctor", "headline"])
 def test_a_misspelt_parameter_is_one_message(here: Path, monkeypatch: pytest.MonkeyPatch, command: str) -> None:
-    (here / "params.yaml").write_text((here / "params.yaml").read_text().replace("image_drop:", "imagedrop:"))
+    (here / "params.yaml").write_text((here / "params.yaml").read_text().replace("image_dropout:", "imagedrop:"))
     assert "imagedrop" in run_main(monkeypatch, command)
 
 

@@ -12,6 +12,7 @@ from diffusers import (
     StableDiffusionXLPipeline,
     UNet2DConditionModel,
 )
+from miniature.vocabulary import words
 from peft import LoraConfig, get_peft_model_state_dict
 from PIL import Image
 from safetensors.torch import save_file
@@ -26,12 +27,23 @@ from transformers import (
 )
 
 from lookahead.config import Adapter, Checkpoints, FacePacks, Generator, ImageEncoder, Scorer
-from miniature.words import words
 from tests.tiny_faces import build_face_packs
 
 RESOLUTION = 64
 TOKENS = 4  # image tokens of the adapter
 VISION = 32  # width of the image encoder
+TREE = {  # a prompts file of 12 people, 3 styles and 2 scenes
+    "template": "{style} of {subject} {scene}",
+    "nobody": "a person",
+    "plain": "photo",
+    "styles": {"photo": "a photo", "pencil": "a pencil drawing", "oil": "an oil painting"},
+    "scenes": {"studio": "in a studio", "snow": "in the snow"},
+    "people": {
+        "template": "{first} {last}",
+        "parts": {"first": ["anna", "bela", "cora", "dina"], "last": ["abel", "berg", "cole"]},
+        "lattice": None,
+    },
+}
 _START, _END = "<|startoftext|>", "<|endoftext|>"
 
 
@@ -231,9 +243,13 @@ def build_tiny_world(root: Path, prediction_type: str = "v_prediction") -> Check
         preview_vae=str(root / "preview_vae"),
         fast_child=str(root / "lcm_lora"),
         generator=Generator(
-            pipeline=str(root / "base"), lora=str(root / "lcm_lora"), scheduler="LCMScheduler", steps=2, guidance=0.0
+            pipeline=str(root / "base"),
+            lora=str(root / "lcm_lora"),
+            scheduler="LCMScheduler",
+            num_inference_steps=2,
+            guidance_scale=0.0,
         ),
-        adapter=Adapter(source=str(root / "adapter"), subfolder="", weight="ip-adapter.safetensors"),
+        adapter=Adapter(source=str(root / "adapter"), subfolder="", weight_name="ip-adapter.safetensors"),
         image_encoder=ImageEncoder(source=str(root / "image_encoder"), subfolder=""),
         faces=FacePacks(**packs, detection_size=64),
         scorer=Scorer(model=f"local-dir:{root / 'clip'}", pretrained=None),
@@ -252,3 +268,7 @@ def with_bright_previews(world: Checkpoints, folder: Path) -> Checkpoints:
         decoder.decoder.layers[-1].bias += 0.5
     decoder.save_pretrained(folder)
     return world.model_copy(update={"preview_vae": str(folder)})
+
+
+def no_log(_metrics: object, _step: int) -> None:
+    """Log nothing."""

@@ -8,7 +8,7 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -210,6 +210,13 @@ def recover(work: Path, out: Path) -> None:
             old.rename(out)
         for left in out.parent.glob(f".{out.name}.*.new"):  # finished, but of other parameters
             shutil.rmtree(left, ignore_errors=True)
+
+
+def keep_only(folder: Path, names: Collection[str]) -> None:
+    """Delete every file in `folder` but those named, such as what a killed run had half written."""
+    for path in folder.glob("*"):
+        if path.is_file() and path.name not in names:
+            path.unlink()
 
 
 def publish(work: Path, out: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import math
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +16,7 @@ from lookahead.errors import InputError
 
 Pixels = NDArray[np.uint8]  # (H, W, 3), RGB
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp")
-FORMATS = ("JPEG", "PNG", "WEBP", "MPO")  # MPO: the JPEGs of phones, with a second picture behind the first
+FORMATS = ("JPEG", "PNG", "WEBP")  # the reader of JPEG also opens MPO: phones' JPEGs with a second picture behind
 MAX_PIXELS = 80_000_000
 _WHITE = (255, 255, 255, 255)
 
@@ -33,28 +34,43 @@ def _on_white(image: Image.Image) -> Image.Image:
     return image
 
 
-def open_picture(source: Path | bytes, max_pixels: int = MAX_PIXELS) -> Image.Image:
+def _check_header(image: Image.Image, max_pixels: int, min_side: int, max_aspect_ratio: float) -> None:
+    short, long = sorted(image.size)
+    size = f"{image.width} x {image.height} pixels"
+    if short < min_side:
+        raise InputError(f"is too small: {size}, {min_side} are needed")
+    if long > max_aspect_ratio * short:
+        raise InputError(f"is too narrow: {size}")
+    if short * long > max_pixels:
+        raise InputError(f"is too large: {size}, {max_pixels} may be read")
+    if image.format != "MPO" and getattr(image, "is_animated", False):
+        raise InputError("is animated: save one of its frames")
+
+
+def open_picture(
+    source: Path | bytes, max_pixels: int = MAX_PIXELS, min_side: int = 1, max_aspect_ratio: float = math.inf
+) -> Image.Image:
     """A picture in RGB, turned upright by its EXIF data, on white where it is transparent.
 
     Raises:
-        InputError: it is missing, damaged, no JPEG, PNG or WebP picture, or has more than `max_pixels`.
+        InputError: it is missing, damaged, animated, no JPEG, PNG or WebP picture, or of another size than allowed; the
+            message begins with the path and says the reason. Sizes are checked before anything is decoded.
     """
     name = str(source) if isinstance(source, Path) else "the picture"
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # about damaged EXIF data and large pictures
             with Image.open(source if isinstance(source, Path) else io.BytesIO(source), formats=FORMATS) as image:
-                if image.width * image.height > max_pixels:
-                    raise InputError(f"{name} has {image.width} x {image.height} pixels, {max_pixels} may be read")
+                _check_header(image, max_pixels, min_side, max_aspect_ratio)
                 return _on_white(_eight_bits(ImageOps.exif_transpose(image))).convert("RGB")
-    except InputError:
-        raise
+    except InputError as error:
+        raise InputError(f"{name} {error}") from None
     except FileNotFoundError:
         raise InputError(f"{name} does not exist: check the path") from None
     except UnidentifiedImageError:
         raise InputError(f"{name} is no JPEG, PNG or WebP picture: convert it") from None
     except Image.DecompressionBombError:
-        raise InputError(f"{name} is a decompression bomb: {max_pixels} pixels may be read") from None
+        raise InputError(f"{name} is too large: a decompression bomb, {max_pixels} pixels may be read") from None
     except Exception as error:  # damaged files make Pillow raise whatever its parsers meet
         reason = getattr(error, "strerror", None) or (str(error).splitlines() or [""])[0] or type(error).__name__
         raise InputError(f"{name} cannot be read ({reason[:80]}): replace it") from None

@@ -12,8 +12,7 @@ import torch
 from benchmarks.stand_in import Stand, sizes_of
 from lookahead.config import read_params
 from lookahead.features.store import open_features
-from lookahead.training.batches import load_pairs
-from lookahead.training.pairs import Pairs
+from lookahead.training.data import Pairs, load_pairs
 
 ROOT = Path(__file__).parents[2]
 COMMANDS = ("add", "status", "push", "checkout", "add, one shard more", "push, one shard more")
@@ -22,7 +21,7 @@ COMMANDS = ("add", "status", "push", "checkout", "add, one shard more", "push, o
 def test_random_features_open_and_give_pairs(tmp_path: Path) -> None:
     world = read_params(ROOT / "params.yaml").active
     sizes = sizes_of(world.checkpoints)
-    Stand(world.generate.model_copy(update={"shard": 8}), sizes).features(30, tmp_path)
+    Stand(world.generate.model_copy(update={"shard_size": 8}), sizes).features(30, tmp_path)
     store = open_features(tmp_path)
     targets, references = Pairs(store.table, 0.0).draw(6, torch.Generator().manual_seed(0))
     batch = load_pairs(store, targets, references)

@@ -12,16 +12,33 @@ import pytest
 import yaml
 
 from lookahead.config import Checkpoints
-from tests.dataset.conftest import TREE
 from tests.protocols import write_protocol
-from tests.tiny import build_portraits
+from tests.tiny import TREE, build_portraits
 
 ROOT = Path(__file__).parents[2]
 RUN_ORDER = ("generate", "features", "train", "evaluate")
 SMALLER = {
-    "generate": {"people": 3, "photos": 3, "stylised": 2, "batch": 4, "shard": 6, "keep_images": 2},
-    "features": {"batch": 4},
-    "train": {"steps": 4, "batch": 2, "warmup": 1, "checkpoint_every": 2, "sample_every": 2, "samples": 1},
+    "generate": {
+        "people": 3,
+        "photos": 3,
+        "stylised": 2,
+        "batch_size": 4,
+        "shard_size": 6,
+        "min_images": 2,
+        "min_photo_similarity": -1.0,
+        "min_stylised_similarity": -1.0,
+        "max_evaluation_similarity": 1.0,
+        "prompts": "prompts/tiny.yaml",
+    },
+    "features": {"batch_size": 4},
+    "train": {
+        "steps": 4,
+        "batch_size": 2,
+        "lr_warmup_steps": 1,
+        "checkpoint_every": 2,
+        "sample_every": 2,
+        "num_samples": 1,
+    },
     "evaluate": {
         "protocol": "protocols/tiny.yaml",
         "batch": 8,
@@ -41,10 +58,7 @@ def tiny_params(root: Path, checkpoints: Checkpoints) -> Params:
     world = tree["worlds"]["miniature"]
     for section, changes in SMALLER.items():
         world[section].update(changes)
-    world["train"]["sample_steps"] = 2
-    world["generate"].update(
-        {"keep_photo": -1.0, "keep_stylised": -1.0, "evaluation_likeness": 1.0, "prompts": "prompts/tiny.yaml"}
-    )
+    world["train"]["sample_num_inference_steps"] = 2
     world["checkpoints"] = checkpoints.model_dump(mode="json")
     tree["worlds"] = {"tiny": world}
     return tree | {"world": "tiny", "tracking": tree["tracking"] | {"enabled": False}}

@@ -42,13 +42,13 @@ def results(root: Path) -> dict[str, str]:
 
 PARAMETERS = [
     ("train", "worlds.tiny.train.stepz", 3, ["stepz", "Extra inputs"]),
-    ("train", "worlds.tiny.train.image_drop", 2.0, ["image_drop", "2.0", "less than or equal to 1"]),
+    ("train", "worlds.tiny.train.image_dropout", 2.0, ["image_dropout", "2.0", "less than or equal to 1"]),
     ("train", "worlds.tiny.train.lookahead.preview.model", "lcmm", ["preview", "'lcmm'", "'lcm' or 'naive'"]),
     ("train", "worlds.tiny.train.steps", "many", ["train.steps", "'many'"]),
     ("train", "worlds.tiny.checkpoints.precision", "float16", ["float16", "bfloat16 or float32"]),
     ("generate", "world", "minature", ["minature", "tiny"]),
     ("generate", "worlds.tiny.generate.prompts", "prompts/none.yaml", ["prompts/none.yaml"]),
-    ("generate", "worlds.tiny.generate.keep_photo", 1.0, ["keep_photo is 1.0", "lower"]),
+    ("generate", "worlds.tiny.generate.min_photo_similarity", 1.0, ["min_photo_similarity (1.0)", "change"]),
     ("generate", "worlds.tiny.checkpoints.generator.scheduler", "FastScheduler", ["FastScheduler"]),
     ("generate", "worlds.tiny.checkpoints.generator.pipeline", "models/bsae", ["models/bsae"]),
     ("generate", "worlds.tiny.checkpoints.faces.select", "models/faces/models/none", ["models/faces/models/none"]),

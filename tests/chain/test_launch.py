@@ -39,7 +39,7 @@ def test_a_launched_stage_makes_the_same_bytes(repository: Path, stage: str) -> 
 def test_a_launched_training_makes_the_same_encoder_up_to_rounding(
     repository: Path, change: Callable[[str, object], None]
 ) -> None:
-    change("worlds.tiny.train.accumulate", 2)
+    change("worlds.tiny.train.gradient_accumulation_steps", 2)
     encoder, trained = Path("runs/tiny/train/lookahead/encoder/ip-adapter.safetensors"), []
     for launcher in ([], [*LAUNCHER, "--no_python"]):
         encoder.unlink(missing_ok=True)

@@ -34,7 +34,7 @@ def address(tmp_path: Path) -> Iterator[str]:
         encoder = tmp_path / "encoder"
         encoder.mkdir()
         adapter = read_params(ROOT / "params.yaml").worlds["miniature"].checkpoints.adapter
-        shutil.copy(ROOT / adapter.source / adapter.subfolder / adapter.weight, encoder / ADAPTER_FILE)
+        shutil.copy(ROOT / adapter.source / adapter.subfolder / adapter.weight_name, encoder / ADAPTER_FILE)
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]

@@ -13,11 +13,11 @@ import pytest
 from PIL import Image
 
 from lookahead.config import World
-from lookahead.demo.studio import TUNED, UNTUNED, Drawn, Sliders, Stopped, Studio, framed
+from lookahead.demo.studio import TUNED, UNTUNED, Drawn, Options, Stopped, Studio, framed
 from lookahead.errors import InputError
 from lookahead.pipeline import LookaheadPipeline
 
-SLIDERS = Sliders("a photo of a person in the snow", 2, 5, 0.6, 1.0, True, False)
+OPTIONS = Options("a photo of a person in the snow", 2, 5, 0.6, 1.0, True, False)
 FRAME = (212, 85, 42)
 
 
@@ -30,8 +30,8 @@ def studio(world: World, encoder: Path) -> Studio:
     return Studio(world, encoder)
 
 
-def drawn(studio: Studio, photo: Image.Image | None, sliders: Sliders = SLIDERS) -> dict[str, list[Drawn]]:
-    return dict(studio.draw(photo, sliders, Event(), ignore))
+def drawn(studio: Studio, photo: Image.Image | None, options: Options = OPTIONS) -> dict[str, list[Drawn]]:
+    return dict(studio.draw(photo, options, Event(), ignore))
 
 
 def differ(one: Image.Image, other: Image.Image) -> int:
@@ -42,27 +42,27 @@ def test_it_draws_what_the_pipeline_draws(
     studio: Studio, world: World, encoder: Path, photos: list[Image.Image]
 ) -> None:
     seen: list[tuple[str, int, int]] = []
-    got = dict(studio.draw(photos[0], SLIDERS, Event(), lambda *step: seen.append(step)))
+    got = dict(studio.draw(photos[0], OPTIONS, Event(), lambda *step: seen.append(step)))
     assert list(got) == [UNTUNED, TUNED] and studio.has_kv
     assert seen == [(name, step, 2) for name in (UNTUNED, TUNED) for step in (1, 2)]
     for name, folder in ((UNTUNED, None), (TUNED, encoder)):
         pipe = LookaheadPipeline(world.checkpoints, world.personalize, folder)
-        alone = pipe(photos[0], SLIDERS.prompt, seed=5, num_images=2, adapter_scale=0.6)
+        alone = pipe(photos[0], OPTIONS.prompt, seed=5, num_images_per_prompt=2, adapter_scale=0.6)
         assert [one.seed for one in got[name]] == [5, 6]
         assert all(differ(one.picture, other) == 0 for one, other in zip(got[name], alone, strict=True))
     assert all(-1 <= one.prompt <= 1 for one in got[TUNED])
 
 
 @pytest.mark.parametrize("change", [{"guidance": 2.0}, {"adapter_scale": 0.0}, {"fast": True}, {"seed": 9}])
-def test_every_slider_changes_the_pictures_of_both(
+def test_every_control_changes_the_pictures_of_both(
     change: dict[str, float], studio: Studio, photos: list[Image.Image]
 ) -> None:
-    before, after = drawn(studio, photos[0]), drawn(studio, photos[0], replace(SLIDERS, **change))  # type: ignore[arg-type]
+    before, after = drawn(studio, photos[0]), drawn(studio, photos[0], replace(OPTIONS, **change))  # type: ignore[arg-type]
     assert all(differ(before[name][0].picture, after[name][0].picture) > 1 for name in (UNTUNED, TUNED))
 
 
 def test_the_kv_switch_changes_the_tuned_one_only(studio: Studio, photos: list[Image.Image]) -> None:
-    on, off = drawn(studio, photos[0]), drawn(studio, photos[0], replace(SLIDERS, kv=False))
+    on, off = drawn(studio, photos[0]), drawn(studio, photos[0], replace(OPTIONS, kv=False))
     assert differ(on[TUNED][0].picture, off[TUNED][0].picture) > 1
     assert differ(on[UNTUNED][0].picture, off[UNTUNED][0].picture) == 0
 
@@ -73,9 +73,9 @@ def test_without_a_trained_encoder_the_untuned_one_draws_alone(world: World, pho
 
 
 def test_the_portrait_itself_scores_one(studio: Studio, photos: list[Image.Image]) -> None:
-    (same,) = studio._scored(photos[0], [photos[0]], SLIDERS)
+    (same,) = studio._score(photos[0], [photos[0]], OPTIONS)
     assert same.identity == pytest.approx(1.0) and same.caption == f"identity 1.00, prompt {same.prompt:.2f}, seed 5"
-    (dark,) = studio._scored(photos[0], [Image.new("RGB", (64, 64))], SLIDERS)
+    (dark,) = studio._score(photos[0], [Image.new("RGB", (64, 64))], OPTIONS)
     assert dark.identity is None and dark.caption.startswith("no face found, prompt ")
 
 
@@ -87,7 +87,7 @@ def test_stop_ends_it_at_the_next_step(studio: Studio, photos: list[Image.Image]
         stop.set()
 
     with pytest.raises(Stopped):
-        list(studio.draw(photos[0], SLIDERS, stop, press))
+        list(studio.draw(photos[0], OPTIONS, stop, press))
     assert seen == [(UNTUNED, 1)]
     assert len(drawn(studio, photos[0])) == 2  # the next one is not stopped, nor kept waiting
 
@@ -103,7 +103,7 @@ def test_stop_ends_it_at_the_next_step(studio: Studio, photos: list[Image.Image]
 )
 def test_what_cannot_be_drawn_is_said(studio: Studio, portrait: Image.Image | None, prompt: str, said: str) -> None:
     with pytest.raises(InputError, match=said):
-        drawn(studio, portrait, replace(SLIDERS, prompt=prompt))
+        drawn(studio, portrait, replace(OPTIONS, prompt=prompt))
 
 
 def test_looking_frames_the_face_and_says_whether_it_will_do(studio: Studio, photos: list[Image.Image]) -> None:

@@ -16,7 +16,7 @@ from lookahead.doctor.machine import disk, machine, outputs
 from lookahead.doctor.servers import answers, servers, shown
 from lookahead.errors import InputError
 from lookahead.world import device
-from lookahead.world.hub import hub_parts, named_packs
+from lookahead.world.hub import parts
 from tests.modules import ROOT
 
 
@@ -38,7 +38,7 @@ def test_every_part_of_sdxl_is_bad_with_size_licence_and_command(params: Params)
     assert all("`lookahead fetch --world sdxl`" in finding.mend for finding in found.values())
     assert "NON-COMMERCIAL" in found["checkpoints.faces.loss"].message
     assert (
-        "RAIL++" in found["checkpoints.base"].message and "16 of 16 files missing" in found["checkpoints.base"].message
+        "RAIL++" in found["checkpoints.base"].message and "missing, about 6.8 GB" in found["checkpoints.base"].message
     )
 
 
@@ -49,8 +49,7 @@ def test_what_may_not_be_used_commercially_is_summed_up(params: Params) -> None:
 
 
 def test_the_catalogue_knows_every_part_of_sdxl(params: Params) -> None:
-    parts = params.worlds["sdxl"].checkpoints
-    named = {part.source.repository for part in hub_parts(parts)} | set(named_packs(parts).values())
+    named = {part.source for part in parts(params.worlds["sdxl"].checkpoints)}
     assert named == set(KNOWN)
     assert 19 < gigabytes(named) < 23
     assert "read its page" in licence("somebody/something")

@@ -13,7 +13,7 @@ from lookahead.models.adapter import adapter_parameters, export_adapter, image_p
 
 
 def test_export_equals_the_file_that_was_loaded(pipeline: world.Pipeline, tiny_world: Checkpoints):
-    original = load_file(Path(tiny_world.adapter.source) / tiny_world.adapter.weight)
+    original = load_file(Path(tiny_world.adapter.source) / tiny_world.adapter.weight_name)
     exported = export_adapter(pipeline.unet)
     assert exported.keys() == original.keys()
     for name, tensor in original.items():

@@ -1,5 +1,7 @@
 """The KV-encoder on the tiny world: one copy of the frozen weights, its LoRAs, its file."""
 
+from pathlib import Path
+
 import pytest
 import torch
 
@@ -92,7 +94,7 @@ def test_a_file_brings_it_back_with_its_ranks(unet, tmp_path):
 
 def test_another_file_is_refused(unet, tiny_world, tmp_path):
     adapter = tmp_path / "adapter.safetensors"
-    adapter.write_bytes((world.sources.Path(tiny_world.adapter.source) / tiny_world.adapter.weight).read_bytes())
+    adapter.write_bytes((Path(tiny_world.adapter.source) / tiny_world.adapter.weight_name).read_bytes())
     with pytest.raises(InputError, match="holds no KV-encoder"):
         open_kv_encoder(adapter, unet)
     save_kv_encoder(tmp_path / KV_FILE, new_kv_encoder(unet, 2, 3, seed=0))

@@ -12,12 +12,12 @@ def photos(prompts_file: Path) -> Photos:
     """Pictures from 16 pixels on, two of a person at least."""
     return Photos(
         prompts=str(prompts_file),
-        shard=4,
-        smallest_face=16,
-        most_pixels=2_000_000,
-        aspect=4.0,
+        shard_size=4,
+        min_face_size=16,
+        max_pixels=2_000_000,
+        max_aspect_ratio=4.0,
         margin=1.5,
-        second_face=0.25,
-        keep_photo=-1.0,
-        keep_images=2,
+        max_second_face=0.25,
+        min_photo_similarity=-1.0,
+        min_images=2,
     )

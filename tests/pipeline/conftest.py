@@ -22,7 +22,7 @@ from tests.tiny import build_portraits, with_bright_previews
 def settings() -> Personalize:
     """The miniature's, with few steps."""
     settings = read_params(ROOT / "params.yaml").worlds["miniature"].personalize
-    return with_overrides(settings, {"steps": 2, "fast.steps": 2})
+    return with_overrides(settings, {"num_inference_steps": 2, "fast.num_inference_steps": 2})
 
 
 @pytest.fixture(scope="package")
@@ -47,7 +47,7 @@ def photos(portraits: list[Path]) -> list[Image.Image]:
 def encoder(tiny_world: Checkpoints, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder as training writes it: the adapter, and a KV-encoder whose LoRAs are not zero."""
     folder = tmp_path_factory.mktemp("encoder")
-    (folder / ADAPTER_FILE).write_bytes(Path(tiny_world.adapter.source, tiny_world.adapter.weight).read_bytes())
+    (folder / ADAPTER_FILE).write_bytes(Path(tiny_world.adapter.source, tiny_world.adapter.weight_name).read_bytes())
     kv = new_kv_encoder(open_pipeline(tiny_world).unet, 2, 2, seed=0)
     generator = torch.Generator().manual_seed(0)
     for weight in kv.parameters().values():

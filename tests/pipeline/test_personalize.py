@@ -13,20 +13,20 @@ from lookahead.config import World, with_overrides
 from lookahead.errors import InputError
 from lookahead.models.adapter import ADAPTER_FILE
 from lookahead.pipeline import LookaheadPipeline
-from lookahead.pipeline.personalize import GRID, Wish, find_encoder, personalize
+from lookahead.pipeline.personalize import GRID, Request, find_encoder, personalize
 
 PROMPTS = ("a photo of a person in the snow", "a comic drawing of a person on the beach")
 
 
-def wish(portraits: list[Path]) -> Wish:
-    return Wish(tuple(portraits[:1]), PROMPTS, "an oil painting", 2, 7, False, {"adapter_scale": 0.5})
+def request_of(portraits: list[Path]) -> Request:
+    return Request(tuple(portraits[:1]), PROMPTS, "an oil painting", 2, 7, False, {"adapter_scale": 0.5})
 
 
 def test_a_grid_and_every_picture_with_its_origin(
     world: World, encoder: Path, portraits: list[Path], tmp_path: Path
 ) -> None:
     out = tmp_path / "new" / "out"
-    personalize(world, encoder, wish(portraits), out)
+    personalize(world, encoder, request_of(portraits), out)
     assert {path.name for path in out.iterdir()} == {GRID, "00-7.png", "00-8.png", "01-7.png", "01-8.png"}
     assert [path.name for path in out.parent.iterdir()] == ["out"]
     told = Image.open(out / "01-8.png").text  # type: ignore[attr-defined]
@@ -50,14 +50,14 @@ def test_interrupted_it_leaves_nothing(
 
     monkeypatch.setattr(Image.Image, "save", interrupt)
     with pytest.raises(KeyboardInterrupt):
-        personalize(world, None, wish(portraits), tmp_path / "out")
+        personalize(world, None, request_of(portraits), tmp_path / "out")
     assert list(tmp_path.iterdir()) == []
 
 
 def test_a_folder_with_something_in_it_is_never_touched(world: World, portraits: list[Path], tmp_path: Path) -> None:
     (tmp_path / "holiday.jpg").write_bytes(b"mine")
     with pytest.raises(InputError, match="not empty"):
-        personalize(world, None, wish(portraits), tmp_path)
+        personalize(world, None, request_of(portraits), tmp_path)
     assert (tmp_path / "holiday.jpg").read_bytes() == b"mine"
 
 

@@ -47,13 +47,13 @@ def stock(tiny_world: Checkpoints, exported: Path) -> Any:
 def test_stock_diffusers_draws_the_same_from_the_exported_file(
     pipe: LookaheadPipeline, stock: Any, photos: list[Image.Image], settings: Personalize
 ) -> None:
-    ours = pipe(photos[0], PROMPT, "a comic drawing", seed=5, kv=False, adapter_scale=0.7, guidance=2.5)[0]
+    ours = pipe(photos[0], PROMPT, "a comic drawing", seed=5, kv=False, adapter_scale=0.7, guidance_scale=2.5)[0]
     stock.scheduler = DPMSolverMultistepScheduler.from_config(stock.scheduler.config)
     theirs = stock(
         PROMPT,
         negative_prompt="a comic drawing",
         ip_adapter_image=photos[0],
-        num_inference_steps=settings.steps,
+        num_inference_steps=settings.num_inference_steps,
         guidance_scale=2.5,
         generator=torch.Generator().manual_seed(5),
     ).images[0]
@@ -69,7 +69,7 @@ def test_the_fast_child_is_the_stock_lora_with_the_lcm_scheduler(
     theirs = stock(
         PROMPT,
         ip_adapter_image=photos[0],
-        num_inference_steps=settings.fast.steps,
+        num_inference_steps=settings.fast.num_inference_steps,
         guidance_scale=1.0,
         generator=[torch.Generator().manual_seed(5)],
     ).images[0]
@@ -107,13 +107,13 @@ def test_a_call_leaves_nothing_behind(pipe: LookaheadPipeline, photos: list[Imag
 def test_prompts_by_images_in_order_and_batches_do_not_matter(
     tiny_world: Checkpoints, pipe: LookaheadPipeline, encoder: Path, photos: list[Image.Image]
 ) -> None:
-    narrow = LookaheadPipeline(tiny_world, with_overrides(pipe.settings, {"batch": 3}), encoder)
+    narrow = LookaheadPipeline(tiny_world, with_overrides(pipe.settings, {"batch_size": 3}), encoder)
     seen: list[tuple[int, int]] = []
     drawn = narrow(
         photos[0],
         [PROMPT, OTHER],
         seed=7,
-        num_images=2,
+        num_images_per_prompt=2,
         callback=lambda step, t, latents: seen.append((step, len(latents))),
     )
     assert seen == [(0, 3), (1, 3), (0, 1), (1, 1)]
@@ -128,7 +128,7 @@ def test_prompts_by_images_in_order_and_batches_do_not_matter(
         {"kv_guidance": KVGuidance(image=3.0, both=2.0, kv=2.0)},
         {"adapter_scale": 0.2},
         {"scheduler": "EulerDiscreteScheduler"},
-        {"steps": 3},
+        {"num_inference_steps": 3},
         {"fast": True},
         {"steering": 0.3},
         {"seed": 1},
@@ -158,10 +158,10 @@ def test_several_portraits_of_one_person(pipe: LookaheadPipeline, photos: list[I
     ("change", "said"),
     [
         ({"scheduler": "FastScheduler"}, "FastScheduler"),
-        ({"steps": 0}, "steps"),
+        ({"num_inference_steps": 0}, "num_inference_steps"),
         ({"adapter_scale": -1.0}, "adapter_scale"),
         ({"combine": "mix"}, "'mix'"),
-        ({"num_images": 0}, "0 images"),
+        ({"num_images_per_prompt": 0}, "0 images"),
     ],
 )
 def test_a_wish_that_cannot_be_is_one_message(

@@ -33,7 +33,7 @@ from transformers import (
 from benchmarks.sdxl import FULL, LORA_TARGETS, REDUCED, Sizes, adapter_shapes, cross_attentions
 from lookahead import world
 from lookahead.config import Checkpoints, read_params
-from lookahead.world.hub import LORA_FILE, missing
+from lookahead.world.hub import LORA_FILE, parts
 from tests.modules import ROOT
 from tests.sdxl.published import BYTES, Shapes, data_bytes, header_bytes, kohya
 from tests.tiny import build_tokenizer
@@ -207,7 +207,7 @@ def reduced(tmp_path_factory: pytest.TempPathFactory) -> tuple[Checkpoints, Path
     shapes = adapter_shapes(REDUCED, cross_attentions(unet_of(REDUCED)))
     place = at(row.adapter.source) / row.adapter.subfolder
     place.mkdir()
-    save_file(random_half(shapes, torch.Generator().manual_seed(2)), place / row.adapter.weight)
+    save_file(random_half(shapes, torch.Generator().manual_seed(2)), place / row.adapter.weight_name)
     return row, cache
 
 
@@ -249,12 +249,8 @@ def at_scale(pipe: world.Pipeline, scale: float) -> list[LoraLayer]:
 
 
 def test_only_scorer_and_packs_are_missing(row: Checkpoints) -> None:
-    assert [line.split(":")[0].removeprefix("checkpoints.") for line in missing(row)] == [
-        "scorer",
-        "faces.loss",
-        "faces.select",
-        "faces.report",
-    ]
+    missing = [part.name for part in parts(row) if part.missing()]
+    assert missing == ["scorer", "faces.loss", "faces.select", "faces.report"]
 
 
 def test_the_base_opens_in_bfloat16_with_the_names_of_the_full_one(

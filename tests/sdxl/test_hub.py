@@ -1,4 +1,4 @@
-"""The world `sdxl` on paper and in the hub's cache: what it needs, what is missing, one error for all of it."""
+"""The parts of the world `sdxl`: what each comes from, what is missing, one error for all of it."""
 
 import runpy
 import sys
@@ -10,12 +10,12 @@ from huggingface_hub import constants
 from lookahead import world
 from lookahead.config import Checkpoints, read_params
 from lookahead.errors import InputError
-from lookahead.world.hub import LORA_FILE, Part, cached, hub_parts, missing, place
-from lookahead.world.packs import named_pack, pack_folder
-from lookahead.world.sources import HubSource, hub_source
+from lookahead.world import hub
+from lookahead.world.hub import LORA_FILE, find, part, parts
 from tests.modules import ROOT
 
 COMMIT = "462165984030d82259a11f4367a4eed129e94a7b"
+PACK = b"a detector"
 
 
 @pytest.fixture
@@ -31,70 +31,55 @@ def sdxl() -> Checkpoints:
     return read_params(ROOT / "params.yaml").worlds["sdxl"].checkpoints
 
 
-def put(cache: Path, part: Part, file: str, content: bytes = b"x") -> Path:
-    """Lay a file down where the hub's cache keeps it."""
-    name = "models--" + part.source.repository.replace("/", "--")
-    path = cache / name / "snapshots" / (part.source.revision or "a" * 40) / file
-    path.parent.mkdir(parents=True, exist_ok=True)
+def put_lora(cache: Path, checkpoints: Checkpoints, content: bytes, commit: str | None = None) -> Path:
+    """Write the fast child where the hub's cache keeps it."""
+    found = part("fast_child", checkpoints)
+    assert found is not None
+    name = "models--" + found.source.replace("/", "--")
+    path = cache / name / "snapshots" / (commit or str(found.revision)) / LORA_FILE
+    path.parent.mkdir(parents=True)
     path.write_bytes(content)
-    if part.source.revision is None:
-        (cache / name / "refs").mkdir(exist_ok=True)
-        (cache / name / "refs" / "main").write_text("a" * 40)
     return path
 
 
 @pytest.mark.parametrize(
-    ("source", "is_"),
+    ("source", "expected"),
     [
-        ("a/b", HubSource("a/b", None, None)),
-        (f"a/b@{COMMIT}", HubSource("a/b", COMMIT, None)),
-        (f"a-b/c.d_1@{COMMIT}:fp16", HubSource("a-b/c.d_1", COMMIT, "fp16")),
-        ("a/b:fp16", HubSource("a/b", None, "fp16")),
-        ("a/b@main", None),
-        ("a/b/c", None),
-        ("ViT-L-14", None),
-        ("src/nothing", None),
+        ("a/b", ("repository", "a/b", None, None)),
+        (f"a/b@{COMMIT}", ("repository", "a/b", COMMIT, None)),
+        (f"a-b/c.d_1@{COMMIT}:fp16", ("repository", "a-b/c.d_1", COMMIT, "fp16")),
+        ("a/b:fp16", ("repository", "a/b", None, "fp16")),
+        *((name, ("folder", name, None, None)) for name in ("a/b@main", "a/b/c", "ViT-L-14", "src/nothing")),
     ],
 )
-def test_a_source_names_repository_commit_and_variant(source: str, is_: HubSource | None) -> None:
-    assert hub_source(source) == is_
+def test_a_source_names_repository_commit_and_variant(
+    source: str, expected: tuple[str | None, ...], sdxl: Checkpoints, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(ROOT)
+    found = part("base", sdxl.model_copy(update={"base": source}))
+    assert found is not None and (found.kind, found.source, found.revision, found.variant) == expected
 
 
 def test_every_part_of_sdxl_is_pinned_but_the_scorer_which_a_tag_of_open_clip_names(sdxl: Checkpoints) -> None:
-    parts = {part.name: part.source for part in hub_parts(sdxl)}
-    assert len(parts) == 8
-    assert {name for name, source in parts.items() if source.revision is None} == {"scorer"}
-    assert parts["base"].variant == parts["generator.pipeline"].variant == "fp16"
-
-
-def test_what_a_part_needs_holds_no_pickles_and_no_weights_twice(sdxl: Checkpoints) -> None:
-    files = {part.name: part.files for part in hub_parts(sdxl)}
-    assert all(Path(file).suffix in (".json", ".txt", ".safetensors") for part in files.values() for file in part)
-    assert "unet/diffusion_pytorch_model.fp16.safetensors" in files["base"]
-    assert not any(file.startswith("vae/") for file in files["base"])  # another VAE takes its place
-    assert "vae/diffusion_pytorch_model.fp16.safetensors" in files["generator.pipeline"]
-    assert files["adapter"] == ("sdxl_models/ip-adapter-plus-face_sdxl_vit-h.safetensors",)
-    assert files["image_encoder"] == ("models/image_encoder/config.json", "models/image_encoder/model.safetensors")
+    found = {each.name: each for each in parts(sdxl) if each.kind == "repository"}
+    assert len(found) == 8
+    assert {name for name, each in found.items() if each.revision is None} == {"scorer"}
+    assert found["base"].variant == found["generator.pipeline"].variant == "fp16"
+    assert found["base"].replaced == ("vae",) and found["generator.pipeline"].replaced == ()
+    assert found["adapter"].files == ("sdxl_models/ip-adapter-plus-face_sdxl_vit-h.safetensors",)
+    assert found["image_encoder"].files == (
+        "models/image_encoder/config.json",
+        "models/image_encoder/model.safetensors",
+    )
 
 
 def test_one_error_names_all_that_is_missing_how_to_get_it_and_the_way_back(sdxl: Checkpoints, home: Path) -> None:
     with pytest.raises(InputError) as caught:
         world.require(sdxl, "sdxl")
-    said = str(caught.value)
-    assert said.startswith("11 parts of this world")
-    for name in (
-        "base",
-        "vae",
-        "preview_vae",
-        "fast_child",
-        "generator.pipeline",
-        "adapter",
-        "image_encoder",
-        "scorer",
-    ):
-        assert f"checkpoints.{name}: " in said
-    assert all(f"checkpoints.faces.{role}: " in said for role in ("loss", "select", "report"))
-    assert "`lookahead fetch --world sdxl`" in said and "`world: miniature`" in said
+    message = str(caught.value)
+    assert message.startswith("11 parts of this world")
+    assert all(f"checkpoints.{each.name}: {each.source}" in message for each in parts(sdxl))
+    assert "`lookahead fetch --world sdxl`" in message and "`world: miniature`" in message
 
 
 @pytest.mark.parametrize(
@@ -119,42 +104,41 @@ def test_every_stage_ends_with_that_error_before_it_reads_anything(
     assert not (ROOT / "runs" / "sdxl" / stage).exists()
 
 
-def test_nothing_is_missing_where_everything_lies_in_the_caches(sdxl: Checkpoints, home: Path) -> None:
-    for part in hub_parts(sdxl):
-        for file in part.files:
-            put(home / "hub", part, file)
-    for pack in ("buffalo_l", "buffalo_s"):
-        (home / ".insightface/models" / pack).mkdir(parents=True)
-        (home / ".insightface/models" / pack / "rec.onnx").touch()
-    nested = home / ".insightface/models/antelopev2/antelopev2"
-    nested.mkdir(parents=True)
-    assert missing(sdxl) == ["checkpoints.faces.select: the face pack antelopev2"]
-    (nested / "rec.onnx").touch()
-    assert pack_folder("antelopev2") == nested
-    world.require(sdxl)
-
-
-def test_a_pack_that_is_not_here_says_how_to_get_it(home: Path) -> None:
-    assert named_pack("buffalo_l") is None
-    with pytest.raises(InputError, match=r"buffalo_l is not here: `lookahead fetch`"):
-        world.open_faces("buffalo_l", 64)
-
-
 def test_another_commit_of_a_repository_does_not_count(sdxl: Checkpoints, home: Path) -> None:
-    part = next(part for part in hub_parts(sdxl) if part.name == "fast_child")
-    other = Part(part.name, HubSource(part.source.repository, "b" * 40, None), part.files)
-    put(home / "hub", other, LORA_FILE)
-    assert cached(other.source, LORA_FILE) is not None and part.missing() == [LORA_FILE]
+    put_lora(home / "hub", sdxl, b"x", commit="b" * 40)
+    found = part("fast_child", sdxl)
+    assert found is not None and found.missing()
+    put_lora(home / "hub", sdxl, b"x")
+    assert not found.missing() and found.name not in {each.name for each in parts(sdxl) if each.missing()}
 
 
-def test_a_truncated_file_of_the_cache_is_named(sdxl: Checkpoints, home: Path) -> None:
-    part = next(part for part in hub_parts(sdxl) if part.name == "fast_child")
-    path = put(home / "hub", part, LORA_FILE, b"\x10")
+def test_a_truncated_file_of_the_cache_is_named(sdxl: Checkpoints, home: Path, tiny_world: Checkpoints) -> None:
+    path = put_lora(home / "hub", sdxl, b"\x10")
+    pipe = world.open_pipeline(tiny_world)
     with pytest.raises(InputError, match="truncated") as caught:
-        place("fast_child", sdxl)
+        world.attach_fast_child(pipe, tiny_world.model_copy(update={"fast_child": sdxl.fast_child}))
     assert str(path) in str(caught.value)
 
 
 def test_a_world_of_folders_misses_nothing(tiny_world: Checkpoints) -> None:
-    assert hub_parts(tiny_world) == [] and missing(tiny_world) == []
-    assert place("base", tiny_world) == (tiny_world.base, None)
+    assert {each.kind for each in parts(tiny_world)} == {"folder"}
+    world.require(tiny_world)
+    assert find("base", tiny_world) == (tiny_world.base, None)
+
+
+@pytest.mark.parametrize("folder", ["antelopev2", "antelopev2/antelopev2"])
+def test_a_pack_by_name_is_found_and_its_files_are_those_that_were_published(
+    folder: str, sdxl: Checkpoints, home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = part("faces.select", sdxl)
+    assert found is not None and found.kind == "pack" and found.missing()
+    with pytest.raises(InputError, match=r"antelopev2 is not downloaded: run `lookahead fetch`"):
+        world.open_faces("antelopev2", 64)
+    path = home / ".insightface/models" / folder / "glintr100.onnx"
+    path.parent.mkdir(parents=True)
+    path.write_bytes(PACK)
+    assert not found.missing() and found.folder() == path.parent
+    with pytest.raises(InputError, match=r"glintr100\.onnx differs from its SHA-256"):
+        found.check()
+    monkeypatch.delitem(hub.PACK_DIGESTS, "antelopev2/glintr100.onnx")
+    found.check()

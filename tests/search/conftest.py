@@ -75,7 +75,7 @@ def world(tiny_world: Checkpoints, settings: Train, tmp_path_factory: pytest.Tem
         "bootstrap": 100,
         "previews": PreviewCurves(people=1, timesteps=[500], scales=[1.0]),
     }
-    train = changed(settings, {"steps": 2, "accumulate": 1, "samples": 1})
+    train = changed(settings, {"steps": 2, "gradient_accumulation_steps": 1, "num_samples": 1})
     update = {"checkpoints": tiny_world, "train": train, "evaluate": read.evaluate.model_copy(update=small)}
     return read.model_copy(update=update)
 

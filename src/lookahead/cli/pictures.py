@@ -49,14 +49,14 @@ def personalize(
     changes = {
         "kv": kv,
         "adapter_scale": adapter_scale,
-        "fast.guidance" if fast else "guidance": guidance,
-        "fast.steps" if fast else "steps": steps,
+        "fast.guidance_scale" if fast else "guidance_scale": guidance,
+        "fast.num_inference_steps" if fast else "num_inference_steps": steps,
         "fast.scheduler" if fast else "scheduler": scheduler,
         "steering.strength": steering,
         "combine": combine,
     }
-    wish = pictures.Wish(tuple(portraits), tuple(prompt), negative, images, seed, fast, changes)
-    pictures.personalize(settings, found, wish, out)
+    request = pictures.Request(tuple(portraits), tuple(prompt), negative, images, seed, fast, changes)
+    pictures.personalize(settings, found, request, out)
     print(out / pictures.GRID)
 
 
@@ -75,8 +75,8 @@ def export(
 
     found = find_encoder(world or params.world, encoder)
     print(f"encoder: {found or 'the untuned adapter'}", flush=True)
-    metrics = None if encoder else Path("runs", world or params.world, "evaluate", "intervals.json")
-    write(LookaheadPipeline(settings.checkpoints, settings.personalize, found), out, metrics)
+    intervals = None if encoder else Path("runs", world or params.world, "evaluate", "intervals.json")
+    write(LookaheadPipeline(settings.checkpoints, settings.personalize, found), out, intervals)
     print(out / "README.md")
 
 

@@ -58,9 +58,9 @@ def _fetch_checkpoints(world: str | None) -> None:
     from lookahead.config import read_params
 
     checkpoints = read_params().of(world).checkpoints
-    from lookahead.world.download import download  # after the parameters: a typo should not wait for torch
+    from lookahead.world import fetch  # after the parameters: a typo should not wait for torch
 
-    download(checkpoints, lambda line: print(line, flush=True))
+    fetch(checkpoints, lambda line: print(line, flush=True))
     print("everything that this world needs is here")
 
 

@@ -1,20 +1,18 @@
 """The parameters: strict, typed, frozen; `params.yaml` is the one place for a number."""
 
 from lookahead.config.checkpoints import Adapter, Checkpoints, FacePacks, Generator, ImageEncoder, Scorer
+from lookahead.config.dataset import Features, Generate, Photos
 from lookahead.config.fields import Section
 from lookahead.config.files import read_yaml
 from lookahead.config.overrides import merged, with_overrides
-from lookahead.config.params import Miniature, Params, Part, Tracking, World, parse_params, read_params
+from lookahead.config.params import Params, Tracking, World, parse_params, read_params
 from lookahead.config.personalize import Fast, Personalize
 from lookahead.config.protocol import Evaluate, Protocol, Sampling, Splits, read_evaluate, read_protocol
 from lookahead.config.search import Checks, Choices, Confirm, FloatRange, Heartbeat, IntRange, Range, Search
 from lookahead.config.stages import (
     Diversity,
     EvaluateStage,
-    Features,
-    Generate,
     KVGuidance,
-    Photos,
     PreviewCurves,
     Steering,
 )
@@ -44,9 +42,7 @@ __all__ = [
     "KVGuidance",
     "Lookahead",
     "LoraScale",
-    "Miniature",
     "Params",
-    "Part",
     "Personalize",
     "Photos",
     "Preview",

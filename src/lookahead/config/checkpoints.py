@@ -13,8 +13,8 @@ class Generator(Section):
     pipeline: str
     lora: str | None
     scheduler: str
-    steps: Count
-    guidance: NotNegative
+    num_inference_steps: Count
+    guidance_scale: NotNegative
 
 
 class FacePacks(Section):
@@ -31,7 +31,7 @@ class Adapter(Section):
 
     source: str
     subfolder: str
-    weight: str
+    weight_name: str
 
 
 class ImageEncoder(Section):

@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-import re
-from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
-
-_METHOD = Path(__file__).parents[1] / "method"
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
 Positive = Annotated[float, Field(gt=0.0)]
@@ -23,22 +19,6 @@ class Section(BaseModel):
     """A frozen section of the parameters; unknown keys are errors, and nothing has a default."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
-
-
-def defined(module: str, suffix: str) -> AfterValidator:
-    """For a name x of which `method/<module>.py` defines the function `x_<suffix>`, so that a new one needs no list.
-
-    The file is read, not imported: whoever mistyped a name should not wait for torch.
-    """
-
-    def check(name: str) -> str:
-        source = (_METHOD / f"{module}.py").read_text(encoding="utf-8")
-        known = re.findall(rf"^def ([a-z]\w*)_{suffix}\(", source, re.MULTILINE)
-        if name not in known:
-            raise ValueError(f"method/{module}.py defines no {name}_{suffix}: choose {', '.join(known)}")
-        return name
-
-    return AfterValidator(check)
 
 
 def faults(error: ValidationError, whole: str) -> str:

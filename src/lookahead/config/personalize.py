@@ -9,23 +9,23 @@ from lookahead.config.stages import KVGuidance, Steering
 
 
 class Fast(Section):
-    """Few steps with the fast child: its scheduler, steps and guidance weight."""
+    """Few steps with the fast child (LCM-LoRA)."""
 
     scheduler: str
-    steps: Count
-    guidance: NotNegative
+    num_inference_steps: Count
+    guidance_scale: NotNegative
 
 
 class Personalize(Section):
     """How pictures of a person are drawn from portraits and prompts.
 
-    `kv` uses the KV-encoder where the encoder has one, which is told `portrait_prompt` of the portrait; `combine` is
-    what several portraits become; `smallest_face` is a face's least height, as a share of its picture's shorter side.
+    `kv` uses the KV-encoder where the encoder has one, with `portrait_prompt` as the portrait's prompt; `combine` is
+    what several portraits become; `min_face_size` is a face's least height, as a share of its picture's shorter side.
     """
 
     scheduler: str
-    steps: Count
-    guidance: NotNegative
+    num_inference_steps: Count
+    guidance_scale: NotNegative
     kv: bool
     kv_guidance: KVGuidance
     adapter_scale: NotNegative
@@ -33,5 +33,5 @@ class Personalize(Section):
     portrait_prompt: str
     fast: Fast
     steering: Steering
-    batch: Count
-    smallest_face: Fraction
+    batch_size: Count
+    min_face_size: Fraction

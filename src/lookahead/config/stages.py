@@ -1,4 +1,4 @@
-"""The dataset and the evaluation: the sections that the stages around `train` read."""
+"""The evaluation: the sections that the stage `evaluate` reads."""
 
 from __future__ import annotations
 
@@ -6,54 +6,7 @@ from typing import Annotated
 
 from pydantic import Field, model_validator
 
-from lookahead.config.fields import Count, Fraction, NotNegative, Section, Seed, Timestep
-
-
-class Generate(Section):
-    """How many invented people and pictures of them are drawn, and how consistent they must be."""
-
-    people: Count
-    photos: Annotated[int, Field(ge=2)]
-    stylised: Count
-    batch: Count
-    shard: Count
-    seed: Seed
-    prompts: str
-    keep_photo: Annotated[float, Field(ge=-1.0, le=1.0)]
-    keep_stylised: Annotated[float, Field(ge=-1.0, le=1.0)]
-    keep_images: Count
-    second_face: Fraction
-    evaluation_likeness: Annotated[float, Field(ge=-1.0, le=1.0)]
-    licences: dict[str, str]
-
-
-class Photos(Section):
-    """Own photos: what is read, how a face is cut out (`margin` in lengths of its box), and what is kept of a person.
-
-    `smallest_face` is in pixels, `aspect` the greatest ratio of a photo's sides, `second_face` the area from which a
-    further face counts, as a share of the largest one's.
-    """
-
-    prompts: str
-    shard: Count
-    smallest_face: Count
-    most_pixels: Count
-    aspect: Annotated[float, Field(ge=1.0)]
-    margin: Annotated[float, Field(ge=1.0)]
-    second_face: Fraction
-    keep_photo: Annotated[float, Field(ge=-1.0, le=1.0)]
-    keep_images: Count
-
-    @property
-    def keep_stylised(self) -> float:
-        """Own pictures are all taken for photos."""
-        return self.keep_photo
-
-
-class Features(Section):
-    """How the dataset is encoded."""
-
-    batch: Count
+from lookahead.config.fields import Count, Fraction, NotNegative, Section, Timestep
 
 
 class KVGuidance(Section):

@@ -6,13 +6,19 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from lookahead.config.fields import Count, Fraction, NotNegative, Positive, Section, Seed, Timestep, defined
+from lookahead.config.fields import Count, Fraction, NotNegative, Positive, Section, Seed, Timestep
+
+# The names of `method`'s dictionaries DENSITIES, PREVIEWS and DISTANCES: here, so that a wrong name is refused without
+# importing torch (tests/test_new_parts.py compares them).
+DensityName = Literal["uniform", "cosine", "power", "logit_normal"]
+PreviewName = Literal["consistency"]
+DistanceName = Literal["identity"]
 
 
 class Density(Section):
     """A density of timesteps between two bounds, whose strength is annealed from `strength` to `final_strength`."""
 
-    kind: Annotated[str, defined("annealing", "density")]
+    kind: DensityName
     annealing: Literal["constant", "linear", "cosine"]
     strength: float
     final_strength: float
@@ -31,7 +37,7 @@ class Density(Section):
 
 
 class LoraScale(Section):
-    """The range of alpha_LoRA, the probability of exactly 1, and how many micro-batches share a draw."""
+    """The range of alpha_LoRA, the probability of exactly 1, and how many optimizer steps share a draw."""
 
     low: Fraction
     high: Fraction
@@ -51,7 +57,7 @@ class Preview(Section):
 
     model: Literal["lcm", "naive"]
     start: Literal["target", "noise"]
-    stepping: Annotated[str, defined("preview", "stepping")]
+    stepping: PreviewName
     steps: Count
     gradient_steps: Count
     boundary: bool
@@ -68,21 +74,21 @@ class Lookahead(Section):
 
     weight: NotNegative
     preview: Preview
-    distance: Annotated[str, defined("lookahead", "distance")]
+    distance: DistanceName
     landmarks: Literal["target", "detected", "detected_only"]
     against: Literal["reference", "centroid"]
-    times_scale: bool
+    weight_by_scale: bool
     lora_scale: LoraScale
     density: Density
 
 
 class KV(Section):
-    """The KV-encoder: LoRA ranks of its attention and of the shared keys and values, token drop, learning rate."""
+    """The KV-encoder: LoRA ranks of its attention and of the shared keys and values, token dropout, learning rate."""
 
     enabled: bool
     rank: Count
     shared_rank: Count
-    token_drop: Annotated[float, Field(ge=0.0, lt=1.0)]
+    token_dropout: Annotated[float, Field(ge=0.0, lt=1.0)]
     learning_rate: Positive
 
 
@@ -91,21 +97,20 @@ class Train(Section):
 
     `photos_only` leaves stylised targets out; `own_photos` is the share of targets from own photos, if there are any.
     `channels_last` is the memory format of the U-Nets' convolutions.
-    `memory_budget` is the share of activations that compiled U-Nets keep; they compute the others twice.
-    `shard_weights` shares the frozen weights out over the processes of a launch.
+    `activation_memory_budget` is the share of activations that compiled U-Nets keep; they compute the others twice.
     """
 
     steps: Count
-    batch: Count
-    accumulate: Count
+    batch_size: Count
+    gradient_accumulation_steps: Count
     learning_rate: Positive
-    schedule: Literal["constant", "linear", "cosine"]
-    warmup: Annotated[int, Field(ge=0)]
+    lr_scheduler: Literal["constant", "linear", "cosine"]
+    lr_warmup_steps: Annotated[int, Field(ge=0)]
     weight_decay: NotNegative
-    clip: Positive
-    ema: Annotated[float, Field(ge=0.0, lt=1.0)]
-    image_drop: Fraction
-    text_drop: Fraction
+    max_grad_norm: Positive
+    ema_decay: Annotated[float, Field(ge=0.0, lt=1.0)]
+    image_dropout: Fraction
+    text_dropout: Fraction
     photos_only: bool
     own_photos: Fraction
     noise_density: Density
@@ -115,26 +120,23 @@ class Train(Section):
     gradient_checkpointing: bool
     channels_last: bool
     compile: bool
-    memory_budget: Fraction
-    shard_weights: bool
+    activation_memory_budget: Fraction
     checkpoint_every: Count
-    checkpoints_kept: Count
+    checkpoints_total_limit: Count
     sample_every: Count
-    samples: Count
-    sample_steps: Count
-    sample_guidance: NotNegative
+    num_samples: Count
+    sample_num_inference_steps: Count
+    sample_guidance_scale: NotNegative
     seed: Seed
 
     @model_validator(mode="after")
     def _budget_for_compiled(self) -> Train:
-        if self.memory_budget < 1 and not self.compile:
-            raise ValueError(
-                f"memory_budget is {self.memory_budget}, which needs compile: true; without it, choose 1.0"
-            )
+        budget = self.activation_memory_budget
+        if budget < 1 and not self.compile:
+            raise ValueError(f"activation_memory_budget is {budget}, which needs compile: true; without it, choose 1.0")
         return self
 
-    @model_validator(mode="after")
-    def _shared_out_or_compiled(self) -> Train:
-        if self.shard_weights and self.compile:
-            raise ValueError("shard_weights and compile are both true, but compiled code keeps its weights: choose one")
-        return self
+    @property
+    def shares_draws(self) -> bool:
+        """Whether both losses see the same timesteps and noise: previews from pure noise all start at T - 1."""
+        return self.share_timesteps and self.lookahead.preview.start == "target"

@@ -1,1 +1,1 @@
-"""Synthesis of the training pictures: prompts, drawing, face checks, features and pairs."""
+"""The training pictures: prompts, drawing, face check, shards and their summary."""

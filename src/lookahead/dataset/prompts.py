@@ -1,38 +1,32 @@
-"""Prompts as data: styles, scenes and the bank of invented people, read from a YAML file."""
+"""Prompts as data: styles, scenes and invented people, read from a YAML file."""
 
 from __future__ import annotations
 
-import itertools
 import string
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated
 
+import numpy as np
 import torch
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from numpy.typing import NDArray
+from pydantic import Field, model_validator
 
-from lookahead.config import read_yaml
+from lookahead.config import Section, read_yaml
 from lookahead.errors import InputError
 
 Phrases = Annotated[dict[str, str], Field(min_length=1)]
 
 
-class Lattice(BaseModel):
+class Lattice(Section):
     """The combinations (i, j, ...) of the parts with (w0 i + w1 j + ...) % modulus == 0."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
     weights: list[int]
     modulus: Annotated[int, Field(ge=1)]
 
-    def holds(self, combination: tuple[int, ...]) -> bool:
-        """Whether a combination lies on the lattice."""
-        return sum(w * i for w, i in zip(self.weights, combination, strict=True)) % self.modulus == 0
 
-
-class People(BaseModel):
+class People(Section):
     """Invented people: a template over parts, whose combinations, or those on a lattice, are one person each."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
     template: str
     parts: Annotated[dict[str, Annotated[list[str], Field(min_length=1)]], Field(min_length=1)]
@@ -42,27 +36,26 @@ class People(BaseModel):
     def _complete(self) -> People:
         _check_fields(self.template, set(self.parts))
         for part, words in self.parts.items():
-            if len(set(words)) != len(words):
-                raise ValueError(f"parts.{part} names {_repeated(words)!r} twice")
+            twice = [word for word in words if words.count(word) > 1]
+            if twice:
+                raise ValueError(f"parts.{part} names {twice[0]!r} twice")
         if self.lattice is not None and len(self.lattice.weights) != len(self.parts):
             raise ValueError(f"lattice.weights has {len(self.lattice.weights)} numbers for {len(self.parts)} parts")
         return self
 
-    def combinations(self) -> list[tuple[int, ...]]:
-        """The combinations that are people, in a fixed order."""
-        every = itertools.product(*(range(len(words)) for words in self.parts.values()))
-        return [c for c in every if self.lattice is None or self.lattice.holds(c)]
+    def combinations(self) -> NDArray[np.int64]:
+        """The combinations (N, parts) that are people, in a fixed order."""
+        every = np.indices([len(words) for words in self.parts.values()]).reshape(len(self.parts), -1).T
+        return every if self.lattice is None else every[every @ self.lattice.weights % self.lattice.modulus == 0]
 
-    def name(self, combination: tuple[int, ...]) -> str:
+    def name(self, combination: Iterable[int]) -> str:
         """The text of one person."""
-        words = {part: self.parts[part][i] for part, i in zip(self.parts, combination, strict=True)}
-        return self.template.format_map(words)
+        chosen = zip(self.parts.items(), combination, strict=True)
+        return self.template.format_map({part: words[number] for (part, words), number in chosen})
 
 
-class Prompts(BaseModel):
+class Prompts(Section):
     """The prompts of a world; `plain` is the style of references, `nobody` the nameless subject."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
     template: str
     nobody: str
@@ -86,11 +79,7 @@ class Prompts(BaseModel):
         return [style for style in self.styles if style != self.plain]
 
     def caption(self, style: str, scene: str, subject: str) -> str:
-        """The prompt of a picture, e.g. "a pencil drawing of a person in the snow".
-
-        Raises:
-            InputError: the style or the scene is unknown.
-        """
+        """The prompt of a picture, e.g. "a pencil drawing of a person in the snow"."""
         for kind, word, known in (("style", style, self.styles), ("scene", scene, self.scenes)):
             if word not in known:
                 raise InputError(f"{word!r} is no {kind} of the prompts file; it has {', '.join(known)}")
@@ -101,16 +90,12 @@ class Prompts(BaseModel):
         return self.caption(style, scene, self.nobody)
 
     def invent(self, count: int, seed: int) -> list[str]:
-        """The names of `count` different people, the same for the same seed.
-
-        Raises:
-            InputError: the bank holds fewer people.
-        """
+        """The names of `count` different people; more people begin with the same ones."""
         bank = self.people.combinations()
         if count > len(bank):
             raise InputError(f"{count} people are asked for, the prompts file can invent {len(bank)}: lower `people`")
-        order = torch.randperm(len(bank), generator=torch.Generator().manual_seed(seed)).tolist()
-        return [self.people.name(bank[i]) for i in order[:count]]
+        order = torch.randperm(len(bank), generator=torch.Generator().manual_seed(seed))
+        return [self.people.name(combination) for combination in bank[order[:count]]]
 
 
 def _check_fields(template: str, wanted: set[str]) -> None:
@@ -119,14 +104,6 @@ def _check_fields(template: str, wanted: set[str]) -> None:
         raise ValueError(f"template {template!r} has the fields {sorted(found)} and needs {sorted(wanted)}")
 
 
-def _repeated(words: list[str]) -> str:
-    return next(word for word in words if words.count(word) > 1)
-
-
 def read_prompts(path: str | Path) -> Prompts:
-    """Read and check a prompts file.
-
-    Raises:
-        InputError: the file is missing, is not YAML, or a key is unknown, missing or wrong; each is named.
-    """
+    """Read and check a prompts file."""
     return read_yaml(path, Prompts, "the prompts file", "prompts")

@@ -4,39 +4,51 @@ from __future__ import annotations
 
 import io
 import json
-from collections.abc import Collection, Iterator, Sequence
-from dataclasses import asdict
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
-from numpy.typing import NDArray
 from PIL import Image
 
 from lookahead.artifacts import digest, write_parquet
-from lookahead.dataset.consistency import Face
-from lookahead.dataset.plan import Picture
+from lookahead.dataset.faces import KEPT, Array, Face
 from lookahead.errors import InputError
+from lookahead.portraits import Pixels
 
-Pixels = NDArray[np.uint8]  # (H, W, 3), RGB
+TABLE = "table.parquet"
+_BATCH = 32  # pictures that are read at a time: those of a shard together would take gigabytes
 _POINTS = pa.list_(pa.float32())
-_FIELDS = [
-    ("image", pa.struct([("bytes", pa.binary()), ("path", pa.string())])),
-    ("index", pa.int64()),
-    ("identity", pa.int64()),
-    ("name", pa.string()),
-    ("style", pa.string()),
-    ("scene", pa.string()),
-    ("prompt", pa.string()),
-    ("neutral_prompt", pa.string()),
-    ("seed", pa.int64()),
-    ("box", _POINTS),
-    ("landmarks", pa.list_(_POINTS)),
-    ("embedding", _POINTS),
-    ("second_face", pa.float32()),
-]
+_FIELDS = {
+    "image": pa.struct([("bytes", pa.binary()), ("path", pa.string())]),
+    **dict.fromkeys(("index", "identity"), pa.int64()),
+    **dict.fromkeys(("name", "style", "scene", "prompt", "neutral_prompt"), pa.string()),
+    "seed": pa.int64(),
+    "box": _POINTS,
+    "landmarks": pa.list_(_POINTS),
+    "embedding": _POINTS,
+    "second_face": pa.float32(),
+}
 _PICTURES = {"info": {"features": {"image": {"_type": "Image"}}}}  # tells `datasets` to decode the column
+
+
+@dataclass(frozen=True)
+class Picture:
+    """One picture of a dataset; `prompt` names the person, `neutral_prompt` is the same without the name."""
+
+    index: int
+    identity: int
+    name: str
+    style: str
+    scene: str
+    prompt: str
+    neutral_prompt: str
+    seed: int
 
 
 def encode_png(pixels: Pixels) -> bytes:
@@ -46,108 +58,99 @@ def encode_png(pixels: Pixels) -> bytes:
     return buffer.getvalue()
 
 
-def decode_png(data: bytes) -> Pixels:
-    """The pixels of a PNG."""
-    return np.asarray(Image.open(io.BytesIO(data)).convert("RGB"))
-
-
 def shard_path(folder: Path, number: int) -> Path:
-    """Where shard `number` of a dataset lies."""
+    """The file of shard `number` of a dataset."""
     return folder / "shards" / f"{number:05d}.parquet"
 
 
-def keep_only(folder: Path, names: Collection[str]) -> None:
-    """Delete every file in `folder` but those named, such as what a killed run had half written."""
-    for path in (path for path in folder.glob("*") if path.is_file()):
-        if path.name not in names:
-            path.unlink()
-
-
-def plan_digest(pictures: Sequence[Picture]) -> str:
-    """What a shard was drawn from, kept in its schema."""
-    return digest([asdict(picture) for picture in pictures])
-
-
-def _row(picture: Picture, png: bytes, face: Face | None) -> dict[str, object]:
-    image = {"bytes": png, "path": f"{picture.index:08d}.png"}
-    found = {name: None if face is None else getattr(face, name).tolist() for name in ("box", "landmarks", "embedding")}
-    return {"image": image, **asdict(picture), **found, "second_face": 0.0 if face is None else face.second_face}
-
-
-def write_shard(path: Path, pictures: Sequence[Picture], pngs: Sequence[bytes], faces: Sequence[Face | None]) -> None:
-    """Write one shard: pictures, what they show and the face found in each; the same bytes for the same pictures.
-
-    Raises:
-        InputError: the disk is full or the folder cannot be written.
-    """
-    metadata = {"huggingface": json.dumps(_PICTURES), "plan": plan_digest(pictures)}
-    rows = [_row(*parts) for parts in zip(pictures, pngs, faces, strict=True)]
-    write_parquet(path, pa.Table.from_pylist(rows, schema=pa.schema(_FIELDS, metadata=metadata)))
-
-
-def _damaged(path: Path, error: Exception) -> InputError:
-    reason = (str(error).splitlines() or [type(error).__name__])[0]
-    return InputError(f"{path} cannot be read ({reason}): delete it and run again, only this shard is drawn anew")
-
-
-def shard_is_done(path: Path, pictures: Sequence[Picture]) -> bool:
-    """Whether a shard exists and was drawn from these pictures.
-
-    Raises:
-        InputError: it exists and is damaged.
-    """
-    if not path.exists():
-        return False
-    try:
-        metadata = pq.read_table(path).schema.metadata or {}  # reads all of it: damage anywhere shows now
-    except (pa.ArrowException, OSError) as error:
-        raise _damaged(path, error) from None
-    return bool(metadata.get(b"plan") == plan_digest(pictures).encode())
-
-
 def list_shards(folder: Path) -> list[Path]:
-    """The shards of a dataset in order.
-
-    Raises:
-        InputError: there is none.
-    """
+    """The shards of a dataset in order."""
     found = sorted((folder / "shards").glob("*.parquet"))
     if not found:
         raise InputError(f"{folder} holds no shards: run the stage `generate` first")
     return found
 
 
-def read_shard(path: Path, columns: Sequence[str]) -> pa.Table:
-    """Some columns of a shard.
+def _plan_digest(pictures: Sequence[Picture]) -> str:
+    return digest([asdict(picture) for picture in pictures])
 
-    Raises:
-        InputError: it is damaged, or lacks a column.
-    """
+
+def write_shard(path: Path, pictures: Sequence[Picture], pngs: Sequence[bytes], faces: Sequence[Face | None]) -> None:
+    """Write one shard: pictures, their rows and the face found in each; the same bytes for the same pictures."""
+    rows = []
+    for picture, png, face in zip(pictures, pngs, faces, strict=True):
+        image = {"bytes": png, "path": f"{picture.index:08d}.png"}
+        found = {name: face and getattr(face, name).tolist() for name in ("box", "landmarks", "embedding")}
+        rows.append({"image": image, **asdict(picture), **found, "second_face": face.second_face if face else 0.0})
+    metadata = {"huggingface": json.dumps(_PICTURES), "plan": _plan_digest(pictures)}
+    write_parquet(path, pa.Table.from_pylist(rows, schema=pa.schema(_FIELDS, metadata=metadata)))
+
+
+@contextmanager
+def _reading(path: Path) -> Iterator[None]:
     try:
-        return pq.read_table(path, columns=list(columns)).select(list(columns)).replace_schema_metadata(None)
+        yield
     except (pa.ArrowException, OSError, KeyError) as error:
-        raise _damaged(path, error) from None
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise InputError(
+            f"{path} cannot be read ({reason}): delete it and run again, only this shard is drawn anew"
+        ) from None
 
 
-def read_rows(folder: Path) -> pa.Table:
-    """All rows of a dataset without its pictures.
-
-    Raises:
-        InputError: a shard is damaged, or there is none.
-    """
-    columns = [name for name, _ in _FIELDS if name != "image"]
-    return pa.concat_tables([read_shard(path, columns) for path in list_shards(folder)])
+def _batches(path: Path, columns: list[str] | None = None) -> Iterator[pa.RecordBatch]:
+    with _reading(path), pq.ParquetFile(path, buffer_size=1 << 20) as file:
+        yield from file.iter_batches(_BATCH, columns=columns)
 
 
-def read_pictures(path: Path) -> Iterator[tuple[int, Pixels]]:
-    """The index and the pixels of each picture of a shard.
+def shard_is_done(path: Path, pictures: Sequence[Picture]) -> bool:
+    """Whether a shard exists and was drawn from these pictures; a damaged one is an `InputError`."""
+    if not path.exists():
+        return False
+    for _ in _batches(path):  # damage anywhere shows now
+        pass
+    return bool((pq.read_schema(path).metadata or {}).get(b"plan") == _plan_digest(pictures).encode())
 
-    Raises:
-        InputError: the shard or a picture in it is damaged.
-    """
-    table = read_shard(path, ["index", "image"])
-    for index, image in zip(table["index"].to_pylist(), table["image"].to_pylist(), strict=True):
-        try:
-            yield index, decode_png(image["bytes"])
-        except OSError as error:
-            raise _damaged(path, error) from None
+
+def read_shard(path: Path, columns: list[str]) -> pa.Table:
+    """Some columns of a shard."""
+    with _reading(path):
+        return pq.read_table(path, columns=columns).select(columns).replace_schema_metadata(None)
+
+
+def read_pictures(path: Path) -> Iterator[tuple[int, bytes]]:
+    """The index and the PNG of each picture of a shard."""
+    for batch in _batches(path, ["index", "image"]):
+        yield from zip(batch["index"].to_pylist(), pc.struct_field(batch["image"], "bytes").to_pylist(), strict=True)
+
+
+def decode_png(png: bytes, path: Path) -> Pixels:
+    """The pixels of a picture of the shard `path`."""
+    with _reading(path):
+        return np.asarray(Image.open(io.BytesIO(png)).convert("RGB"))
+
+
+def read_rows(folder: Path, plain: str) -> tuple[pa.Table, pd.DataFrame, Array]:
+    """All rows of a dataset without pictures, and what the face check needs of them: columns and faces (N, E)."""
+    shards, names = list_shards(folder), [name for name in _FIELDS if name not in ("image", "embedding")]
+    rows = pa.concat_tables([read_shard(path, names) for path in shards])
+    columns = rows.select(["identity", "style", "second_face"]).to_pandas(categories=["style"])
+    columns = columns.assign(photo=columns["style"] == plain, second_face=columns["second_face"].astype(float))
+    found, embedding, start = np.zeros(len(rows), bool), np.zeros((len(rows), 0), np.float32), 0
+    for path in shards:  # one after the other into one matrix, the largest part by far
+        column = read_shard(path, ["embedding"])["embedding"]
+        part = slice(start, start := start + len(column))
+        found[part] = column.is_valid()
+        if found[part].any():
+            values = pc.list_flatten(column).to_numpy().reshape(int(found[part].sum()), -1)
+            embedding = embedding if embedding.size else np.zeros((len(rows), values.shape[1]), np.float32)
+            embedding[part][found[part]] = values
+    return rows, columns.assign(found=found), embedding
+
+
+def write_table(folder: Path, rows: pa.Table, columns: pd.DataFrame) -> None:
+    """Write `table.parquet`: the rows with what the face check decided on each, and why."""
+    similarity = pa.array(columns["similarity"], pa.float32(), from_pandas=True)
+    added = {"photo": columns["photo"], "similarity": similarity, "kept": columns["reason"] == KEPT}
+    for name, values in (added | {"reason": pa.array(columns["reason"]).cast(pa.string())}).items():
+        rows = rows.append_column(name, pa.array(values))
+    write_parquet(folder / TABLE, rows)

@@ -1,9 +1,10 @@
-"""The page itself: Gradio's parts, and what each of them calls."""
+"""The page: Gradio's components and the events that they call."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from statistics import fmean
 from threading import Event
 from typing import Any
 
@@ -11,7 +12,7 @@ import gradio as gr
 from PIL import Image
 
 from lookahead.dataset.prompts import Prompts
-from lookahead.demo.studio import TUNED, UNTUNED, Drawn, Sliders, Stopped, Studio
+from lookahead.demo.studio import TUNED, UNTUNED, Drawn, Options, Stopped, Studio
 from lookahead.errors import InputError
 
 _TITLES = {UNTUNED: "Untuned adapter", TUNED: "Tuned with lookahead"}
@@ -25,15 +26,15 @@ again with `lookahead demo --encoder FOLDER`."""
 
 
 class Page:
-    """Answers the page's events; a drawing can be stopped by the visitor who started it, and by nobody else."""
+    """Handles the page's events; only the visitor who started a drawing can stop it."""
 
     def __init__(self, studio: Studio, prompts: Prompts) -> None:
-        """Answer with a studio, and presets from the world's prompts."""
+        """Draw with a studio; styles and scenes come from the world's prompts."""
         self._studio, self._prompts = studio, prompts
         self._stops: dict[str, Event] = {}
 
     def look(self, portrait: Image.Image | None) -> tuple[Image.Image | None, str]:
-        """The face that is detected, and whether the portrait can be used."""
+        """The detected face, and whether the portrait can be used."""
         return (None, "") if portrait is None else self._studio.look(portrait)
 
     def preset(self, style: str, scene: str) -> str:
@@ -41,7 +42,7 @@ class Page:
         return self._prompts.neutral(style, scene)
 
     def begin(self, request: gr.Request) -> str:
-        """Make ready for a drawing, outside the queue, so that one that still waits can be stopped, too."""
+        """Prepare a drawing outside the queue, so that a waiting one can be stopped, too."""
         session = str(request.session_hash)
         if session not in self._stops or self._stops[session].is_set():
             self._stops[session] = Event()
@@ -60,18 +61,18 @@ class Page:
         request: gr.Request,
         progress: Any = gr.Progress(),  # noqa: B008  (how Gradio hands it in)
     ) -> Iterator[list[Any]]:
-        """The galleries, then what happened: after each encoder what there is until then."""
+        """The galleries and a status line, anew after each encoder."""
         stop = self._stops.setdefault(str(request.session_hash), Event())
-        sliders = Sliders(prompt, int(images), int(seed), adapter_scale, guidance, kv, fast)
+        options = Options(prompt, int(images), int(seed), adapter_scale, guidance, kv, fast)
         galleries: dict[str, list[tuple[Image.Image, str]]] = {name: [] for name in self._studio.encoders}
         scores: list[str] = []
         yield [*galleries.values(), "Drawing."]
         try:
             for name, drawn in self._studio.draw(
-                portrait, sliders, stop, lambda who, n, of: progress((n, of), desc=f"{who}, step {n} of {of}")
+                portrait, options, stop, lambda name, n, of: progress((n, of), desc=f"{name}, step {n} of {of}")
             ):
                 galleries[name] = [(one.picture, one.caption) for one in drawn]
-                scores.append(told(name, drawn))
+                scores.append(mean_scores(name, drawn))
                 yield [*galleries.values(), " ".join(scores)]
         except Stopped:
             yield [*galleries.values(), "Stopped."]
@@ -80,7 +81,7 @@ class Page:
             raise gr.Error(str(error), title="This cannot be drawn", print_exception=False) from None
 
     def stop(self, request: gr.Request) -> str:
-        """Stop this visitor's drawings, each at its next step, where it says so itself."""
+        """Stop this visitor's drawings, each at its next step."""
         event = self._stops.get(str(request.session_hash))
         if event is None:
             return "Nothing is being drawn."
@@ -88,15 +89,14 @@ class Page:
         return "Stopping."
 
 
-def told(name: str, drawn: Sequence[Drawn]) -> str:
-    """What an encoder's pictures scored on average."""
-    seen = [one.identity or 0.0 for one in drawn]
-    prompt = sum(one.prompt for one in drawn) / len(drawn)
-    return f"{_TITLES[name]}: identity {sum(seen) / len(seen):.2f}, prompt {prompt:.2f} on average."
+def mean_scores(name: str, drawn: Sequence[Drawn]) -> str:
+    """An encoder's mean scores; a picture without a face counts as identity 0."""
+    identity, prompt = fmean(one.identity or 0.0 for one in drawn), fmean(one.prompt for one in drawn)
+    return f"{_TITLES[name]}: identity {identity:.2f}, prompt {prompt:.2f} on average."
 
 
 def build(studio: Studio, prompts: Prompts, examples: Sequence[Path]) -> gr.Blocks:
-    """The page with its events; `examples` are portraits to click on, or none."""
+    """The page with its events; `examples` are portraits to click on."""
     page, settings = Page(studio, prompts), studio.settings
     first = [next(iter(prompts.styles)), next(iter(prompts.scenes))]
     with gr.Blocks(title="lookahead", analytics_enabled=False, delete_cache=(3600, 3600)) as blocks:
@@ -110,7 +110,7 @@ def build(studio: Studio, prompts: Prompts, examples: Sequence[Path]) -> gr.Bloc
                     gr.Examples([[str(path)] for path in examples], [portrait], label="Example portraits")
             with gr.Column():
                 face = gr.Image(label="Detected face", interactive=False, height=260)
-                said = gr.Markdown()
+                message = gr.Markdown()
         with gr.Row():
             style = gr.Dropdown(list(prompts.styles), value=first[0], label="Style")
             scene = gr.Dropdown(list(prompts.scenes), value=first[1], label="Scene")
@@ -134,10 +134,10 @@ def build(studio: Studio, prompts: Prompts, examples: Sequence[Path]) -> gr.Bloc
                 gr.Gallery(label=_TITLES[name], columns=2, object_fit="contain", height=330, format="png")
                 for name in studio.encoders
             ]
-        portrait.change(page.look, [portrait], [face, said], show_progress="hidden")
+        portrait.change(page.look, [portrait], [face, message], show_progress="hidden")
         gr.on([style.change, scene.change], page.preset, [style, scene], [prompt], show_progress="hidden")
-        wished = [portrait, prompt, images, seed, scale, guidance, kv, fast]
+        inputs = [portrait, prompt, images, seed, scale, guidance, kv, fast]
         begun = start.click(page.begin, None, [status], queue=False, trigger_mode="multiple", show_progress="hidden")
-        begun.then(page.draw, wished, [*galleries, status], show_progress_on=[galleries[0]])
+        begun.then(page.draw, inputs, [*galleries, status], show_progress_on=[galleries[0]])
         stop.click(page.stop, None, [status], queue=False, show_progress="hidden")
     return blocks.queue(default_concurrency_limit=1)

@@ -1,4 +1,4 @@
-"""What the page does, without the page: looks at a portrait, draws untuned and tuned, and scores."""
+"""The demo without its page: checks a portrait, draws with the untuned and the tuned encoder, and scores."""
 
 from __future__ import annotations
 
@@ -16,15 +16,14 @@ from lookahead.errors import InputError
 from lookahead.evaluation.scoring.faces import FaceReader, similarity
 from lookahead.evaluation.scoring.text import embed_pictures, embed_texts
 from lookahead.pipeline import LookaheadPipeline
-from lookahead.pipeline.portraits import Boxes, FaceCheck
+from lookahead.pipeline.face_check import Boxes, FaceCheck
 from lookahead.world import open_scorer
 
-PORTRAIT = "the portrait"  # what messages call it: an upload has no name that tells anything
 UNTUNED, TUNED = "untuned", "tuned"
-_SHOWN = 256  # pixels, the least side of a portrait with its faces marked
-
-Advance = Callable[[str, int, int], None]
-"""Told which encoder draws, how many steps are done, and of how many."""
+_PORTRAIT = "the portrait"  # its name in messages: an upload has no useful one
+_MIN_SIDE = 256  # pixels of the picture with the detected faces
+Progress = Callable[[str, int, int], None]
+"""Called with the encoder's name, the steps done, and their number."""
 
 
 class Stopped(Exception):
@@ -32,8 +31,8 @@ class Stopped(Exception):
 
 
 @dataclass(frozen=True)
-class Sliders:
-    """What the page asks for; `guidance` multiplies every guidance weight of the settings, so 1 leaves them."""
+class Options:
+    """The page's controls; `guidance` multiplies every guidance scale of the settings."""
 
     prompt: str
     images: int
@@ -55,17 +54,17 @@ class Drawn:
 
     @property
     def caption(self) -> str:
-        """Scores and seed in a line; what a narrow page cuts off is the seed."""
+        """Scores and seed in a line; a narrow page cuts off the seed."""
         identity = "no face found" if self.identity is None else f"identity {self.identity:.2f}"
         return f"{identity}, prompt {self.prompt:.2f}, seed {self.seed}"
 
 
 class Studio:
-    """The world's pipelines, untuned and, where an encoder is given, tuned; and its judges.
+    """The world's pipelines, untuned and, where an encoder is given, tuned; and its scorers.
 
     Attributes:
-        settings: what the sliders start from.
-        encoders: names of those that draw, in the order of `draw`.
+        settings: the controls' initial values.
+        encoders: names of the pipelines, in the order of `draw`.
     """
 
     def __init__(self, world: World, encoder: Path | None) -> None:
@@ -79,27 +78,27 @@ class Studio:
         if encoder is not None:
             self._pipes[TUNED] = LookaheadPipeline(checkpoints, self.settings, encoder)
         self.encoders = tuple(self._pipes)
-        self._check = FaceCheck(checkpoints, self.settings.smallest_face)
+        self._check = FaceCheck(checkpoints, self.settings.min_face_size)
         self._faces, self._scorer = FaceReader(checkpoints.faces), open_scorer(checkpoints)
-        self._drawing = Lock()  # a pipeline draws for one visitor at a time
+        self._lock = Lock()  # a pipeline draws for one visitor at a time
 
     @property
     def has_kv(self) -> bool:
-        """Whether an encoder has keys and values to switch on and off."""
+        """Whether an encoder has a KV-encoder."""
         return any(pipe.has_kv for pipe in self._pipes.values())
 
     def look(self, portrait: Image.Image) -> tuple[Image.Image, str]:
-        """The portrait with every face that is found in a frame, and what a drawing would make of it."""
+        """The portrait with a frame around every detected face, and whether it can be used."""
         portrait = portrait.convert("RGB")
         try:
-            self._check(portrait, PORTRAIT)
-            said = "One face is found: this portrait can be used."
+            self._check(portrait, _PORTRAIT)
+            message = "One face is found: this portrait can be used."
         except InputError as error:
-            said = f"This cannot be used. {error}."
-        return framed(portrait, self._check.boxes(portrait)), said
+            message = f"This cannot be used. {error}."
+        return framed(portrait, self._check.boxes(portrait)), message
 
     def draw(
-        self, portrait: Image.Image | None, sliders: Sliders, stop: Event, advance: Advance
+        self, portrait: Image.Image | None, options: Options, stop: Event, progress: Progress
     ) -> Iterator[tuple[str, list[Drawn]]]:
         """Every encoder's name and pictures, one encoder after the other, with equal seeds.
 
@@ -109,63 +108,60 @@ class Studio:
         """
         if portrait is None:
             raise InputError("there is no portrait: upload one, take one, or click on an example")
-        if not sliders.prompt.strip():
+        if not options.prompt.strip():
             raise InputError("the prompt is empty: write what to draw of `a person`, or choose a style and a scene")
-        square = self._check(portrait.convert("RGB"), PORTRAIT)
+        square = self._check(portrait.convert("RGB"), _PORTRAIT)
         for name in self.encoders:
-            with self._drawing:
+            with self._lock:
                 if stop.is_set():
                     raise Stopped
-                pictures = self._draw(name, square, sliders, stop, advance)
-            yield name, self._scored(square, pictures, sliders)
+                pictures = self._draw(name, square, options, stop, progress)
+            yield name, self._score(square, pictures, options)
 
     def _draw(
-        self, name: str, square: Image.Image, sliders: Sliders, stop: Event, advance: Advance
+        self, name: str, square: Image.Image, options: Options, stop: Event, progress: Progress
     ) -> list[Image.Image]:
-        pipe, settings = self._pipes[name], self.settings
-        steps = settings.fast.steps if sliders.fast else settings.steps
-        total, done = steps * -(-sliders.images // settings.batch), 0
+        settings = self.settings
+        chosen = settings.fast if options.fast else settings
+        total, done = chosen.num_inference_steps * -(-options.images // settings.batch_size), 0
 
-        def told(step: int, t: int, latents: torch.Tensor) -> None:
+        def callback(step: int, t: int, latents: torch.Tensor) -> None:
             nonlocal done
             if stop.is_set():
                 raise Stopped
             done += 1
-            advance(name, min(done, total), total)
+            progress(name, min(done, total), total)
 
-        weights = {part: weight * sliders.guidance for part, weight in settings.kv_guidance.model_dump().items()}
-        return pipe(
+        return self._pipes[name](
             square,
-            sliders.prompt,
-            seed=sliders.seed,
-            num_images=sliders.images,
-            fast=sliders.fast,
-            adapter_scale=sliders.adapter_scale,
-            kv=sliders.kv,
-            guidance=sliders.guidance * (settings.fast.guidance if sliders.fast else settings.guidance),
-            kv_guidance=KVGuidance(**weights),
-            callback=told,
+            options.prompt,
+            guidance_scale=options.guidance * chosen.guidance_scale,
+            num_images_per_prompt=options.images,
+            seed=options.seed,
+            fast=options.fast,
+            adapter_scale=options.adapter_scale,
+            kv=options.kv,
+            kv_guidance=KVGuidance(**{k: v * options.guidance for k, v in settings.kv_guidance.model_dump().items()}),
+            callback=callback,
         )
 
-    def _scored(self, square: Image.Image, pictures: list[Image.Image], sliders: Sliders) -> list[Drawn]:
+    def _score(self, square: Image.Image, pictures: list[Image.Image], options: Options) -> list[Drawn]:
         reference = self._faces.read(np.asarray(square))
-        text = embed_texts(self._scorer, [[sliders.prompt]]).prompts[0, 0]  # (D,)
-        likeness = (embed_pictures(self._scorer, pictures) @ text).tolist()
+        text = embed_texts(self._scorer, [[options.prompt]]).prompts[0, 0]  # (D,)
+        prompts = (embed_pictures(self._scorer, pictures) @ text).tolist()
         drawn = []
-        for number, (picture, prompt) in enumerate(zip(pictures, likeness, strict=True)):
+        for number, (picture, prompt) in enumerate(zip(pictures, prompts, strict=True)):
             face = self._faces.read(np.asarray(picture))
             identity = None if reference is None or face is None else similarity(face, reference, "report")
-            drawn.append(Drawn(picture, sliders.seed + number, identity, prompt))
+            drawn.append(Drawn(picture, options.seed + number, identity, prompt))
         return drawn
 
 
 def framed(portrait: Image.Image, boxes: Boxes) -> Image.Image:
-    """A portrait, enlarged where it is small, with a frame around every box (F, 5), as `FaceCheck` finds them."""
-    factor = max(1, -(-_SHOWN // min(portrait.size)))
+    """A portrait, enlarged where it is small, with a frame around every box (F, 5) of `FaceCheck`."""
+    factor = max(1, -(-_MIN_SIDE // min(portrait.size)))
     large = portrait.resize((portrait.width * factor, portrait.height * factor), Image.Resampling.LANCZOS)
-    pen = ImageDraw.Draw(large)
+    pen, width = ImageDraw.Draw(large), max(2, min(large.size) // 80)
     for box in boxes:
-        pen.rectangle(
-            [float(edge) * factor for edge in box[:4]], outline="#d4552a", width=max(2, min(large.size) // 80)
-        )
+        pen.rectangle([float(edge) * factor for edge in box[:4]], outline="#d4552a", width=width)
     return large

@@ -19,7 +19,7 @@ from lookahead.doctor.catalogue import gigabytes
 from lookahead.doctor.finding import Finding
 from lookahead.stage import cores
 from lookahead.world import device
-from lookahead.world.hub import hub_parts
+from lookahead.world.hub import parts
 
 OUTPUTS = 3.0  # GB: what the miniature's outputs take, once in `runs` and once in DVC's cache
 PNG_BYTES = 1.5  # a pixel, of what the few-step generator draws; a rule of thumb
@@ -98,7 +98,7 @@ def disk(world: World, path: Path) -> Finding:
     path.mkdir(parents=True, exist_ok=True)
     free = shutil.disk_usage(path).free / 1e9
     needed = outputs(world)
-    lacking = gigabytes({part.source.repository for part in hub_parts(world.checkpoints) if part.missing()})
+    lacking = gigabytes({part.source for part in parts(world.checkpoints) if part.kind != "folder" and part.missing()})
     told = f"{free:.0f} GB free; about {needed:.0f} for outputs, {lacking:.0f} for checkpoints still to be downloaded"
     mend = "free some space, or draw fewer people (`generate.people` in params.yaml)"
     return Finding("ok" if free >= needed + lacking else "bad", "disk", told, mend)

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -12,140 +12,151 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
+import torch
+from insightface.utils.face_align import norm_crop
 from numpy.typing import NDArray
+from PIL import Image
+from safetensors import SafetensorError, safe_open
+from torch import Tensor
 from tqdm import tqdm
 
-from lookahead.artifacts import Log, save_tensors, write_parquet
+from lookahead.artifacts import Log, keep_only, save_tensors, write_parquet
 from lookahead.config import Checkpoints, Features
-from lookahead.dataset.shards import keep_only, list_shards, read_pictures, read_shard
+from lookahead.dataset.shards import decode_png, list_shards, read_pictures, read_shard
 from lookahead.errors import InputError
-from lookahead.features.encoders import (
-    Encoders,
-    Part,
-    encode_no_image,
-    encode_prompts,
-    encode_shard,
-    open_encoders,
-)
 from lookahead.features.store import IMAGES, PROMPTS, TABLE
-from lookahead.world import quiet_alignment
-from lookahead.world.processes import await_files, broadcast, launched
-from lookahead.world.sources import check_weights
+from lookahead.portraits import Pixels
+from lookahead.world import (
+    Pipeline,
+    device,
+    encode_latents,
+    open_faces,
+    open_image_encoder,
+    open_pipeline,
+    quiet_alignment,
+)
+from lookahead.world.distributed import is_main_process, own_share, wait_for_everyone
 
 _COLUMNS = ["index", "identity", "style", "scene", "neutral_prompt", "landmarks", "photo", "kept"]
-Faces = dict[int, tuple[NDArray[np.float32], bool]]  # landmarks (5, 2), and whether it is a photo, by picture
 
 
-def _is_done(path: Path) -> bool:
-    if path.is_file():
-        check_weights(path)
-    return path.is_file()
+class Encoders:
+    """The frozen networks that turn pictures and prompts into features."""
+
+    def __init__(self, checkpoints: Checkpoints) -> None:
+        """Open the base model, the image encoder and the recogniser of the lookahead loss."""
+        self.pipe: Pipeline = open_pipeline(checkpoints)
+        self._image_encoder, self._processor = open_image_encoder(checkpoints)
+        self._recogniser: Any = open_faces(checkpoints.faces.loss, checkpoints.faces.detection_size).models[
+            "recognition"
+        ]
+
+    @torch.no_grad()
+    def prompts(self, prompts: Sequence[str]) -> dict[str, Tensor]:
+        """Tokens (P, L, C) and pooled embeddings (P, E) of prompts and, as in diffusers, of no prompt (1, ...)."""
+        tokens, no_tokens, pooled, no_pooled = self.pipe.encode_prompt(
+            list(prompts), device=device(), num_images_per_prompt=1, do_classifier_free_guidance=True
+        )
+        empty = {"empty_prompt_embeds": no_tokens[:1], "empty_pooled": no_pooled[:1]}
+        return {"prompt_embeds": tokens, "pooled": pooled, **empty}
+
+    @torch.no_grad()
+    def images(self, pictures: Sequence[Pixels]) -> Tensor:
+        """Penultimate hidden states (B, S, D) of the image encoder, which IP-Adapter-plus reads."""
+        if not pictures:
+            return self.no_image()[:0]
+        images = [Image.fromarray(picture) for picture in pictures]
+        return self._hidden(self._processor(images=images, return_tensors="pt").pixel_values)
+
+    @torch.no_grad()
+    def no_image(self) -> Tensor:
+        """Hidden states (1, S, D) of a picture of zeros: diffusers' unconditional image."""
+        size = self._image_encoder.config.image_size
+        return self._hidden(torch.zeros(1, 3, size, size))
+
+    def _hidden(self, pixels: Tensor) -> Tensor:
+        pixels = pixels.to(self._image_encoder.device, self._image_encoder.dtype)
+        states: Tensor = self._image_encoder(pixels, output_hidden_states=True).hidden_states[-2]
+        return states
+
+    def faces(self, pictures: Sequence[Pixels], landmarks: NDArray[np.float32]) -> Tensor:
+        """Unit face embeddings (B, E) of pictures aligned by landmarks (B, 5, 2) in pixels, as insightface does it."""
+        size, pairs = self._recogniser.input_size[0], zip(pictures, landmarks, strict=True)
+        crops = [norm_crop(np.ascontiguousarray(p[:, :, ::-1]), points, image_size=size) for p, points in pairs]
+        return torch.nn.functional.normalize(torch.from_numpy(self._recogniser.get_feat(crops)), dim=-1)
+
+    @torch.no_grad()
+    def pictures(self, pictures: Sequence[Pixels], landmarks: NDArray[np.float32]) -> dict[str, Tensor]:
+        """What every picture of a batch (B, ...) needs, by name; landmarks (B, 5, 2) in pixels."""
+        pixels = torch.from_numpy(np.stack(pictures)).permute(0, 3, 1, 2).float() / 127.5 - 1  # (B, 3, H, W)
+        faces, latents = self.faces(pictures, landmarks), encode_latents(self.pipe.vae, pixels)
+        return {"latents": latents, "embeddings": faces, "landmarks": torch.from_numpy(landmarks)}
 
 
-@dataclass(frozen=True)
-class Dataset:
-    """A dataset's folder, the rows of its table that are kept, and whether it is the one of own photos."""
-
-    folder: Path
-    kept: pa.Table
-    own: bool
-
-    @property
-    def parts(self) -> dict[str, Path]:
-        """Its shards, by the names of their features, which sort as the rows of the features' table do."""
-        return {f"{'own-' * self.own}{shard.stem}.safetensors": shard for shard in list_shards(self.folder)}
-
-    def faces(self) -> Faces:
-        """By index, the landmarks (5, 2) of each kept picture and whether it is a photo.
-
-        Views of one matrix: as Python numbers, landmarks take five times the memory.
-        """
-        points = pc.list_flatten(pc.list_flatten(self.kept["landmarks"])).to_numpy().astype(np.float32)
-        known = zip(points.reshape(-1, 5, 2), self.kept["photo"].to_pylist(), strict=True)
-        return dict(zip(self.kept["index"].to_pylist(), known, strict=True))
-
-
-def _read_dataset(folder: Path, own: bool) -> Dataset:
+def _read_table(folder: Path) -> pa.Table:
     path = folder / "table.parquet"
     try:
-        table = pq.read_table(path, columns=_COLUMNS).select(_COLUMNS)
+        return pq.read_table(path, columns=_COLUMNS).select(_COLUMNS)
     except (pa.ArrowException, OSError, KeyError) as error:
-        stage = "photos" if own else "generate"
-        raise InputError(f"{path} cannot be read ({error!s:.200}): run the stage `{stage}` again") from None
-    return Dataset(folder, table.filter(table["kept"]), own)
-
-
-def _read_datasets(generated: Path, photos: Path | None) -> list[Dataset]:
-    found = [_read_dataset(generated, own=False)]
-    if photos is not None and (photos / "table.parquet").exists():  # nobody's photos, no table
-        found.append(_read_dataset(photos, own=True))
-    return found
+        raise InputError(f"{path} cannot be read ({error!s:.200}): run the stage `{folder.name}` again") from None
 
 
 @dataclass(frozen=True)
-class Task:
-    """A shard in which pictures are kept, those of them by index, and where their features belong."""
+class _Shard:
+    """A shard, its rows of the dataset's table, and where their features belong."""
 
-    shard: Path
-    known: Faces
     path: Path
+    rows: pa.Table
+    features: Path
 
 
-def _tasks(datasets: Sequence[Dataset], work: Path) -> Iterator[Task]:
-    for dataset in datasets:
-        faces = dataset.faces()
-        for name, shard in dataset.parts.items():
-            indices = read_shard(shard, ["index"])["index"].to_pylist()
-            known = {index: faces[index] for index in indices if index in faces}
-            if known:
-                yield Task(shard, known, work / IMAGES / name)
+def _shards(folder: Path, table: pa.Table, images: Path, prefix: str) -> Iterator[_Shard]:
+    """The shards in which pictures are kept; the names of their features sort as the rows of the features' table."""
+    start = 0
+    for path in list_shards(folder):
+        rows = table.slice(start, count := len(read_shard(path, ["index"])))
+        start += count
+        if pc.any(rows["kept"]).as_py():
+            yield _Shard(path, rows, images / f"{prefix}{path.stem}.safetensors")
 
 
-def _encode_task(encoders: Encoders, batch: int, task: Task, bar: Any) -> None:
-    landmarks, photo = zip(*task.known.values(), strict=True)
-    pictures = [pixels for index, pixels in read_pictures(task.shard) if index in task.known]
-    save_tensors(task.path, encode_shard(encoders, Part(pictures, np.stack(landmarks), photo), batch, bar), {})
+def _is_whole(path: Path) -> bool:
+    try:
+        with safe_open(path, framework="pt"):
+            return True
+    except (SafetensorError, OSError):
+        return False
 
 
-def _encode_images(encoders: Encoders, batch: int, tasks: Sequence[Task], log: Log) -> None:
-    """Encode the missing shards that are this process's."""
-    missing = [number for number, task in enumerate(tasks) if launched().mine(number) and not _is_done(task.path)]
-    total = sum(len(tasks[number].known) for number in missing)
-    with quiet_alignment(), tqdm(total=total, desc="encoding pictures", unit="image") as bar:
-        for number in missing:
-            _encode_task(encoders, batch, tasks[number], bar)
-            log({"encoded": float(bar.n)}, number)
+def _encode_shard(encoders: Encoders, shard: _Shard, batch_size: int, bar: Any) -> None:
+    """Encode the kept pictures of a shard in batches; of photos alone, which are the only references, the image."""
+    rows = shard.rows.filter(shard.rows["kept"])
+    landmarks = pc.list_flatten(pc.list_flatten(rows["landmarks"])).to_numpy().astype(np.float32).reshape(-1, 5, 2)
+    kept = set(rows["index"].to_pylist())
+    pictures = (decode_png(png, shard.path) for index, png in read_pictures(shard.path) if index in kept)
+    photo, photos = rows["photo"].to_pylist(), list[Pixels]()
+    encoded: dict[str, list[Tensor]] = {"image_features": []}
+    for start in range(0, len(photo), batch_size):
+        batch = list(islice(pictures, batch_size))
+        part = slice(start, start + len(batch))
+        for name, tensor in encoders.pictures(batch, landmarks[part]).items():
+            encoded.setdefault(name, []).append(tensor.cpu())
+        photos += [pixels for pixels, is_photo in zip(batch, photo[part], strict=True) if is_photo]
+        last = part.stop == len(photo)
+        while len(photos) >= batch_size or last:
+            encoded["image_features"].append(encoders.images(photos[:batch_size]).cpu())
+            photos = photos[batch_size:]
+            last = last and bool(photos)
+        bar.update(len(batch))
+    save_tensors(shard.features, {name: torch.cat(parts).contiguous() for name, parts in encoded.items()}, {})
 
 
-def assist() -> None:
-    """Encode this process's shards of the dataset that the first process encodes, as it tells.
-
-    Raises:
-        InputError: as `encode`.
-    """
-    told = json.loads(broadcast("", launched()))
-    generated, photos, work = (told[name] and Path(told[name]) for name in ("generated", "photos", "work"))
-    tasks = list(_tasks(_read_datasets(generated, photos), work))
-    encoders = open_encoders(Checkpoints.model_validate(told["checkpoints"]))
-    _encode_images(encoders, told["batch"], tasks, lambda _metrics, _step: None)
-
-
-def _tell(checkpoints: Checkpoints, batch: int, **places: Path | None) -> None:
-    named = {name: place and str(place.resolve()) for name, place in places.items()}
-    broadcast(json.dumps({"checkpoints": checkpoints.model_dump(), "batch": batch} | named), launched())
-
-
-def _table(datasets: Sequence[Dataset], prompts: list[str]) -> pa.Table:
-    """A row a kept picture; nobody is in both datasets, so the own photos' people are numbered after the others."""
-    kept = pa.concat_tables([dataset.kept for dataset in datasets])
-    own = np.repeat([dataset.own for dataset in datasets], [len(dataset.kept) for dataset in datasets])
-    identity = kept["identity"].to_numpy()
-    identity = np.where(own, identity + identity[~own].max(initial=-1) + 1, identity)
-    numbers = {prompt: number for number, prompt in enumerate(prompts)}
-    columns = {name: kept[name] for name in ("index", "style", "scene", "photo")}
-    prompt = pa.array([numbers[text] for text in kept["neutral_prompt"].to_pylist()], pa.int64())
-    rows = pa.array(range(len(kept)), pa.int64())
-    return pa.table({"row": rows, "own": own, "identity": identity, **columns, "prompt": prompt})
+def _encode_prompts(encoders: Encoders, prompts: Sequence[str], batch_size: int, path: Path) -> None:
+    parts = [encoders.prompts(prompts[start : start + batch_size]) for start in range(0, len(prompts), batch_size)]
+    features = {name: torch.cat([part[name] for part in parts]) for name in ("prompt_embeds", "pooled")}
+    features |= {name: parts[0][name] for name in ("empty_prompt_embeds", "empty_pooled")}
+    features["null_image_features"] = encoders.no_image()
+    save_tensors(path, {name: tensor.cpu().contiguous() for name, tensor in features.items()}, {})
 
 
 def encode(
@@ -153,21 +164,33 @@ def encode(
 ) -> None:
     """Encode the kept pictures of a dataset and of own photos: `images/`, `prompts.safetensors`, `table.parquet`.
 
-    `generated` and `photos` are outputs of the stages of these names; one of nobody's photos counts as none. A run that
-    was cut off continues at its missing parts. Of several processes each encodes the shards whose number is its own
-    modulo theirs, and the first one waits for the others.
-
-    Raises:
-        InputError: a dataset or a checkpoint is missing or damaged, or the disk is full.
+    `generated` and `photos` are outputs of the stages of these names; one of nobody's photos counts as none. Every
+    process calls this and encodes its share of the shards; a run that was cut off continues at its missing parts.
     """
-    datasets = _read_datasets(generated, photos)
-    prompts = sorted({text for dataset in datasets for text in dataset.kept["neutral_prompt"].to_pylist()})
-    keep_only(work, [])
-    keep_only(work / IMAGES, [name for dataset in datasets for name in dataset.parts])
-    _tell(checkpoints, settings.batch, generated=generated, photos=photos, work=work)
-    encoders, tasks = open_encoders(checkpoints), list(_tasks(datasets, work))
-    features = encode_prompts(encoders.pipe, prompts) | {"null_image_features": encode_no_image(encoders)}
-    save_tensors(work / PROMPTS, {name: t.cpu().contiguous() for name, t in features.items()}, {})
-    _encode_images(encoders, settings.batch, tasks, log)
-    await_files(task.path for task in tasks)
-    write_parquet(work / TABLE, _table(datasets, prompts))
+    folders = [generated, *([photos] if photos is not None and (photos / "table.parquet").exists() else [])]
+    tables = [_read_table(folder) for folder in folders]
+    parts = zip(folders, tables, ("", "own-"), strict=False)
+    shards = [shard for folder, table, prefix in parts for shard in _shards(folder, table, work / IMAGES, prefix)]
+    if is_main_process():
+        keep_only(work, [])
+        keep_only(work / IMAGES, [shard.features.name for shard in shards])
+    wait_for_everyone()
+    encoders = Encoders(checkpoints)
+    missing = [shard for shard in own_share(shards) if not _is_whole(shard.features)]
+    total = sum(pc.sum(shard.rows["kept"]).as_py() for shard in missing)
+    with quiet_alignment(), tqdm(total=total, desc="encoding pictures", unit="image") as bar:
+        for shard in missing:
+            _encode_shard(encoders, shard, settings.batch_size, bar)
+            log({"encoded": float(bar.n)}, shards.index(shard))
+    if is_main_process():
+        kept = pa.concat_tables([table.filter(table["kept"]) for table in tables])
+        prompts = sorted(kept["neutral_prompt"].unique().to_pylist())
+        _encode_prompts(encoders, prompts, settings.batch_size, work / PROMPTS)
+        own = np.repeat([False, True][: len(tables)], [pc.sum(table["kept"]).as_py() for table in tables])
+        identity = kept["identity"].to_numpy()  # nobody is in both datasets: own people are numbered after the others
+        identity = np.where(own, identity + identity[~own].max(initial=-1) + 1, identity)
+        columns = {"row": np.arange(len(kept)), "own": own, "identity": identity}
+        columns |= {name: kept[name] for name in ("index", "style", "scene", "photo")}
+        columns["prompt"] = pc.index_in(kept["neutral_prompt"], pa.array(prompts)).cast(pa.int64())
+        write_parquet(work / TABLE, pa.table(columns))
+    wait_for_everyone()

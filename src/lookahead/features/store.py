@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
+from numpy.typing import NDArray
+from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from lookahead.artifacts import load_tensors
 from lookahead.errors import InputError
-from lookahead.features.columns import Column, check_features, open_parts
 
 TABLE, PROMPTS, IMAGES = "table.parquet", "prompts.safetensors", "images"
 
@@ -29,8 +32,8 @@ class FeatureTable:
     photo: Tensor
     index: Tensor
     own: Tensor
-    style: Sequence[str]
-    scene: Sequence[str]
+    style: NDArray[np.str_]
+    scene: NDArray[np.str_]
 
     def __len__(self) -> int:
         """How many pictures there are."""
@@ -48,32 +51,76 @@ class PromptFeatures:
     null_image_features: Tensor
 
 
+@contextmanager
+def _open(path: Path) -> Iterator[Any]:
+    try:
+        with safe_open(path, framework="pt") as file:
+            yield file
+    except (SafetensorError, OSError) as error:
+        raise InputError(f"{path} is missing, truncated or damaged ({error}): run the stage `features` again") from None
+
+
+class _Column:
+    """A tensor in parts of consecutive rows, each in a file of its own, of which the rows asked for are read."""
+
+    def __init__(self, name: str, files: Sequence[Path], lengths: Sequence[int]) -> None:
+        self._name, self._files = name, files
+        self._ends = torch.tensor(lengths).cumsum(0)
+        self._starts = self._ends - torch.tensor(lengths)
+
+    def __getitem__(self, rows: Tensor) -> Tensor:
+        """Rows (B,) in the stored number format."""
+        parts = torch.searchsorted(self._ends, rows, right=True)  # (B,)
+        out: Tensor | None = None
+        for part in parts.unique().tolist():
+            wanted = torch.nonzero(parts == part).squeeze(1)
+            with _open(self._files[part]) as file:
+                column = file.get_slice(self._name)
+                for i, row in zip(wanted.tolist(), (rows[wanted] - self._starts[part]).tolist(), strict=True):
+                    value = column[row : row + 1]
+                    out = value.new_empty(len(rows), *value.shape[1:]) if out is None else out
+                    out[i] = value[0]
+        assert out is not None
+        return out
+
+    def parts(self) -> Iterator[tuple[slice, Tensor]]:
+        """Each file's tensor and its rows."""
+        for start, end, path in zip(self._starts.tolist(), self._ends.tolist(), self._files, strict=True):
+            with _open(path) as file:
+                yield slice(start, end), file.get_tensor(self._name)
+
+
 class FeatureStore:
     """The features of a dataset, by row of its table."""
 
-    def __init__(self, table: FeatureTable, prompts: PromptFeatures, images: Mapping[str, Column]) -> None:
-        """Hold the columns: "image_features" has a row a photo, the others a row a picture."""
-        self.table = table
-        self.prompts = prompts
-        self._images = images
+    def __init__(self, table: FeatureTable, prompts: PromptFeatures, files: Sequence[Path]) -> None:
+        """Look into each file: "image_features" has a row a photo, the others a row a picture."""
+        self.table, self.prompts = table, prompts
         self._photos = table.photo.long().cumsum(0) - 1  # (N,) a photo's row among the photos
-
-    def read(self, name: str, rows: Tensor) -> Tensor:
-        """Rows (B,) of "latents", "embeddings" or "landmarks", in their stored number format."""
-        return self._images[name][rows]
+        lengths: dict[str, list[int]] = {}
+        for path in files:
+            with _open(path) as file:
+                for name in file.keys():  # noqa: SIM118
+                    lengths.setdefault(name, []).append(file.get_slice(name).get_shape()[0])
+        self._columns = {name: _Column(name, files, counts) for name, counts in lengths.items()}
+        self.counts = {name: sum(counts) for name, counts in lengths.items()}
 
     def latents(self, rows: Tensor) -> Tensor:
-        """Scaled latents (B, C, h, w)."""
-        return self.read("latents", rows)
+        """Scaled latents (B, C, h, w) of rows (B,), like all features in their stored number format."""
+        return self._columns["latents"][rows]
 
     def image_features(self, rows: Tensor) -> Tensor:
         """The image encoder's penultimate hidden states (B, S, D) of photos: nothing else is ever a reference."""
         assert self.table.photo[rows].all()
-        return self._images["image_features"][self._photos[rows]]
+        return self._columns["image_features"][self._photos[rows]]
 
     def embeddings(self, rows: Tensor) -> Tensor:
         """Unit face embeddings (B, E) by the recogniser of the lookahead loss."""
-        return self.read("embeddings", rows)
+        return self._columns["embeddings"][rows]
+
+    def landmarks(self, rows: Tensor) -> Tensor:
+        """Five landmarks (B, 5, 2) in pixels of the picture."""
+        return self._columns["landmarks"][rows]
 
     def centroids(self, rows: Tensor) -> Tensor:
         """The mean face (B, E), unit length, of all photos of each row's person."""
@@ -81,16 +128,13 @@ class FeatureStore:
 
     @functools.cached_property
     def _centroids(self) -> Tensor:
-        faces = self._images["embeddings"]
-        sums = torch.zeros(int(self.table.identity.max()) + 1, *faces.shape)
-        for rows, part in faces.in_parts():
+        sums: Tensor | None = None
+        for rows, part in self._columns["embeddings"].parts():
             photo = self.table.photo[rows]
+            sums = torch.zeros(int(self.table.identity.max()) + 1, part.shape[1]) if sums is None else sums
             sums.index_add_(0, self.table.identity[rows][photo], part[photo].float())
+        assert sums is not None
         return torch.nn.functional.normalize(sums, dim=1)
-
-    def landmarks(self, rows: Tensor) -> Tensor:
-        """Five landmarks (B, 5, 2) in pixels of the picture."""
-        return self.read("landmarks", rows)
 
     def prompt_embeds(self, rows: Tensor) -> tuple[Tensor, Tensor]:
         """Tokens (B, L, C) and pooled embedding (B, E) of the pictures' prompts."""
@@ -98,30 +142,25 @@ class FeatureStore:
         return self.prompts.prompt_embeds[prompts], self.prompts.pooled[prompts]
 
 
-def _read_table(path: Path) -> FeatureTable:
+def open_features(folder: Path) -> FeatureStore:
+    """Open the output of the stage `features`; a missing, truncated or strange file is an `InputError`."""
+    path = folder / TABLE
     try:
-        table = pq.read_table(path)
+        rows = pq.read_table(path)
         tensors = {
-            name: torch.tensor(table[name].to_numpy()) for name in ("identity", "prompt", "photo", "index", "own")
+            name: torch.tensor(rows[name].to_numpy()) for name in ("identity", "prompt", "photo", "index", "own")
         }
-        return FeatureTable(**tensors, style=table["style"].to_pylist(), scene=table["scene"].to_pylist())
+        style, scene = (rows[name].to_numpy().astype(np.str_) for name in ("style", "scene"))
     except (pa.ArrowException, OSError, KeyError) as error:
         raise InputError(f"{path} cannot be read ({error!s:.200}): run the stage `features` again") from None
-
-
-def open_features(folder: Path) -> FeatureStore:
-    """Open the output of the stage `features`.
-
-    Raises:
-        InputError: a file is missing, truncated or does not belong to the others.
-    """
-    table = _read_table(folder / TABLE)
-    images = [open_parts(path) for path in sorted((folder / IMAGES).glob("*.safetensors"))]
-    rows, seen = (sum(len(part[name]) for part in images) for name in ("latents", "image_features"))
-    photos = int(table.photo.sum())
-    if (rows, seen) != (len(table), photos) or rows == 0:
-        told = f"{len(table)} rows, {photos} of them photos, and features of {rows} and {seen}"
-        raise InputError(f"{folder} has {told}: run the stage `features` again")
-    check_features(folder / PROMPTS)
-    columns = {name: Column([part[name] for part in images]) for name in images[0]}
-    return FeatureStore(table, PromptFeatures(**load_tensors(folder / PROMPTS)[0]), columns)
+    table = FeatureTable(**tensors, style=style, scene=scene)
+    with _open(folder / PROMPTS) as file:
+        prompts = PromptFeatures(**{name: file.get_tensor(name) for name in file.keys()})  # noqa: SIM118
+    store = FeatureStore(table, prompts, sorted((folder / IMAGES).glob("*.safetensors")))
+    found, photos = [store.counts.get(name, 0) for name in ("latents", "image_features")], int(table.photo.sum())
+    if found != [len(table), photos] or not len(table):
+        raise InputError(
+            f"{folder} has {len(table)} rows, {photos} of them photos, and features of {found[0]} and {found[1]}: "
+            "run the stage `features` again"
+        )
+    return store

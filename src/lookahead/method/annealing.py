@@ -1,11 +1,12 @@
 """How strongly training favours early, noisy timesteps, where layout and identity are decided.
 
 A density says how often each timestep is drawn; its strength may change over the training, which is the annealing.
-Every function `x_density(strength, timesteps)` here is the density that `params.yaml` calls x.
+`DENSITIES` holds them by the names that `params.yaml` uses.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from typing import Literal
 
 import torch
@@ -26,7 +27,7 @@ def cosine_density(strength: float, timesteps: int) -> Tensor:
 
 
 def power_density(strength: float, timesteps: int) -> Tensor:
-    """p(t) ~ ((t + 1) / T)^a, (T,) float64; a >= 0, 0 is uniform (ours, beside §4.3)."""
+    """p(t) ~ ((t + 1) / T)^a, (T,) float64; a >= 0, 0 is uniform (ours, in addition to §4.3)."""
     return _normalised((torch.arange(1, timesteps + 1, dtype=torch.float64) / timesteps) ** strength)
 
 
@@ -37,6 +38,19 @@ def logit_normal_density(strength: float, timesteps: int) -> Tensor:
     """
     u = (torch.arange(timesteps, dtype=torch.float64) + 0.5) / timesteps
     return _normalised(torch.exp(-((torch.logit(u) - strength) ** 2) / 2) / (u * (1 - u)))
+
+
+def _normalised(density: Tensor) -> Tensor:
+    return density / density.sum()
+
+
+DENSITIES: Mapping[str, Callable[[float, int], Tensor]] = {
+    "uniform": uniform_density,
+    "cosine": cosine_density,
+    "power": power_density,
+    "logit_normal": logit_normal_density,
+}
+"""p(t), (T,) float64, from a strength and the number T of timesteps."""
 
 
 def between(density: Tensor, t_min: int, t_max: int) -> Tensor:
@@ -68,7 +82,3 @@ def mixture(first: Tensor, second: Tensor) -> Tensor:
 def importance(density: Tensor, drawn_from: Tensor, t: Tensor) -> Tensor:
     """p(t) / q(t), (B,): what turns a mean over t drawn from q into one over p; at most 2 for a mixture (ours)."""
     return (density[t] / drawn_from[t]).float()
-
-
-def _normalised(density: Tensor) -> Tensor:
-    return density / density.sum()

@@ -26,8 +26,8 @@ def draw_scale(low: float, high: float, probability_of_one: float, generator: Ge
 
     Two numbers are always drawn, so that the second does not depend on the probability.
     """
-    chance, place = torch.rand(2, generator=generator, dtype=torch.float64, device=generator.device).tolist()
-    return 1.0 if chance < probability_of_one else low + (high - low) * place
+    chance, position = torch.rand(2, generator=generator, dtype=torch.float64, device=generator.device).tolist()
+    return 1.0 if chance < probability_of_one else low + (high - low) * position
 
 
 @contextmanager
@@ -35,7 +35,7 @@ def lora_scale(layers: Sequence[ScaledLayer], adapter: str, scale: float) -> Ite
     """Set an adapter's strength in these layers and restore it at the end; `backward()` belongs inside (§4.2).
 
     Gradient checkpointing runs the layers again during `backward()`: outside, it would see the restored strength and
-    the gradients would be wrong without a word.
+    the gradients would be wrong without an error.
 
     A factor that was a tensor stays one: compiled code takes it as an input, whereas a number is a part of the code.
     """
@@ -55,10 +55,10 @@ def _as_before(layers: Sequence[ScaledLayer], adapter: str, before: Sequence[flo
 
     Autograd keeps the factor for `backward()`, which a later draw would overwrite.
     """
-    made: dict[float, Tensor] = {}
+    shared: dict[float, Tensor] = {}
     for layer, old in zip(layers, before, strict=True):
         if isinstance(old, Tensor):
             number = float(layer.scaling[adapter])
-            if number not in made:
-                made[number] = torch.full_like(old, number)
-            layer.scaling[adapter] = made[number]
+            if number not in shared:
+                shared[number] = torch.full_like(old, number)
+            layer.scaling[adapter] = shared[number]

@@ -1,11 +1,11 @@
 """The lookahead preview: what the fast child says the picture will be.
 
-Every function `x_stepping` here, with the arguments of `consistency_stepping`, is what `params.yaml` calls stepping x.
+`PREVIEWS` holds the ways to step there by the names that `params.yaml` uses.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import torch
 from torch import Tensor
@@ -76,3 +76,7 @@ def consistency_stepping(
             clean = lcm_preview(schedule, noisy, predict(noisy, now), now)
             clean = with_boundary(noisy, clean, now) if boundary else clean
     return clean
+
+
+PREVIEWS: Mapping[str, Callable[..., Tensor]] = {"consistency": consistency_stepping}
+"""Clean latents (B, C, h, w), with the arguments of `consistency_stepping`."""

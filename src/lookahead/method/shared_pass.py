@@ -1,4 +1,4 @@
-"""One pass of the KV-encoder for several losses: what it shares is dropped in part, used as leaves, carried back."""
+"""One pass of the KV-encoder for several losses: tokens are dropped, the rest are leaves, one backward pass follows."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Portraits from a list of addresses and checksums: what is there already is kept, every file is whole or not there."""
+"""Portraits from a list of addresses and checksums: finished files are kept, and every file is whole or missing."""
 
 from __future__ import annotations
 
@@ -10,111 +10,89 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from http.client import HTTPException
 from pathlib import Path
-from urllib.parse import urlsplit
 from urllib.request import Request, urlopen
 
 from PIL import Image
 
-from lookahead.artifacts import atomic
+from lookahead.artifacts import atomic, digest_file
 from lookahead.errors import InputError
+from lookahead.portraits import FORMATS
 
-COLUMNS = {"url", "sha256"}  # and `person`, where somebody has several photos
-_ENDINGS = {"JPEG": ".jpg", "PNG": ".png", "WEBP": ".webp"}
-_SHA256 = re.compile(r"[0-9a-f]{64}")
-_NAME = re.compile(r"[\w-]+")
-_PATIENCE = 60.0  # seconds without a byte
+_COLUMNS = {"url", "sha256"}  # and `person`, where somebody has several photos
+_SUFFIXES = {"JPEG": ".jpg", "PNG": ".png", "WEBP": ".webp", "MPO": ".jpg"}
+_TIMEOUT = 60.0  # seconds without a byte
 
 
 @dataclass(frozen=True)
 class Photo:
-    """One line of the list: its number in the file, where the photo is, what it is, and whose."""
+    """One line of the list: its number in the file, the photo's address and checksum, and whose it is."""
 
     line: int
     url: str
     sha256: str
     person: str
 
+    def fault(self) -> str:
+        """What is wrong with the line; nothing if it is valid."""
+        if not re.match(r"https?://", self.url):
+            return f"{self.url!r} is no http or https address"
+        if not re.fullmatch(r"[0-9a-f]{64}", self.sha256):
+            return f"{self.sha256!r} is no SHA-256 of 64 hexadecimal digits"
+        if not re.fullmatch(r"[\w-]+", self.person):
+            return f"{self.person!r} is no name for a folder (letters, digits, - and _)"
+        return ""
+
 
 def read_list(path: Path) -> list[Photo]:
-    """Read a list: CSV with the columns `url`, `sha256` and, if wanted, `person`; without it every line is somebody.
-
-    Raises:
-        InputError: the file is missing or not such a table; every wrong line is named.
-    """
+    """Read a list: CSV with the columns `url`, `sha256` and, if wanted, `person`; without it every line is somebody."""
     try:
         rows = list(csv.DictReader(io.StringIO(path.read_text(encoding="utf-8"))))
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise InputError(f"the list {path} cannot be read ({error}): give a CSV file with url,sha256") from None
-    if not rows or not COLUMNS <= set(rows[0]) <= COLUMNS | {"person"}:
+    if not rows or not _COLUMNS <= set(rows[0]) <= _COLUMNS | {"person"}:
         raise InputError(f"the list {path} has to begin with url,sha256 or person,url,sha256, and hold a photo a line")
     photos = [
         Photo(number + 2, row["url"] or "", (row["sha256"] or "").lower(), row.get("person", f"{number:03d}") or "")
         for number, row in enumerate(rows)
     ]
-    wrong = [f"  line {photo.line}: {fault}" for photo in photos if (fault := _fault(photo))]
+    wrong = [f"  line {photo.line}: {fault}" for photo in photos if (fault := photo.fault())]
     if wrong:
         raise InputError(f"the list {path} is not valid:\n" + "\n".join(wrong))
     return photos
 
 
-def _fault(photo: Photo) -> str:
-    if urlsplit(photo.url).scheme not in ("http", "https"):
-        return f"{photo.url!r} is no http or https address"
-    if not _SHA256.fullmatch(photo.sha256):
-        return f"{photo.sha256!r} is no SHA-256 of 64 hexadecimal digits"
-    return (
-        "" if _NAME.fullmatch(photo.person) else f"{photo.person!r} is no name for a folder (letters, digits, - and _)"
-    )
+def fetch(photos: list[Photo], out: Path, say: Callable[[str], None]) -> None:
+    """Bring every photo to `<out>/<person>/<number>.<suffix>`; started again, it fetches what is missing.
 
-
-def fetch(photos: list[Photo], out: Path, tell: Callable[[str], None]) -> None:
-    """Bring every photo to `<out>/<person>/<number>.<ending>`; started again, it fetches what is missing.
-
-    Args:
-        photos: those wanted, each person's first one being the reference.
-        out: a folder of portraits.
-        tell: is told of every photo that is fetched.
-
-    Raises:
-        InputError: at the end, naming every line that failed, and why; all others are there.
+    Each person's first photo is the reference. Lines that fail are all named in one `InputError` at the end.
     """
     faults: list[str] = []
     counts: dict[str, int] = {}
     for photo in photos:
         number = counts[photo.person] = counts.get(photo.person, -1) + 1
         stem = out / photo.person / str(number)
-        if any(_digest(path.read_bytes()) == photo.sha256 for path in stem.parent.glob(f"{stem.name}.*")):
+        if any(digest_file(path) == photo.sha256 for path in stem.parent.glob(f"{stem.name}.*")):
             continue
         try:
             content = _download(photo)
-            with atomic(stem.with_suffix(_ending(content))) as path:
+            with Image.open(io.BytesIO(content), formats=FORMATS) as image:
+                image.verify()
+                suffix = _SUFFIXES[image.format or ""]
+            with atomic(stem.with_suffix(suffix)) as path:
                 path.write_bytes(content)
-            tell(f"{stem.parent.name}/{stem.name} {photo.url}")
+            say(f"{stem.parent.name}/{stem.name} {photo.url}")
         except (OSError, HTTPException, ValueError) as error:
             faults.append(f"  line {photo.line}: {photo.url}: {error}")
     if faults:
         failed = "\n".join(faults)
-        raise InputError(f"{len(faults)} of {len(photos)} photos failed; mend these lines and run again:\n{failed}")
+        raise InputError(f"{len(faults)} of {len(photos)} photos failed; correct these lines and run again:\n{failed}")
 
 
 def _download(photo: Photo) -> bytes:
     request = Request(photo.url, headers={"User-Agent": "lookahead"})
-    with urlopen(request, timeout=_PATIENCE) as answer:
+    with urlopen(request, timeout=_TIMEOUT) as answer:
         content: bytes = answer.read()
-    found = _digest(content)
+    found = hashlib.sha256(content).hexdigest()
     if found != photo.sha256:
         raise ValueError(f"its SHA-256 is {found}, not {photo.sha256}")
     return content
-
-
-def _ending(content: bytes) -> str:
-    with Image.open(io.BytesIO(content)) as image:
-        image.verify()
-        kind = image.format or ""
-    if kind not in _ENDINGS:
-        raise ValueError(f"it is a picture of kind {kind}, not {', '.join(_ENDINGS)}")
-    return _ENDINGS[kind]
-
-
-def _digest(content: bytes) -> str:
-    return hashlib.sha256(content).hexdigest()

@@ -5,158 +5,124 @@ from __future__ import annotations
 import csv
 import hashlib
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Sequence
+from itertools import islice
 from pathlib import Path
 
+import numpy as np
 from insightface.app import FaceAnalysis
+from PIL import Image
 from tqdm import tqdm
 
-from lookahead.artifacts import Log, atomic, write_json, write_parquet
+from lookahead.artifacts import Log, atomic, keep_only, write_json
 from lookahead.config import Checkpoints, Photos
-from lookahead.dataset.consistency import Face, find_face, judge, summarise
-from lookahead.dataset.gallery import save_gallery
-from lookahead.dataset.plan import Picture
+from lookahead.dataset.faces import EVALUATED, KEPT, REASONS, Face, check_faces, find_face
 from lookahead.dataset.prompts import Prompts, read_prompts
-from lookahead.dataset.shards import Pixels, encode_png, keep_only, read_rows, shard_path, write_shard
-from lookahead.dataset.table import TABLE, judged_table, sights_of
+from lookahead.dataset.shards import Picture, encode_png, read_rows, shard_path, write_shard, write_table
+from lookahead.dataset.summary import save_gallery, summarise
 from lookahead.errors import InputError
-from lookahead.photos.captions import plain_caption, read_captions
-from lookahead.photos.crop import check_face, crop_face
-from lookahead.photos.folders import CAPTIONS, PhotoFile, Skipped, list_photos
-from lookahead.photos.pictures import UnusableError, read_picture
+from lookahead.photos.folders import CAPTIONS, PhotoFile, Skipped, list_photos, read_captions
+from lookahead.portraits import Pixels, open_picture
 from lookahead.world import open_faces, quiet_alignment
 
-SKIPPED = "skipped.csv"
-WIDTH = 8  # pictures in a row of samples.png
+_WIDTH = 8  # pictures in a row of samples.png
 
 
-@dataclass(frozen=True)
-class Source:
-    """What the reading of a folder needs: the detector, the numbers, captions, and the world's resolution."""
-
-    faces: FaceAnalysis
-    settings: Photos
-    prompts: Prompts
-    captions: dict[str, str]
-    resolution: int
-
-
-@dataclass
-class Batch:
-    """Rows on their way into a shard, and those that are left out."""
-
-    pictures: list[Picture] = field(default_factory=list)
-    pixels: list[Pixels] = field(default_factory=list)
-    faces: list[Face | None] = field(default_factory=list)
+def _crop(pixels: Pixels, face: Face, margin: float, resolution: int) -> tuple[Pixels, Face]:
+    """The square around a face, `margin` times as wide as its box where the photo allows it, scaled to (R, R, 3)."""
+    height, width, _ = pixels.shape
+    left, top, right, bottom = face.box.tolist()
+    side = max(1, min(round(margin * max(right - left, bottom - top)), height, width))
+    x = int(min(max(round((left + right) / 2 - side / 2), 0), width - side))
+    y = int(min(max(round((top + bottom) / 2 - side / 2), 0), height - side))
+    cut = Image.fromarray(pixels[y : y + side, x : x + side])
+    sized = np.asarray(cut.resize((resolution, resolution), Image.Resampling.LANCZOS))
+    scale, corner = resolution / side, np.array([x, y], dtype=np.float32)
+    points = ((face.landmarks - corner) * scale).astype(np.float32)
+    box = ((face.box - np.tile(corner, 2)) * scale).astype(np.float32)
+    return sized, Face(box, points, face.embedding, face.second_face)
 
 
-def _row(source: Source, photo: PhotoFile, index: int) -> Picture:
-    caption = source.captions.get(photo.file, plain_caption(source.prompts))
-    return Picture(index, photo.identity, photo.person, source.prompts.plain, "", caption, caption, seed=0)
+def _read_face(faces: FaceAnalysis, path: Path, settings: Photos, resolution: int) -> tuple[Pixels, Face] | str:
+    """The square around the one face of a photo and the face in it, or why the photo is not used."""
+    try:
+        picture = open_picture(path, settings.max_pixels, settings.min_face_size, settings.max_aspect_ratio)
+    except InputError as error:
+        return str(error).removeprefix(f"{path} ")
+    pixels = np.asarray(picture)
+    face = find_face(faces, pixels)
+    if face is None:
+        return "no face"
+    if face.second_face > settings.max_second_face:
+        return "several faces"
+    size = max(face.box[2] - face.box[0], face.box[3] - face.box[1])
+    if size < settings.min_face_size:
+        return f"too small a face: {size:.0f} pixels, {settings.min_face_size} are needed"
+    return _crop(pixels, face, settings.margin, resolution)
 
 
-def _read(source: Source, photo: PhotoFile) -> tuple[Pixels, Face]:
-    pixels = read_picture(photo.path, source.settings)
-    face = check_face(find_face(source.faces, pixels), source.settings)
-    return crop_face(pixels, face, source.settings, source.resolution)
-
-
-def _twin(pixels: Pixels, photo: PhotoFile, seen: dict[str, str]) -> None:
-    """Refuse a picture's copy: as reference of its own twin it would teach the encoder to copy."""
-    first = seen.setdefault(f"{photo.identity} {hashlib.sha256(pixels.tobytes()).hexdigest()}", photo.file)
-    if first != photo.file:
-        raise UnusableError(f"the same picture as {first}")
-
-
-def _import_rows(
-    source: Source, entries: Sequence[PhotoFile | Skipped], save: Callable[[Batch], None]
-) -> Iterator[Skipped]:
-    """Hand full batches to `save`; yield what is skipped."""
-    batch, count, seen = Batch(), 0, dict[str, str]()
+def _read_photos(
+    entries: Sequence[PhotoFile | Skipped], checkpoints: Checkpoints, settings: Photos, skipped: list[Skipped]
+) -> Iterator[tuple[PhotoFile, bytes, Face]]:
+    """The usable photos, cropped, as PNG; the others are appended to `skipped`."""
+    faces, seen = open_faces(checkpoints.faces.select, checkpoints.faces.detection_size), dict[tuple[int, bytes], str]()
     for entry in tqdm(entries, desc="reading photos", unit="file"):
         if isinstance(entry, Skipped):
-            yield entry
+            skipped.append(entry)
             continue
-        try:
-            pixels, face = _read(source, entry)
-            _twin(pixels, entry, seen)
-        except UnusableError as reason:
-            yield Skipped(entry.file, str(reason))
+        found = _read_face(faces, entry.path, settings, checkpoints.resolution)
+        if isinstance(found, str):
+            skipped.append(Skipped(entry.file, found))
             continue
-        batch.pictures.append(_row(source, entry, count))
-        batch.pixels.append(pixels)
-        batch.faces.append(face)
-        count += 1
-        if len(batch.pictures) == source.settings.shard:
-            save(batch)
-            batch = Batch()
-    if batch.pictures:
-        save(batch)
+        pixels, face = found
+        # A copy as the reference of its own twin would teach the encoder to copy.
+        first = seen.setdefault((entry.identity, hashlib.sha256(pixels.tobytes()).digest()), entry.file)
+        if first != entry.file:
+            skipped.append(Skipped(entry.file, f"the same picture as {first}"))
+        else:
+            yield entry, encode_png(pixels), face
 
 
-def _unmatched(captions: dict[str, str], entries: Sequence[PhotoFile | Skipped]) -> list[Skipped]:
-    files = {entry.file for entry in entries}
-    return [Skipped(file, f"named in {CAPTIONS}, but not there") for file in captions if file not in files]
-
-
-def write_skipped(path: Path, skipped: Sequence[Skipped]) -> None:
-    """Write the files that are not used, with their reasons, as CSV.
-
-    Raises:
-        InputError: the disk is full or the folder cannot be written.
-    """
-    with atomic(path) as temporary, temporary.open("w", encoding="utf-8", newline="") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(["file", "reason"])
-        writer.writerows((each.file, each.reason) for each in skipped)
-
-
-def _describe(source: Source, work: Path, skipped: Sequence[Skipped]) -> None:
-    rows, plain = read_rows(work), source.prompts.plain
-    sights = sights_of(rows)
-    verdicts = judge(sights, source.settings, plain)
-    write_parquet(work / TABLE, judged_table(rows, verdicts, plain))
-    write_json(work / "metrics.json", {**summarise(sights, verdicts), "skipped": len(skipped)})
-    save_gallery(work, verdicts, min(WIDTH, len(verdicts)))
-
-
-def _check_any(work: Path, folder: Path, skipped: Sequence[Skipped]) -> None:
-    if list((work / "shards").glob("*.parquet")):
-        return
-    reasons = Counter(each.reason.split(":")[0].split(" (")[0] for each in skipped)
-    told = ", ".join(f"{reason} ({number})" for reason, number in reasons.most_common(3))
-    raise InputError(f"none of {len(skipped)} files in {folder} can be used: {told}; see docs/own-photos.md")
+def _picture(index: int, photo: PhotoFile, captions: dict[str, str], prompts: Prompts) -> Picture:
+    """The row of a photo; without a caption it is a plain photo of no one in particular, nowhere in particular."""
+    plain = prompts.template.format(style=prompts.styles[prompts.plain], subject=prompts.nobody, scene="")
+    caption = captions.get(photo.file, plain.strip(" ,;"))
+    return Picture(index, photo.identity, photo.person, prompts.plain, "", caption, caption, seed=0)
 
 
 def import_photos(checkpoints: Checkpoints, settings: Photos, folder: Path, work: Path, log: Log) -> None:
-    """Read the photos of `<folder>/<person>/` into `work`, in the format of `generate`, with `skipped.csv` beside it.
+    """Read the photos of `<folder>/<person>/` into `work`, in the format of `generate`, and a list `skipped.csv`.
 
     A folder without people gives no dataset: an empty `skipped.csv` and metrics of zero.
-
-    Raises:
-        InputError: the folder, its captions or the prompts file cannot be read, or not one photo can be used.
     """
     keep_only(work, [])
     keep_only(work / "shards", [])
     captions, prompts, entries = read_captions(folder), read_prompts(settings.prompts), list(list_photos(folder))
+    skipped: list[Skipped] = []
+    count = 0
+    if entries:
+        with quiet_alignment():
+            photos = _read_photos(entries, checkpoints, settings, skipped)
+            while batch := list(islice(photos, settings.shard_size)):
+                number = count // settings.shard_size
+                pictures = [_picture(count + i, photo, captions, prompts) for i, (photo, _, _) in enumerate(batch)]
+                write_shard(shard_path(work, number), pictures, [png for _, png, _ in batch], [f for *_, f in batch])
+                count += len(batch)
+                log({"images": float(count)}, number)
+        missing = captions.keys() - {entry.file for entry in entries}
+        skipped += [Skipped(file, f"named in {CAPTIONS}, but no such file") for file in captions if file in missing]
+    with atomic(work / "skipped.csv") as path, path.open("w", encoding="utf-8", newline="") as file:
+        csv.writer(file, lineterminator="\n").writerows([("file", "reason"), *((s.file, s.reason) for s in skipped)])
     if not entries:
-        write_skipped(work / SKIPPED, [])
         write_json(work / "metrics.json", {"images": 0, "people": 0, "skipped": 0})
         return
-    faces = open_faces(checkpoints.faces.select, checkpoints.faces.detection_size)
-    source = Source(faces, settings, prompts, captions, checkpoints.resolution)
-    written: list[int] = []
-
-    def save(batch: Batch) -> None:
-        write_shard(
-            shard_path(work, len(written)), batch.pictures, [encode_png(pixels) for pixels in batch.pixels], batch.faces
-        )
-        written.append(len(batch.pictures))
-        log({"images": float(sum(written))}, len(written) - 1)
-
-    with quiet_alignment():
-        skipped = [*_import_rows(source, entries, save), *_unmatched(captions, entries)]
-    write_skipped(work / SKIPPED, skipped)
-    _check_any(work, folder, skipped)
-    _describe(source, work, skipped)
+    if not count:
+        reasons = Counter(each.reason.split(":")[0].split(" (")[0] for each in skipped).most_common(3)
+        names = ", ".join(f"{reason} ({number})" for reason, number in reasons)
+        raise InputError(f"none of {len(skipped)} files in {folder} can be used: {names}; see docs/own-photos.md")
+    table, columns, embedding = read_rows(work, prompts.plain)
+    columns = check_faces(columns, embedding, settings)
+    write_table(work, table, columns)
+    metrics = summarise(columns, [reason for reason in REASONS[1:] if reason != EVALUATED])
+    write_json(work / "metrics.json", metrics | {"skipped": len(skipped)})
+    save_gallery(work, (columns["reason"] == KEPT).to_numpy(), min(_WIDTH, len(table)))

@@ -1,4 +1,4 @@
-"""An encoder for other people's programs: the standard IP-Adapter file, and a card that says what it is."""
+"""An encoder for other people's programs: the standard IP-Adapter file, and a model card."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ CARD = "README.md"
 _ROWS = {"adapter": "untuned adapter", "noise_only": "tuned, noise loss only", "tuned": "tuned with lookahead"}
 
 
-def export(pipe: LookaheadPipeline, out: Path, metrics: Path | None) -> None:
-    """Write the encoder, its settings and a model card; `metrics` is the evaluation's file, which may not exist.
+def export(pipe: LookaheadPipeline, out: Path, intervals: Path | None) -> None:
+    """Write the encoder, its settings and a model card with the evaluation's `intervals.json`, where there is one.
 
     Raises:
         InputError: `out` is a file, or a file cannot be written or read.
@@ -28,13 +28,13 @@ def export(pipe: LookaheadPipeline, out: Path, metrics: Path | None) -> None:
     if out.is_file():
         raise InputError(f"{out} is a file: choose a folder")
     pipe.save_pretrained(out)
-    measured = read_json(metrics) if metrics is not None and metrics.is_file() and pipe.encoder is not None else {}
+    measured = read_json(intervals) if intervals and intervals.is_file() and pipe.encoder is not None else {}
     with atomic(out / CARD) as temporary:
         temporary.write_text(card(pipe.checkpoints, pipe.has_kv, pipe.encoder is not None, measured), encoding="utf-8")
 
 
 def card(checkpoints: Checkpoints, has_kv: bool, tuned: bool, metrics: Mapping[str, Any]) -> str:
-    """The model card in Markdown, with the evaluation's rows where there are any."""
+    """The model card in Markdown, with a row for each evaluated encoder."""
     loader = PackageLoader("lookahead.pipeline")
     environment = Environment(loader=loader, undefined=StrictUndefined, autoescape=False, trim_blocks=True)  # Markdown
     rows = [(label, metrics[method]) for method, label in _ROWS.items() if method in metrics]

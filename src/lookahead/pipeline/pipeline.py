@@ -4,35 +4,41 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
-import torch
 from PIL import Image
+from pydantic import ValidationError
+from torch import Tensor
 
-from lookahead.config import Checkpoints, KVGuidance, Personalize, with_overrides
+from lookahead.artifacts import atomic, read_json, write_json
+from lookahead.config import Checkpoints, KVGuidance, Personalize, Section, with_overrides
 from lookahead.errors import InputError
 from lookahead.models.adapter import ADAPTER_FILE, save_adapter
 from lookahead.models.fast_child import child_at, lora_layers, switch_off
 from lookahead.models.kv_encoder import KV_FILE, open_kv_encoder
-from lookahead.pipeline.folder import Belongs, copy_encoder, read_belongs, write_belongs
-from lookahead.pipeline.told import Person, conditions, first_reference, tell_person, tell_prompts
-from lookahead.sampling.conditions import Prompt
+from lookahead.sampling.conditions import (
+    Condition,
+    Reference,
+    embed_prompts,
+    encode_photos,
+    reference_latents,
+    reference_pixels,
+)
 from lookahead.sampling.loop import Callback, Sampler, draw, image_guidance, kv_guidance, prepare
-from lookahead.sampling.steering import Guide, Identifier, open_guide, open_identifier
+from lookahead.sampling.steering import Identifier, open_guide, open_identifier
 from lookahead.world import FAST_CHILD, attach_adapter, attach_fast_child, open_image_encoder, open_pipeline
 
+SETTINGS_FILE = "lookahead.json"
 
-@dataclass(frozen=True)
-class _Order:
-    """One call: who, in which prompts, and every picture as (number of its prompt, seed)."""
 
-    person: Person
-    prompts: Prompt
-    free: Prompt
-    pictures: list[tuple[int, int]]
+class Saved(Section):
+    """The content of `lookahead.json`: the world of an encoder, and how its pictures are drawn."""
+
+    checkpoints: Checkpoints
+    personalize: Personalize
 
 
 class LookaheadPipeline:
@@ -40,8 +46,7 @@ class LookaheadPipeline:
 
     Attributes:
         base: the `StableDiffusionXLPipeline`, for whatever diffusers offers: offloading, slicing, other LoRAs.
-        settings: what a call starts from.
-        has_kv: whether the encoder has a KV-encoder.
+        settings: the defaults of a call.
     """
 
     def __init__(self, checkpoints: Checkpoints, settings: Personalize, encoder: Path | None) -> None:
@@ -59,7 +64,7 @@ class LookaheadPipeline:
         self._child = lora_layers(self.base.unet, FAST_CHILD)
         switch_off(self._child)
         self._image_encoder = open_image_encoder(checkpoints)
-        self._scheduler: Any = self.base.scheduler  # as the base has it: a call's own must not colour the next one's
+        self._scheduler: Any = self.base.scheduler  # the base's own; every call starts from it
 
     @property
     def has_kv(self) -> bool:
@@ -73,21 +78,30 @@ class LookaheadPipeline:
         Raises:
             InputError: it is no such folder, or a checkpoint that it names is missing.
         """
-        belongs = read_belongs(Path(folder))
-        return cls(belongs.checkpoints, belongs.personalize, Path(folder))
+        path = Path(folder) / SETTINGS_FILE
+        if not path.is_file():
+            raise InputError(f"{path} does not exist: `lookahead export {folder}` writes such a folder")
+        try:
+            saved = Saved.model_validate(read_json(path))
+        except ValidationError as error:
+            raise InputError(f"{path} is not valid: {error.errors()[0]['msg']}; export the encoder again") from None
+        return cls(saved.checkpoints, saved.personalize, Path(folder))
 
     def save_pretrained(self, folder: str | Path) -> None:
-        """Write the encoder, bit for bit, and the names of what it belongs to; the base is not copied.
+        """Write the encoder, bit for bit, and the names of the checkpoints that it belongs to; the base is not copied.
 
         Raises:
             InputError: a file cannot be written.
         """
-        place = Path(folder)
+        target = Path(folder)
         if self.encoder is None:
-            save_adapter(place / ADAPTER_FILE, self.base.unet)
-        elif self.encoder.resolve() != place.resolve():
-            copy_encoder(self.encoder, place)
-        write_belongs(place, Belongs(checkpoints=self.checkpoints, personalize=self.settings))
+            save_adapter(target / ADAPTER_FILE, self.base.unet)
+        elif self.encoder.resolve() != target.resolve():
+            for source in filter(Path.is_file, (self.encoder / ADAPTER_FILE, self.encoder / KV_FILE)):
+                with atomic(target / source.name) as temporary:
+                    temporary.write_bytes(source.read_bytes())
+        saved = Saved(checkpoints=self.checkpoints, personalize=self.settings)
+        write_json(target / SETTINGS_FILE, saved.model_dump(mode="json"))
 
     def __call__(
         self,
@@ -95,100 +109,117 @@ class LookaheadPipeline:
         prompt: str | Sequence[str],
         negative_prompt: str | None = None,
         *,
+        num_inference_steps: int | None = None,
+        guidance_scale: float | None = None,
+        num_images_per_prompt: int = 1,
         seed: int = 0,
-        num_images: int = 1,
+        scheduler: str | None = None,
         fast: bool = False,
         adapter_scale: float | None = None,
         kv: bool | None = None,
-        guidance: float | None = None,
         kv_guidance: KVGuidance | None = None,
-        scheduler: str | None = None,
-        steps: int | None = None,
         combine: Literal["average", "concatenate"] | None = None,
         steering: float | None = None,
         callback: Callback | None = None,
     ) -> list[Image.Image]:
-        """Draw `num_images` of each prompt, with seeds `seed`, `seed` + 1, ...; what is None comes from `settings`.
+        """Draw pictures of each prompt, with seeds `seed`, `seed` + 1, ...; what is None comes from `settings`.
 
         Args:
             portraits: one or more of one person.
             prompt: one or more; each should name "a person".
-            negative_prompt: what the unconditional prediction is told instead of nothing.
+            negative_prompt: of the unconditional prediction, instead of the empty prompt.
+            num_inference_steps: of the scheduler.
+            guidance_scale: without the KV-encoder, and in few steps.
+            num_images_per_prompt: pictures of each prompt.
             seed: of the first picture of each prompt; a picture does not depend on its batch.
-            num_images: of each prompt.
+            scheduler: the name of a scheduler class of diffusers.
             fast: draw with the fast child (LCM-LoRA) in the few steps of `settings.fast`.
-            adapter_scale: how strongly image tokens count.
+            adapter_scale: the strength of the image tokens.
             kv: False leaves the KV-encoder out, which is faster.
-            guidance: weight without the KV-encoder.
-            kv_guidance: the three weights with it.
-            scheduler: any of diffusers', by its class's name.
-            steps: of the scheduler.
+            kv_guidance: the three guidance scales with it.
             combine: what several portraits become; the KV-encoder sees the first one.
             steering: strength of lookahead guidance, in standard deviations of the clean latents; 0 is off.
-            callback: told after each step of each batch: its number, its timestep, the latents.
+            callback: called after each step of each batch with its index, its timestep and the latents.
 
         Raises:
             InputError: there is no portrait or prompt, or a number is out of range.
         """
         photos = [portraits] if isinstance(portraits, Image.Image) else list(portraits)
-        texts = [prompt] if isinstance(prompt, str) else list(prompt)
-        if not photos or not texts or num_images < 1:
-            raise InputError(f"{len(photos)} portraits, {len(texts)} prompts, {num_images} images: give at least one")
-        wishes = {
+        prompts = [prompt] if isinstance(prompt, str) else list(prompt)
+        count = num_images_per_prompt
+        if not photos or not prompts or count < 1:
+            raise InputError(f"{len(photos)} portraits, {len(prompts)} prompts, {count} images: give at least one")
+        prefix = "fast." if fast else ""
+        overrides = {
+            f"{prefix}num_inference_steps": num_inference_steps,
+            f"{prefix}guidance_scale": guidance_scale,
+            f"{prefix}scheduler": scheduler,
             "adapter_scale": adapter_scale,
             "kv": kv,
-            "fast.guidance" if fast else "guidance": guidance,
             "kv_guidance": None if kv_guidance is None else kv_guidance.model_dump(),
-            "fast.scheduler" if fast else "scheduler": scheduler,
-            "fast.steps" if fast else "steps": steps,
             "combine": combine,
             "steering.strength": steering,
         }
-        plan = with_overrides(self.settings, {path: value for path, value in wishes.items() if value is not None})
-        person = tell_person(self.base, self._image_encoder, photos, plan.combine)
-        prompts, free = tell_prompts(self.base, texts, negative_prompt)
-        pictures = [(row, seed + number) for row in range(len(texts)) for number in range(num_images)]
-        return self._draw(plan, fast, _Order(person, prompts, free, pictures), callback)
+        settings = with_overrides(self.settings, {path: v for path, v in overrides.items() if v is not None})
+        photos = [photo.convert("RGB") for photo in photos]
+        rows = [row for row in range(len(prompts)) for _ in range(count)]  # of each picture the index of its prompt
 
-    def _draw(self, plan: Personalize, fast: bool, order: _Order, callback: Callback | None) -> list[Image.Image]:
+        def expanded(one: Tensor) -> Tensor:
+            return one.expand(len(rows), *one.shape[1:])
+
+        text, no_text = embed_prompts(self.base, prompts, negative_prompt)
+        image, no_image = self._image_features(photos, settings)
+        given = Condition(text.map(lambda each: each[rows]), expanded(image))
+        free = Condition(no_text, no_image).map(expanded)
+        sampler = self._sampler(settings, fast)
+        reference = aims = None
+        if sampler.kv is not None:
+            alone = embed_prompts(self.base, [settings.portrait_prompt])[0]
+            reference = Reference(reference_latents(self.base, photos[:1]), alone).map(expanded)
+        if sampler.steer is not None:
+            aims = expanded(self._identifier.face(reference_pixels(self.base, photos)))
         drawn: list[Image.Image] = []
         with child_at(self._child, FAST_CHILD, 1.0) if fast else nullcontext():
-            for start in range(0, len(order.pictures), plan.batch):
-                drawn += self._draw_batch(plan, fast, order, order.pictures[start : start + plan.batch], callback)
+            for start in range(0, len(rows), settings.batch_size):
+                batch = slice(start, start + settings.batch_size)
+                pixels = draw(
+                    sampler,
+                    given.map(lambda each, batch=batch: each[batch]),  # type: ignore[misc]
+                    free.map(lambda each, batch=batch: each[batch]),  # type: ignore[misc]
+                    [seed + number % count for number in range(len(rows))][batch],
+                    reference and reference.map(lambda each, batch=batch: each[batch]),  # type: ignore[misc]
+                    aims if aims is None else aims[batch],
+                    callback,
+                )
+                drawn += to_pictures(pixels)
         return drawn
 
-    def _draw_batch(
-        self, plan: Personalize, fast: bool, order: _Order, pictures: list[tuple[int, int]], callback: Callback | None
-    ) -> list[Image.Image]:
-        given, free = conditions(order.person, order.prompts, order.free, [row for row, _ in pictures])
-        sampler, aims = self._sampler(plan, fast), None
-        if sampler.steer is not None:
-            aims = self._identifier.face(order.person.pixels).expand(len(pictures), -1)
-        seen = first_reference(self.base, order.person, plan.portrait_prompt, len(pictures)) if sampler.kv else None
-        pixels = draw(sampler, given, free, [seed for _, seed in pictures], seen, aims, callback)
-        return to_pictures(pixels)
+    def _image_features(self, photos: list[Image.Image], settings: Personalize) -> tuple[Tensor, Tensor]:
+        """Image features (1, S, D) of one person's photos, and of no photo."""
+        image, no_image = encode_photos(*self._image_encoder, photos, settings.batch_size)
+        if settings.combine == "average":
+            return image.mean(0, keepdim=True), no_image
+        return image.flatten(0, 1)[None], no_image.repeat(1, len(photos), 1)  # the resampler attends to all of them
 
-    def _sampler(self, plan: Personalize, fast: bool) -> Sampler:
-        kv = self._kv if plan.kv else None
-        name, steps = (plan.fast.scheduler, plan.fast.steps) if fast else (plan.scheduler, plan.steps)
-        weight = plan.fast.guidance if fast else plan.guidance
-        extended = kv_guidance(weight) if fast else plan.kv_guidance
+    def _sampler(self, settings: Personalize, fast: bool) -> Sampler:
+        kv, chosen = self._kv if settings.kv else None, settings.fast if fast else settings
+        guidance = image_guidance(chosen.guidance_scale)
+        if kv is not None:
+            guidance = kv_guidance(chosen.guidance_scale) if fast else settings.kv_guidance
         self.base.scheduler = self._scheduler
-        sampler = prepare(
-            self.base, name, steps, plan.adapter_scale, image_guidance(weight) if kv is None else extended, kv
-        )
-        return replace(sampler, steer=self._guide(plan, fast).steer) if plan.steering.strength > 0 else sampler
-
-    def _guide(self, plan: Personalize, fast: bool) -> Guide:
-        child = [] if fast else self._child  # the fast child draws itself: it is on already
-        return open_guide(self.base, child, self._identifier, plan.steering)
+        steps = chosen.num_inference_steps
+        sampler = prepare(self.base, chosen.scheduler, steps, settings.adapter_scale, guidance, kv)
+        if settings.steering.strength == 0:
+            return sampler
+        child = [] if fast else self._child  # while drawing in few steps the U-Net is the fast child already
+        return replace(sampler, steer=open_guide(self.base, child, self._identifier, settings.steering).steer)
 
     @cached_property
     def _identifier(self) -> Identifier:
         return open_identifier(self.checkpoints)
 
 
-def to_pictures(pixels: torch.Tensor) -> list[Image.Image]:
+def to_pictures(pixels: Tensor) -> list[Image.Image]:
     """Pictures of pixels (B, 3, H, W) in [-1, 1]."""
     grey = ((pixels + 1) * 127.5).round().byte().permute(0, 2, 3, 1).cpu().numpy()
     return [Image.fromarray(picture) for picture in grey]

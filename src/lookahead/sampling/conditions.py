@@ -1,8 +1,8 @@
-"""What pictures are drawn from: text, image tokens and, with the KV-encoder, the reference itself."""
+"""The inputs that pictures are drawn from: text, image tokens and, with the KV-encoder, the reference itself."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -27,7 +27,7 @@ class Prompt:
 
 @dataclass(frozen=True)
 class Condition:
-    """What the U-Net is told about each sample: the prompt and image features (B, S, D)."""
+    """The conditioning of each sample: the prompt, and image features (B, S, D)."""
 
     prompt: Prompt
     image: Tensor
@@ -39,7 +39,7 @@ class Condition:
 
 @dataclass(frozen=True)
 class Reference:
-    """What the KV-encoder sees of each sample: the reference's latents (B, C, h, w) and its own prompt."""
+    """The KV-encoder's input of each sample: the reference's latents (B, C, h, w) and its own prompt."""
 
     latents: Tensor
     prompt: Prompt
@@ -50,32 +50,42 @@ class Reference:
 
 
 @torch.no_grad()
-def embed_prompts(pipe: Pipeline, prompts: list[str]) -> tuple[Prompt, Prompt]:
-    """Each prompt, and the unconditional one (1, ...), as the pipeline makes them."""
-    text, free_text, pooled, free_pooled = pipe.encode_prompt(
-        prompts, device=device(), num_images_per_prompt=1, do_classifier_free_guidance=True
-    )
-    return Prompt(text, pooled), Prompt(free_text[:1], free_pooled[:1])
+def embed_prompts(
+    pipe: Pipeline, prompts: Sequence[str], negative_prompt: str | None = None, batch_size: int = 64
+) -> tuple[Prompt, Prompt]:
+    """Each prompt, and the unconditional or negative one (1, ...), as diffusers embeds them, in batches."""
+    parts = []
+    for start in range(0, len(prompts), batch_size):
+        batch = list(prompts[start : start + batch_size])
+        negative = None if negative_prompt is None else [negative_prompt] * len(batch)
+        parts.append(pipe.encode_prompt(batch, negative_prompt=negative, device=device(), num_images_per_prompt=1))
+    text, free, pooled, free_pooled = zip(*parts, strict=True)
+    return Prompt(torch.cat(text), torch.cat(pooled)), Prompt(free[0][:1], free_pooled[0][:1])
 
 
 @torch.no_grad()
 def encode_photos(
-    encoder: CLIPVisionModelWithProjection, processor: CLIPImageProcessor, photos: list[Image.Image]
+    encoder: CLIPVisionModelWithProjection,
+    processor: CLIPImageProcessor,
+    photos: Sequence[Image.Image],
+    batch_size: int = 64,
 ) -> tuple[Tensor, Tensor]:
     """Image features (N, S, D) of photos, and (1, S, D) of no photo: of zeros, as IP-Adapter-plus is trained."""
-    pixels = processor(images=photos, return_tensors="pt").pixel_values.to(encoder.device, encoder.dtype)
-    with_none = torch.cat([pixels, torch.zeros_like(pixels[:1])])
-    features = encoder(with_none, output_hidden_states=True).hidden_states[-2]
+    pixels = processor(images=list(photos), return_tensors="pt").pixel_values
+    batches = torch.cat([pixels, torch.zeros_like(pixels[:1])]).split(batch_size)
+    hidden = (encoder(each.to(encoder.device, encoder.dtype), output_hidden_states=True) for each in batches)
+    features = torch.cat([each.hidden_states[-2] for each in hidden])
     return features[:-1], features[-1:]
 
 
-def reference_pixels(pipe: Pipeline, photos: list[Image.Image]) -> Tensor:
-    """Pixels (N, 3, H, W) in [-1, 1] of photos, their middle square at the base's resolution."""
+def reference_pixels(pipe: Pipeline, photos: Sequence[Image.Image]) -> Tensor:
+    """Pixels (N, 3, H, W) in [-1, 1] of photos, cropped to their central square, at the base's resolution."""
     side = pipe.unet.config.sample_size * pipe.vae_scale_factor
-    pixels: Tensor = pipe.image_processor.preprocess(photos, height=side, width=side, resize_mode="crop")
+    pixels: Tensor = pipe.image_processor.preprocess(list(photos), height=side, width=side, resize_mode="crop")
     return pixels
 
 
-def reference_latents(pipe: Pipeline, photos: list[Image.Image]) -> Tensor:
-    """Latents (N, C, h, w) of photos, their middle square at the base's resolution."""
-    return encode_latents(pipe.vae, reference_pixels(pipe, photos))
+def reference_latents(pipe: Pipeline, photos: Sequence[Image.Image], batch_size: int = 4) -> Tensor:
+    """Latents (N, C, h, w) of photos, cropped to their central square, at the base's resolution."""
+    batches = (photos[start : start + batch_size] for start in range(0, len(photos), batch_size))
+    return torch.cat([encode_latents(pipe.vae, reference_pixels(pipe, batch)) for batch in batches])

@@ -1,4 +1,4 @@
-"""The sampler's loop over batches that show many people at once, with image tokens, with the KV-encoder, with both."""
+"""The sampling loop over batches of many people at once, with image tokens, with the KV-encoder, with both."""
 
 from __future__ import annotations
 
@@ -14,26 +14,26 @@ from lookahead.method.diffusion import NoiseSchedule, add_noise
 from lookahead.method.guidance import guided
 from lookahead.models.kv_encoder import KVEncoder, extend_self_attention
 from lookahead.sampling.conditions import Condition, Reference
-from lookahead.world import Pipeline, device, scheduler_class
+from lookahead.world import Pipeline, decode_latents, device, scheduler_class
 
 Steer = Callable[[Tensor, Tensor, Tensor, Condition, Tensor], Tensor]
-"""The prediction to go on with: from the guided one (B, C, h, w), t (), the U-Net's noisy latents (B, C, h, w), the
-samples' conditions and the faces that they aim at (B, E)."""
+"""The prediction to continue with, of the guided one (B, C, h, w), t (), the U-Net's noisy latents (B, C, h, w), the
+samples' conditions and the target embeddings (B, E)."""
 Callback = Callable[[int, int, Tensor], None]
-"""Told after each step: its number from 0, its timestep, and the latents (B, C, h, w) after it."""
+"""Called after each step with its index, its timestep and the latents (B, C, h, w)."""
 
 
 @dataclass(frozen=True)
 class Sampler:
-    """A pipeline made ready to draw: with its KV-encoder, if there is one, and the guidance weights of each condition.
+    """A pipeline prepared for sampling: with its KV-encoder, if there is one, and the guidance scale of each condition.
 
-    Weights: `image` of prompt and image tokens, `both` of these with the reference's keys and values, `kv` of prompt
-    and keys and values without image tokens; their sum is plain guidance's weight. Weights of 0 cost nothing. `steer`
-    changes what guidance predicts (`sampling.steering`).
+    Scales: `image` of prompt and image tokens, `both` of these with the reference's keys and values, `kv` of prompt
+    and keys and values without image tokens; their sum is plain guidance's scale. A scale of 0 costs nothing. `steer`
+    changes the guided prediction (`sampling.steering`).
     """
 
     pipe: Pipeline
-    steps: int
+    num_inference_steps: int
     guidance: KVGuidance
     kv: KVEncoder | None
     bank: KeysValues
@@ -41,27 +41,32 @@ class Sampler:
 
 
 def prepare(
-    pipe: Pipeline, sampler: str, steps: int, adapter_scale: float, guidance: KVGuidance, kv: KVEncoder | None = None
+    pipe: Pipeline,
+    scheduler: str,
+    num_inference_steps: int,
+    adapter_scale: float,
+    guidance: KVGuidance,
+    kv: KVEncoder | None = None,
 ) -> Sampler:
-    """Make a pipeline with an image adapter ready; without a KV-encoder nothing of it is built or run.
+    """Prepare a pipeline with an image adapter; without a KV-encoder nothing of it is built or run.
 
     Raises:
-        InputError: diffusers has no such sampler.
+        InputError: diffusers has no such scheduler.
     """
-    pipe.scheduler = scheduler_class(sampler).from_config(pipe.scheduler.config)
+    pipe.scheduler = scheduler_class(scheduler).from_config(pipe.scheduler.config)
     pipe.set_ip_adapter_scale(adapter_scale)
     bank = extend_self_attention(pipe.unet) if kv is not None else {}
-    return Sampler(pipe, steps, guidance, kv, bank)
+    return Sampler(pipe, num_inference_steps, guidance, kv, bank)
 
 
-def image_guidance(weight: float) -> KVGuidance:
+def image_guidance(scale: float) -> KVGuidance:
     """Plain classifier-free guidance by prompt and image tokens."""
-    return KVGuidance(image=weight, both=0.0, kv=0.0)
+    return KVGuidance(image=scale, both=0.0, kv=0.0)
 
 
-def kv_guidance(weight: float) -> KVGuidance:
+def kv_guidance(scale: float) -> KVGuidance:
     """Plain classifier-free guidance by prompt, image tokens and keys and values at once."""
-    return KVGuidance(image=0.0, both=weight, kv=0.0)
+    return KVGuidance(image=0.0, both=scale, kv=0.0)
 
 
 @torch.no_grad()
@@ -83,15 +88,14 @@ def draw(
         given: the samples' conditions.
         free: the unconditional ones, with the same batch size.
         seeds: of each sample's noise, so that a picture does not depend on its batch.
-        reference: what the KV-encoder sees; needed where its weights are not 0.
-        aims: unit embeddings (B, E) of the faces to steer to; needed where the sampler steers.
-        callback: told after each step.
+        reference: the KV-encoder's input; needed where its guidance scales are not 0.
+        aims: target embeddings (B, E), of unit length; needed where the sampler steers.
+        callback: called after each step.
     """
     generators = [torch.Generator().manual_seed(seed) for seed in seeds]
     noise = start_noise(sampler.pipe, generators)
     latents = draw_latents(sampler, given, free, noise, reference, generators, aims, callback)
-    decoded: Tensor = sampler.pipe.vae.decode(latents / sampler.pipe.vae.config.scaling_factor).sample
-    return decoded.float().clamp(-1, 1)
+    return decode_latents(sampler.pipe.vae, latents).float().clamp(-1, 1)
 
 
 def start_noise(pipe: Pipeline, generators: Sequence[torch.Generator]) -> Tensor:
@@ -112,17 +116,17 @@ def draw_latents(
     aims: Tensor | None = None,
     callback: Callback | None = None,
 ) -> Tensor:
-    """The loop from noise (B, C, h, w) to scaled latents; `generators` serve samplers that draw noise of their own."""
+    """The loop from noise (B, C, h, w) to scaled latents; `generators` serve schedulers that add noise of their own."""
     pipe = sampler.pipe
-    pipe.scheduler.set_timesteps(sampler.steps, device=device())
+    pipe.scheduler.set_timesteps(sampler.num_inference_steps, device=device())
     latents = noise * pipe.scheduler.init_noise_sigma
     random = pipe.prepare_extra_step_kwargs(list(generators), 0.0)
     for step, t in enumerate(pipe.scheduler.timesteps):
-        seen = pipe.scheduler.scale_model_input(latents, t)
-        prediction = _guided(sampler, seen, t, given, free, noise, reference)
+        noisy = pipe.scheduler.scale_model_input(latents, t)
+        prediction = _guided(sampler, noisy, t, given, free, noise, reference)
         if sampler.steer is not None:
-            assert aims is not None, "steering needs faces to aim at"
-            prediction = sampler.steer(prediction, t, seen, given, aims)
+            assert aims is not None, "steering needs target embeddings"
+            prediction = sampler.steer(prediction, t, noisy, given, aims)
         latents = pipe.scheduler.step(prediction, t, latents, **random).prev_sample
         if callback is not None:
             callback(step, int(t), latents)
@@ -131,42 +135,39 @@ def draw_latents(
 
 def _guided(
     sampler: Sampler,
-    seen: Tensor,
+    noisy: Tensor,
     t: Tensor,
     given: Condition,
     free: Condition,
     noise: Tensor,
     reference: Reference | None,
 ) -> Tensor:
-    weights = sampler.guidance
-    plain = [(0.0, free)] + [(weights.image, given)] * (weights.image > 0)
-    extended = [(weights.both, given)] * (weights.both > 0)
-    extended += [(weights.kv, Condition(given.prompt, free.image))] * (weights.kv > 0)
-    predictions = predict(sampler.pipe, seen, t, [condition for _, condition in plain])
+    scales = sampler.guidance
+    plain = [(0.0, free)] + [(scales.image, given)] * (scales.image > 0)
+    extended = [(scales.both, given)] * (scales.both > 0)
+    extended += [(scales.kv, Condition(given.prompt, free.image))] * (scales.kv > 0)
+    predictions = predict(sampler.pipe, noisy, t, [condition for _, condition in plain])
     if extended:
         assert sampler.kv is not None, "guidance by keys and values needs a KV-encoder"
         assert reference is not None, "guidance by keys and values needs a reference"
-        shared = _encode(sampler, sampler.kv, reference, noise, t)
-        shared = {
-            name: (k.repeat(len(extended), 1, 1), v.repeat(len(extended), 1, 1)) for name, (k, v) in shared.items()
-        }
-        with appended(sampler.bank, shared):
-            predictions += predict(sampler.pipe, seen, t, [condition for _, condition in extended])
-    return guided(predictions[0], predictions[1:], [weight for weight, _ in plain[1:] + extended])
+        encoded = _encode(sampler.pipe, sampler.kv, reference, noise, t)
+        repeats = (len(extended), 1, 1)
+        with appended(sampler.bank, {name: (k.repeat(repeats), v.repeat(repeats)) for name, (k, v) in encoded.items()}):
+            predictions += predict(sampler.pipe, noisy, t, [condition for _, condition in extended])
+    return guided(predictions[0], predictions[1:], [scale for scale, _ in plain[1:] + extended])
 
 
-def _encode(sampler: Sampler, kv: KVEncoder, reference: Reference, noise: Tensor, t: Tensor) -> KeysValues:
-    """Keys and values of the reference at the sample's own t and with its own first noise (§4.1)."""
-    schedule = NoiseSchedule(sampler.pipe.scheduler.alphas_cumprod, "epsilon")  # only to add noise
+def _encode(pipe: Pipeline, kv: KVEncoder, reference: Reference, noise: Tensor, t: Tensor) -> KeysValues:
+    """Keys and values of the reference at the sample's own t and with its own initial noise (§4.1)."""
+    schedule = NoiseSchedule(pipe.scheduler.alphas_cumprod, "epsilon")  # only to add noise
     times = t.long().expand(len(noise))
     noisy = add_noise(schedule, reference.latents.float(), noise.float(), times).to(noise.dtype)
-    prompt = reference.prompt
-    conditions = {"text_embeds": prompt.pooled, "time_ids": time_ids(sampler.pipe, len(noise))}
-    return kv.encode(noisy, times, prompt.tokens, conditions)
+    added = {"text_embeds": reference.prompt.pooled, "time_ids": time_ids(pipe, len(noise))}
+    return kv.encode(noisy, times, reference.prompt.tokens, added)
 
 
 def time_ids(pipe: Pipeline, count: int) -> Tensor:
-    """Original size, crop and target size, (count, 6), as SDXL is told them."""
+    """SDXL's conditioning by original size, crop and target size in pixels, (count, 6)."""
     pixels = pipe.unet.config.sample_size * pipe.vae_scale_factor
     size = [pixels, pixels, 0, 0, pixels, pixels]
     return torch.tensor(size, dtype=pipe.unet.dtype, device=device()).expand(count, -1)
@@ -178,11 +179,7 @@ def predict(pipe: Pipeline, latents: Tensor, t: Tensor, conditions: Sequence[Con
         torch.cat(parts)
         for parts in zip(*((c.prompt.tokens, c.prompt.pooled, c.image) for c in conditions), strict=True)
     )
-    added = {
-        "text_embeds": pooled,
-        "time_ids": time_ids(pipe, len(pooled)),
-        "image_embeds": [image.unsqueeze(1)],
-    }
+    added = {"text_embeds": pooled, "time_ids": time_ids(pipe, len(pooled)), "image_embeds": [image.unsqueeze(1)]}
     many = latents.repeat(len(conditions), 1, 1, 1)
     times = t.repeat(len(conditions)) if t.ndim else t
     prediction: Tensor = pipe.unet(many, times, encoder_hidden_states=tokens, added_cond_kwargs=added).sample

@@ -1,9 +1,10 @@
-"""Lookahead guidance: the fast child's preview is recognised at each step, and the gradient steers the picture."""
+"""Lookahead guidance: at each step the gradient of the fast child's preview's identity distance steers the picture."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from peft.tuners.lora import LoraLayer
@@ -20,22 +21,27 @@ from lookahead.models.fast_child import child_at
 from lookahead.models.recogniser import Recogniser, open_recogniser
 from lookahead.sampling.conditions import Condition
 from lookahead.sampling.loop import predict
-from lookahead.world import FAST_CHILD, LandmarkDetector, Pipeline, device, open_preview_vae, recogniser_onnx
+from lookahead.world import (
+    FAST_CHILD,
+    LandmarkDetector,
+    Pipeline,
+    decode_latents,
+    device,
+    open_preview_vae,
+    recogniser_onnx,
+)
 
 
 @dataclass(frozen=True)
 class Identifier:
-    """Tells how far pictures are from a face: the preview decoder, and detector and recogniser of pack `loss`."""
+    """Embeds the faces of latents: the preview decoder, and detector and recogniser of pack `loss`."""
 
-    preview_vae: Pipeline
+    preview_vae: Any
     recogniser: Recogniser
     detector: LandmarkDetector
 
     def embed(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
-        """Unit embeddings (F, E) of the faces that are found, with gradient, and where they are found, bool (B,).
-
-        Pixels are (B, 3, H, W) in [-1, 1].
-        """
+        """Unit embeddings (F, E) of the faces in pixels (B, 3, H, W), with gradient, and which have one, bool (B,)."""
         landmarks, found = self.detector(pixels.detach())
         found, landmarks = found.to(pixels.device), landmarks.to(pixels.device)
         if not found.any():
@@ -55,8 +61,7 @@ class Identifier:
 
     def decode(self, latents: Tensor) -> Tensor:
         """Pixels (B, 3, H, W) of scaled latents (B, C, h, w), by the preview decoder, in float32."""
-        pixels: Tensor = self.preview_vae.decode(latents.float() / self.preview_vae.config.scaling_factor).sample
-        return pixels
+        return decode_latents(self.preview_vae, latents.float())
 
 
 def open_identifier(checkpoints: Checkpoints) -> Identifier:
@@ -65,16 +70,14 @@ def open_identifier(checkpoints: Checkpoints) -> Identifier:
     Raises:
         InputError: one is missing or damaged.
     """
-    pack = checkpoints.faces.loss
-    recogniser = open_recogniser(recogniser_onnx(pack)).to(device())
-    return Identifier(
-        open_preview_vae(checkpoints), recogniser, LandmarkDetector(pack, checkpoints.faces.detection_size)
-    )
+    faces = checkpoints.faces
+    recogniser = open_recogniser(recogniser_onnx(faces.loss)).to(device())
+    return Identifier(open_preview_vae(checkpoints), recogniser, LandmarkDetector(faces.loss, faces.detection_size))
 
 
 @dataclass(frozen=True)
 class Guide:
-    """What steers: the pipeline, its fast child's layers (none where the U-Net already is the child), and settings."""
+    """Steers a sampler: the pipeline, its fast child's layers (none where the U-Net already is the child), settings."""
 
     pipe: Pipeline
     child: Sequence[LoraLayer]
@@ -83,9 +86,9 @@ class Guide:
     settings: Steering
 
     def steer(self, prediction: Tensor, t: Tensor, noisy: Tensor, given: Condition, aims: Tensor) -> Tensor:
-        """The prediction (B, C, h, w) to go on with at t (): steered to the aims (B, E) inside the range of timesteps.
+        """The prediction (B, C, h, w) steered to the aims (B, E), for t () inside the range of timesteps.
 
-        It is a sampler's `steer`. The preview is told prompt and image tokens; keys and values take no part in it.
+        It is a sampler's `steer`. The preview is conditioned on prompt and image tokens, not on keys and values.
         """
         if not self.settings.timestep_min <= int(t) <= self.settings.timestep_max:
             return prediction
@@ -97,7 +100,7 @@ class Guide:
         """Of each D(preview, aim) by its noisy latents (B, C, h, w) at t (B,); 0 where the preview shows no face."""
         with torch.enable_grad(), child_at(self.child, FAST_CHILD, 1.0):
             noisy = noisy.detach().float().requires_grad_()
-            noises = self._noises(noisy, t)  # gradient through every step, as only the first one sees `noisy`
+            noises = self._noises(noisy, t)  # gradient through every step, as only the first one uses `noisy`
             clean = consistency_stepping(
                 self.schedule, lambda z, at: self._predict(z, at, given), noisy, t, noises, len(noises) + 1
             )
@@ -105,14 +108,14 @@ class Guide:
             if not found.any():
                 return torch.zeros_like(noisy)
             distances = identity_distance(embeddings, aims[found])
-            (gradient,) = torch.autograd.grad(distances.sum(), noisy)  # no sample sees another: each its own distance's
+            (gradient,) = torch.autograd.grad(distances.sum(), noisy)  # a sample's distance depends on its latents only
         return gradient
 
     def _predict(self, noisy: Tensor, t: Tensor, given: Condition) -> Tensor:
         return predict(self.pipe, noisy.to(self.pipe.unet.dtype), t, [given])[0].float()
 
     def _noises(self, like: Tensor, t: Tensor) -> list[Tensor]:
-        """Noise of the preview's later steps: by the timestep alone, so that no picture depends on its batch."""
+        """Noise of the preview's later steps, by the timestep alone, so that a picture does not depend on its batch."""
         generator = torch.Generator().manual_seed(int(t[0]))
         count = self.settings.preview_steps - 1
         return [torch.randn(like[:1].shape, generator=generator).to(like).expand_as(like) for _ in range(count)]

@@ -148,8 +148,7 @@ def told_of(scores: Scores, settings: Evaluate) -> dict[str, float]:
 
 def _judged(bench: Bench, kind: str, settings: Train, work: Path, log: Log, check: Check | None) -> Scores:
     confirm = bench.search.confirm
-    checkpoints, launch = bench.world.checkpoints, bench.search.launch
-    encoder = tune(checkpoints, settings, bench.features, work / "training", log, check, launch)
+    encoder = tune(bench.world.checkpoints, settings, bench.features, work / "training", log, check)
     if kind == "trial":
         return judge(bench.trial_panel(), encoder, work / "pictures", bench.search.people)
     panel = bench.panel(confirm.split, settings.seed, confirm.people, {})

@@ -17,7 +17,7 @@ Changes = dict[str, JsonValue]  # by path below `train`
 Entry = FloatRange | IntRange | Choices
 Space = Mapping[str, Entry]
 # What a trial sets itself: the same for all, so that luck and length are not searched.
-OWN = ("steps", "seed", "checkpoint_every", "checkpoints_kept", "sample_every")
+OWN = ("steps", "seed", "checkpoint_every", "checkpoints_total_limit", "sample_every")
 
 
 def ends(one: Entry) -> list[Value]:

@@ -1,4 +1,4 @@
-"""What MLflow loads to serve an exported encoder: this file is the model's code, so nothing is pickled.
+"""The code of the served model: MLflow loads this file, so nothing is pickled.
 
 A request's rows have `portrait`, a picture file in base64, and `prompt`; the answer is a PNG in base64 for each row.
 """
@@ -10,24 +10,24 @@ import io
 
 import mlflow
 from mlflow.pyfunc.model import PythonModel
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image
 
 from lookahead.errors import InputError
 from lookahead.pipeline import LookaheadPipeline
-from lookahead.pipeline.portraits import FaceCheck
+from lookahead.pipeline.face_check import FaceCheck
+from lookahead.portraits import open_picture
 
 
 def read_base64(data: str) -> Image.Image:
     """The picture in a base64 text, upright.
 
     Raises:
-        InputError: it is no base64, or no picture.
+        InputError: it is no base64, no picture, damaged or too large.
     """
     try:
-        with Image.open(io.BytesIO(base64.b64decode(data, validate=True))) as picture:
-            return ImageOps.exif_transpose(picture).convert("RGB")
-    except (ValueError, UnidentifiedImageError, OSError) as error:
-        raise InputError(f"`portrait` is no picture file in base64 ({error!s:.100})") from None
+        return open_picture(base64.b64decode(data, validate=True))
+    except (ValueError, InputError) as error:
+        raise InputError(f"`portrait` is no picture file in base64 that can be used ({error!s:.150})") from None
 
 
 def write_base64(picture: Image.Image) -> str:
@@ -38,26 +38,25 @@ def write_base64(picture: Image.Image) -> str:
 
 
 class Drawer(PythonModel):
-    """Draws the person of each row's portrait as its prompt says."""
+    """Draws the person of each row's portrait by its prompt."""
 
     def load_context(self, context) -> None:  # type: ignore[no-untyped-def]
-        """Open the exported folder; its checkpoints are found from the folder that the server is started in.
+        """Open the exported folder; its checkpoints are relative to the folder that the server is started in.
 
         Raises:
             InputError: a checkpoint or a file of the encoder is missing or damaged.
         """
         self._pipe = LookaheadPipeline.from_pretrained(context.artifacts["encoder"])
-        self._check = FaceCheck(self._pipe.checkpoints, self._pipe.settings.smallest_face)
+        self._check = FaceCheck(self._pipe.checkpoints, self._pipe.settings.min_face_size)
 
     def predict(self, context, model_input, params=None) -> list[str]:  # type: ignore[no-untyped-def]
         """A PNG in base64 for each row; `params` are `seed` and `fast` (few steps, with the LCM-LoRA).
 
         Raises:
-            InputError: a portrait is no picture, or does not show one face.
+            InputError: a portrait is no picture, or does not show one face; the server answers with status 400.
         """
-        asked = params or {}
         rows = zip(model_input["portrait"], model_input["prompt"], strict=True)
-        return [self._draw(portrait, prompt, **asked) for portrait, prompt in rows]
+        return [self._draw(portrait, prompt, **params or {}) for portrait, prompt in rows]
 
     def _draw(self, portrait: str, prompt: str, seed: int = 0, fast: bool = False) -> str:
         square = self._check(read_base64(portrait), "the portrait")

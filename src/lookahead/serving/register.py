@@ -10,7 +10,7 @@ from mlflow.models import ModelSignature
 from mlflow.types import ColSpec, ParamSchema, ParamSpec, Schema
 
 from lookahead.errors import InputError
-from lookahead.pipeline.folder import SETTINGS_FILE
+from lookahead.pipeline.pipeline import SETTINGS_FILE
 
 _CODE = Path(__file__).with_name("drawer.py")
 SIGNATURE = ModelSignature(
@@ -21,17 +21,7 @@ SIGNATURE = ModelSignature(
 
 
 def register(folder: Path, client: MlflowClient, experiment: str, name: str, alias: str) -> int:
-    """Register what `lookahead export` wrote as the model's newest version, and point the alias at it.
-
-    Args:
-        folder: the exported encoder.
-        client: of the store.
-        experiment: the id of the experiment that the version's run belongs to.
-        name: of the model.
-        alias: such as champion; an earlier version loses it.
-
-    Returns:
-        The version.
+    """Register an exported folder as the model's newest version, move the alias to it, and return the version.
 
     Raises:
         InputError: the folder was not exported.

@@ -1,1 +1,1 @@
-"""Tuning the encoder: the step, the loop, exact resume."""
+"""Tuning the encoder."""

@@ -1,11 +1,12 @@
 """Opens the parts of a world: one loader for hub ids and folders (design §2)."""
 
-from lookahead.world.devices import device, dtype, sent
+from lookahead.world.devices import compute_dtype, device, dtype, frozen, to_device
 from lookahead.world.diffusion import (
     FAST_CHILD,
     Pipeline,
     attach_adapter,
     attach_fast_child,
+    decode_latents,
     detach_adapter,
     detach_fast_child,
     encode_latents,
@@ -15,16 +16,9 @@ from lookahead.world.diffusion import (
     open_preview_vae,
     scheduler_class,
 )
-from lookahead.world.faces import (
-    LandmarkDetector,
-    detect_faces,
-    open_faces,
-    quiet_alignment,
-    recogniser_onnx,
-)
-from lookahead.world.hub import require
+from lookahead.world.faces import LandmarkDetector, detect_faces, open_faces, quiet_alignment, recogniser_onnx
+from lookahead.world.hub import fetch, require
 from lookahead.world.images import Scorer, open_image_encoder, open_scorer
-from lookahead.world.packs import pack_folder
 
 __all__ = [
     "FAST_CHILD",
@@ -33,12 +27,16 @@ __all__ = [
     "Scorer",
     "attach_adapter",
     "attach_fast_child",
+    "compute_dtype",
+    "decode_latents",
     "detach_adapter",
     "detach_fast_child",
     "detect_faces",
     "device",
     "dtype",
     "encode_latents",
+    "frozen",
+    "fetch",
     "open_denoiser",
     "open_faces",
     "open_generator",
@@ -46,10 +44,9 @@ __all__ = [
     "open_pipeline",
     "open_preview_vae",
     "open_scorer",
-    "pack_folder",
     "quiet_alignment",
     "recogniser_onnx",
     "require",
     "scheduler_class",
-    "sent",
+    "to_device",
 ]

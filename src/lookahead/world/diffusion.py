@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,56 +12,43 @@ import torch
 from diffusers import AutoencoderKL, AutoencoderTiny, StableDiffusionXLPipeline
 from diffusers.models.attention_processor import AttnProcessor2_0
 from diffusers.pipelines.stable_diffusion_xl.pipeline_stable_diffusion_xl_img2img import retrieve_latents
+from diffusers.utils import logging
 from peft.tuners.lora import LoraLayer
 from torch import Tensor
 
 from lookahead.config import Checkpoints
 from lookahead.errors import InputError
 from lookahead.world.devices import dtype, frozen
-from lookahead.world.hub import LORA_FILE, place
-from lookahead.world.sources import check_weights, opening
+from lookahead.world.hub import LORA_FILE, find, opening
 
 FAST_CHILD = "fast_child"
 Pipeline = Any  # StableDiffusionXLPipeline, which gets its modules as attributes only when it runs
 _XL: Any = StableDiffusionXLPipeline
-_VAE: Any = AutoencoderKL
-_TINY: Any = AutoencoderTiny
 _NO_ENCODERS = dict.fromkeys(("vae", "text_encoder", "text_encoder_2", "tokenizer", "tokenizer_2"))
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
-    """Hold back diffusers' notes on what we ask for: a LoRA without text encoders, an adapter without image encoder."""
-    notes = logging.getLogger("diffusers")
-    level = notes.level
-    notes.setLevel(logging.ERROR)
+def _without_warnings() -> Iterator[None]:
+    """Hold back diffusers' warnings of what is intended: a LoRA without text encoders, an adapter without encoder."""
+    level = logging.get_verbosity()
+    logging.set_verbosity_error()
     try:
         yield
     finally:
-        notes.setLevel(level)
+        logging.set_verbosity(level)
 
 
-def _own_vae(checkpoints: Checkpoints) -> dict[str, Any]:
-    if checkpoints.vae is None:
-        return {}
-    folder, variant = place("vae", checkpoints)
-    with opening("VAE", folder):
-        vae = _VAE.from_pretrained(folder, variant=variant, dtype=dtype(checkpoints), use_safetensors=True)
-    return {"vae": vae}
+def _open(kind: Any, label: str, name: str, checkpoints: Checkpoints, **options: Any) -> Any:
+    """A model or pipeline of diffusers, with `options` of its `from_pretrained`."""
+    folder, variant = find(name, checkpoints)
+    options = {"dtype": dtype(checkpoints)} | options
+    with opening(label, folder):
+        return kind.from_pretrained(folder, variant=variant, use_safetensors=True, local_files_only=True, **options)
 
 
-def _open_xl(part: str, name: str, checkpoints: Checkpoints, instead: dict[str, Any]) -> Pipeline:
-    """A pipeline with other modules `instead` of its own; None leaves one out of memory."""
-    folder, variant = place(name, checkpoints)
-    with opening(part, folder):
-        pipe = _XL.from_pretrained(
-            folder,
-            variant=variant,
-            dtype=dtype(checkpoints),
-            use_safetensors=True,
-            add_watermarker=False,
-            **instead,
-        )
+def _open_xl(label: str, name: str, checkpoints: Checkpoints, replaced: dict[str, Any]) -> Pipeline:
+    """A pipeline with some modules `replaced`; None leaves one out of memory."""
+    pipe = _open(_XL, label, name, checkpoints, add_watermarker=False, **replaced)
     for module in (pipe.unet, pipe.vae, pipe.text_encoder, pipe.text_encoder_2):
         if module is not None:
             frozen(module)
@@ -76,7 +62,8 @@ def open_pipeline(checkpoints: Checkpoints) -> Pipeline:
     Raises:
         InputError: a part is missing, truncated or of another kind; the message names its path or id.
     """
-    return _open_xl("base model", "base", checkpoints, _own_vae(checkpoints))
+    vae = {} if checkpoints.vae is None else {"vae": _open(AutoencoderKL, "VAE", "vae", checkpoints)}
+    return _open_xl("base model", "base", checkpoints, vae)
 
 
 def open_denoiser(checkpoints: Checkpoints) -> Pipeline:
@@ -96,13 +83,12 @@ def open_generator(checkpoints: Checkpoints) -> Pipeline:
     Raises:
         InputError: a part is missing or truncated, or diffusers has no scheduler of that name.
     """
-    generator = checkpoints.generator
     pipe = _open_xl("few-step generator", "generator.pipeline", checkpoints, {})
-    if generator.lora is not None:
-        _load_lora(pipe, place("generator.lora", checkpoints)[0], "generator")
+    if checkpoints.generator.lora is not None:
+        _load_lora(pipe, find("generator.lora", checkpoints)[0], "generator")
         pipe.fuse_lora(adapter_names=["generator"])
         pipe.unload_lora_weights()
-    pipe.scheduler = scheduler_class(generator.scheduler).from_config(pipe.scheduler.config)
+    pipe.scheduler = scheduler_class(checkpoints.generator.scheduler).from_config(pipe.scheduler.config)
     return pipe
 
 
@@ -119,8 +105,8 @@ def scheduler_class(name: str) -> Any:
 
 
 def _load_lora(pipe: Pipeline, folder: str, name: str) -> None:
-    with opening("LoRA", folder), _quiet():
-        pipe.load_lora_weights(folder, weight_name=LORA_FILE, adapter_name=name)
+    with opening("LoRA", folder), _without_warnings():
+        pipe.load_lora_weights(folder, weight_name=LORA_FILE, adapter_name=name, local_files_only=True)
 
 
 def attach_fast_child(pipe: Pipeline, checkpoints: Checkpoints) -> None:
@@ -129,7 +115,7 @@ def attach_fast_child(pipe: Pipeline, checkpoints: Checkpoints) -> None:
     Raises:
         InputError: the LoRA is missing, truncated or does not fit the U-Net.
     """
-    _load_lora(pipe, place("fast_child", checkpoints)[0], FAST_CHILD)
+    _load_lora(pipe, find("fast_child", checkpoints)[0], FAST_CHILD)
     for module in pipe.unet.modules():
         if isinstance(module, LoraLayer):
             module.set_scale(FAST_CHILD, 0.0)
@@ -141,27 +127,21 @@ def detach_fast_child(pipe: Pipeline) -> None:
     pipe.unet.unload_lora()
 
 
-def _adapter_place(source: str | Path | Checkpoints) -> tuple[str, str, str]:
-    if isinstance(source, Checkpoints):
-        return place("adapter", source)[0], source.adapter.subfolder, source.adapter.weight
-    return str(Path(source).parent), "", Path(source).name
-
-
 def attach_adapter(pipe: Pipeline, source: str | Path | Checkpoints) -> None:
     """Load an IP-Adapter file, or the world's untuned one, into the U-Net: image projection and attention processors.
 
     Raises:
-        InputError: the file is missing, truncated or does not fit the U-Net.
+        InputError: the file is missing, truncated, pickled, or does not fit the U-Net.
     """
-    folder, subfolder, weight = _adapter_place(source)
-    path = Path(folder, subfolder, weight)
+    if isinstance(source, Checkpoints):
+        source = Path(find("adapter", source)[0], source.adapter.subfolder, source.adapter.weight_name)
+    path = Path(source)
     if path.suffix != ".safetensors":
         raise InputError(f"the adapter {path} is no .safetensors file: pickled weights are not opened")
     if not path.is_file():
         raise InputError(f"{path} does not exist: an adapter file was expected there")
-    check_weights(path)
-    with opening("image adapter", str(path)), _quiet():
-        pipe.load_ip_adapter(folder, subfolder=subfolder, weight_name=weight, image_encoder_folder=None)
+    with opening("image adapter", str(path)), _without_warnings():
+        pipe.load_ip_adapter(str(path.parent), subfolder="", weight_name=path.name, image_encoder_folder=None)
     frozen(pipe.unet)
 
 
@@ -181,18 +161,31 @@ def open_preview_vae(checkpoints: Checkpoints) -> Any:
     Raises:
         InputError: it is missing or truncated.
     """
-    folder, variant = place("preview_vae", checkpoints)
-    with opening("preview decoder", folder):
-        return frozen(_TINY.from_pretrained(folder, variant=variant, dtype=torch.float32, use_safetensors=True))
+    return frozen(_open(AutoencoderTiny, "preview decoder", "preview_vae", checkpoints, dtype=torch.float32))
+
+
+def _statistics(vae: Any, latents: Tensor) -> tuple[Tensor, Tensor] | None:
+    """Mean and deviation (1, C, 1, 1) of a VAE's latents, where its configuration has them."""
+    mean, std = (getattr(vae.config, name, None) for name in ("latents_mean", "latents_std"))
+    if mean is None or std is None:
+        return None
+    return latents.new_tensor(mean).view(1, -1, 1, 1), latents.new_tensor(std).view(1, -1, 1, 1)
 
 
 @torch.no_grad()
 def encode_latents(vae: Any, pixels: Tensor) -> Tensor:
     """Scaled latents (B, C, h, w) of pixels (B, 3, H, W) in [-1, 1]: the mean of the VAE's posterior."""
     latents: Tensor = retrieve_latents(vae.encode(pixels.to(vae.device, vae.dtype)), sample_mode="argmax")
-    mean, deviation = getattr(vae.config, "latents_mean", None), getattr(vae.config, "latents_std", None)
-    if mean is not None and deviation is not None:
-        mean, deviation = (latents.new_tensor(part).view(1, -1, 1, 1) for part in (mean, deviation))
-        latents = (latents - mean) / deviation
+    if statistics := _statistics(vae, latents):
+        latents = (latents - statistics[0]) / statistics[1]
     scaled: Tensor = latents * vae.config.scaling_factor
     return scaled
+
+
+def decode_latents(vae: Any, latents: Tensor) -> Tensor:
+    """Pixels (B, 3, H, W), about in [-1, 1], of scaled latents (B, C, h, w); the inverse of `encode_latents`."""
+    latents = latents / vae.config.scaling_factor
+    if statistics := _statistics(vae, latents):
+        latents = latents * statistics[1] + statistics[0]
+    pixels: Tensor = vae.decode(latents).sample
+    return pixels

@@ -15,10 +15,9 @@ from torch import Tensor
 
 from lookahead.errors import InputError
 from lookahead.world.devices import device
-from lookahead.world.packs import pack_folder
-from lookahead.world.sources import opening
+from lookahead.world.hub import face_pack, locate, opening
 
-if TYPE_CHECKING:  # what only opens packs is imported there: training's functions run without it
+if TYPE_CHECKING:  # insightface and onnxruntime are imported where they are used: training runs without them
     from insightface.app import FaceAnalysis
 
 _CUDA, _CPU = "CUDAExecutionProvider", "CPUExecutionProvider"
@@ -35,7 +34,7 @@ def open_faces(pack: str, detection_size: int) -> FaceAnalysis:
 
     gpu = device().type == "cuda" and _CUDA in onnxruntime.get_available_providers()
     providers = [_CUDA, _CPU] if gpu else [_CPU]
-    folder = pack_folder(pack)
+    folder = locate(face_pack("faces", pack))
     with opening("face pack", str(folder)):
         faces = FaceAnalysis(name=str(folder), allowed_modules=["detection", "recognition"], providers=providers)
         if "recognition" not in faces.models:
@@ -77,7 +76,7 @@ def recogniser_onnx(pack: str) -> Path:
     Raises:
         InputError: the pack is missing, damaged or has none.
     """
-    folder = pack_folder(pack)
+    folder = locate(face_pack("faces", pack))
     found = [path for path in sorted(folder.glob("*.onnx")) if _is_recogniser(path)]
     if not found:
         raise InputError(f"the face pack {folder} has no recogniser: an ONNX file with a 112-pixel input")

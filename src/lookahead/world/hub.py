@@ -1,154 +1,271 @@
-"""A world's parts on the hub: the files that each needs, whether the hub's cache has them, and in which folder."""
+"""Where a world's parts come from (folders, the hub, insightface), which are missing, and how they are downloaded."""
 
 from __future__ import annotations
 
+import re
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
+from operator import attrgetter
 from pathlib import Path
+from typing import Any, Literal
 
-from huggingface_hub import try_to_load_from_cache
+from diffusers import DiffusionPipeline
+from huggingface_hub import HfApi, constants, snapshot_download
+from safetensors import SafetensorError, safe_open
 
+from lookahead.artifacts import digest_file
 from lookahead.config import Checkpoints
 from lookahead.errors import InputError
-from lookahead.world.packs import named_pack
-from lookahead.world.sources import HubSource, check_folder, check_weights, hub_source
 
 LORA_FILE = "pytorch_lora_weights.safetensors"
-_TOKENIZER = ("vocab.json", "merges.txt", "tokenizer_config.json", "special_tokens_map.json")
-_STEMS = {"unet": "diffusion_pytorch_model", "vae": "diffusion_pytorch_model"}
-_STEMS |= {"text_encoder": "model", "text_encoder_2": "model"}
+PARTS = ("base", "vae", "preview_vae", "fast_child", "generator.pipeline", "generator.lora", "adapter")
+PARTS += ("image_encoder", "scorer", "faces.loss", "faces.select", "faces.report")
+_HUB_ID = re.compile(r"(?P<repository>[\w.-]+/[\w.-]+)(@(?P<revision>[0-9a-f]{40}))?(:(?P<variant>\w+))?")
+PACK_DIGESTS = {  # SHA-256 of detectors and recognisers, as several public repositories name them
+    "buffalo_l/det_10g.onnx": "5838f7fe053675b1c7a08b633df49e7af5495cee0493c7dcf6697200b85b5b91",
+    "buffalo_l/w600k_r50.onnx": "4c06341c33c2ca1f86781dab0e829f88ad5b64be9fba56e56bc9ebdefc619e43",
+    "antelopev2/scrfd_10g_bnkps.onnx": "5838f7fe053675b1c7a08b633df49e7af5495cee0493c7dcf6697200b85b5b91",
+    "antelopev2/glintr100.onnx": "4ab1d6435d639628a6f3e5008dd4f929edf4c4124b1a7169e1048f9fef534cdf",
+    "buffalo_s/det_500m.onnx": "5e4447f50245bbd7966bd6c0fa52938c61474a04ec7def48753668a9d8b4ea3a",
+    "buffalo_s/w600k_mbf.onnx": "9cc6e4a75f0e2bf0b1aed94578f144d15175f357bdc05e815e5c4a02b319eb4f",
+}
+
+
+def check_weights(path: Path) -> None:
+    """Let safetensors compare a file's length with its header.
+
+    Raises:
+        InputError: it is truncated or damaged.
+    """
+    try:
+        with safe_open(path, framework="pt"):
+            return
+    except (SafetensorError, OSError) as error:
+        mend = "remove it and run `lookahead fetch`, or `git checkout -- models`"
+        raise InputError(f"{path} is truncated or damaged ({error}): {mend}") from None
 
 
 @dataclass(frozen=True)
 class Part:
-    """A part that comes from the hub: its name below `checkpoints`, where it is, and exactly the files it needs."""
+    """A pretrained part: its name below `checkpoints`, and the folder, repository or face pack that it comes from.
+
+    Of a repository `files` are opened; without them it is a diffusers pipeline, opened but for components `replaced`.
+    """
 
     name: str
-    source: HubSource
-    files: tuple[str, ...]
+    kind: Literal["folder", "repository", "pack"]
+    source: str
+    revision: str | None = None
+    variant: str | None = None
+    files: tuple[str, ...] = ()
+    replaced: tuple[str, ...] = ()
 
-    def missing(self) -> list[str]:
-        """The files that the hub's cache lacks."""
-        return [file for file in self.files if cached(self.source, file) is None]
+    def folder(self, local_files_only: bool = True) -> Path:
+        """The folder that it is opened from; of a repository its snapshot in the hub's cache.
 
+        Raises:
+            OSError: a file is missing.
+        """
+        if self.kind == "folder":
+            found = Path(self.source.removeprefix("local-dir:"))
+        elif self.kind == "pack":
+            kept = Path.home() / ".insightface" / "models" / self.source
+            inner = kept / self.source  # the archive of antelopev2 holds a folder of its own name
+            found = next((folder for folder in (inner, kept) if any(folder.glob("*.onnx"))), inner)
+        else:
+            options: dict[str, Any] = {"revision": self.revision, "local_files_only": local_files_only}
+            if self.files:
+                found = Path(snapshot_download(self.source, allow_patterns=list(self.files), **options))
+            else:
+                options |= {"variant": self.variant, "use_safetensors": True} | dict.fromkeys(self.replaced)
+                found = Path(DiffusionPipeline.download(self.source, **options))
+        lacking = [file for file in self.files or ("",) if not (found / file).exists()]
+        if lacking:
+            raise FileNotFoundError(f"{self.source} has no {', '.join(lacking)}")
+        return found
 
-def cached(source: HubSource, file: str) -> Path | None:
-    """Where the hub's cache has a file of a repository, or None; asks no network."""
-    found = try_to_load_from_cache(source.repository, file, revision=source.revision)
-    return Path(found) if isinstance(found, str) else None
+    def missing(self) -> bool:
+        """Whether a file is missing."""
+        try:
+            self.folder()
+        except OSError:
+            return True
+        return False
 
+    def check(self) -> None:
+        """Check that it is complete: its weights' lengths, and a published face pack's SHA-256.
 
-def _network(stem: str, variant: str | None) -> list[str]:
-    return ["config.json", f"{stem}.safetensors" if variant is None else f"{stem}.{variant}.safetensors"]
+        Raises:
+            InputError: it is missing or damaged.
+        """
+        folder = locate(self)
+        for path in sorted(folder.rglob("*.safetensors")):
+            check_weights(path)
+        for path in sorted(folder.glob("*.onnx")) if self.kind == "pack" else ():
+            digest = digest_file(path)
+            if PACK_DIGESTS.get(f"{self.source}/{path.name}", digest) != digest:
+                raise InputError(f"{path} differs from its SHA-256: run `lookahead fetch`")
 
+    def download(self) -> None:
+        """Download what is missing, and remove what differs from its checksum.
 
-def _pipeline(variant: str | None, networks: set[str]) -> list[str]:
-    """The files of a diffusers folder for SDXL."""
-    files = ["model_index.json", "scheduler/scheduler_config.json"]
-    files += [f"{folder}/{file}" for folder in ("tokenizer", "tokenizer_2") for file in _TOKENIZER]
-    return files + [f"{folder}/{file}" for folder in sorted(networks) for file in _network(_STEMS[folder], variant)]
+        Raises:
+            OSError: the source cannot be read, or lacks a file.
+            InputError: a file was damaged on its way.
+        """
+        if self.kind == "pack":
+            from insightface.utils import ensure_available  # only here: training runs without it
 
-
-def _scorer_repository(checkpoints: Checkpoints) -> str:
-    """The repository that open_clip takes a model and its tag from, such as ViT-L-14 and openai; else nothing."""
-    import open_clip
-
-    scorer = checkpoints.scorer
-    settings = open_clip.get_pretrained_cfg(scorer.model, scorer.pretrained) if scorer.pretrained else {}
-    return str(settings.get("hf_hub") or "").strip("/")
-
-
-def sources(checkpoints: Checkpoints) -> dict[str, str]:
-    """The source of every part but the face packs, by its name below `checkpoints`."""
-    named = {
-        "base": checkpoints.base,
-        "vae": checkpoints.vae,
-        "preview_vae": checkpoints.preview_vae,
-        "fast_child": checkpoints.fast_child,
-        "generator.pipeline": checkpoints.generator.pipeline,
-        "generator.lora": checkpoints.generator.lora,
-        "adapter": checkpoints.adapter.source,
-        "image_encoder": checkpoints.image_encoder.source,
-        "scorer": _scorer_repository(checkpoints) or checkpoints.scorer.model,
-    }
-    return {name: source for name, source in named.items() if source is not None}
-
-
-def _files(name: str, variant: str | None, checkpoints: Checkpoints) -> list[str]:
-    adapter, image = checkpoints.adapter, checkpoints.image_encoder
-    own_vae = {"vae"} if checkpoints.vae is not None else set()
-    match name:
-        case "base":
-            return _pipeline(variant, set(_STEMS) - own_vae)
-        case "generator.pipeline":
-            return _pipeline(variant, set(_STEMS))
-        case "vae" | "preview_vae":
-            return _network("diffusion_pytorch_model", variant)
-        case "adapter":
-            return [Path(adapter.subfolder, adapter.weight).as_posix()]
-        case "image_encoder":
-            return [Path(image.subfolder, file).as_posix() for file in _network("model", variant)]
-        case "scorer":
-            return ["open_clip_model.safetensors"]
-        case _:
-            return [LORA_FILE]
-
-
-def hub_parts(checkpoints: Checkpoints) -> list[Part]:
-    """Every part of a world that comes from the hub; none where all are folders."""
-    found = ((name, hub_source(source)) for name, source in sources(checkpoints).items())
-    return [Part(name, at, tuple(_files(name, at.variant, checkpoints))) for name, at in found if at is not None]
-
-
-def named_packs(checkpoints: Checkpoints) -> dict[str, str]:
-    """The insightface packs that are given by a name, by their role."""
-    packs = checkpoints.faces.model_dump(exclude={"detection_size"})
-    return {role: pack for role, pack in packs.items() if "/" not in pack and not Path(pack).is_dir()}
+            shutil.rmtree(Path.home() / ".insightface" / "models" / self.source, ignore_errors=True)
+            ensure_available("models", self.source)
+            self.check()
+            return
+        self.folder(local_files_only=False)
+        result = HfApi().verify_repo_checksums(self.source, revision=self.revision)
+        for mismatch in result.mismatches:
+            path = result.verified_path / mismatch["path"]
+            path.resolve().unlink()
+            path.unlink(missing_ok=True)
+        if result.mismatches:
+            names = ", ".join(mismatch["path"] for mismatch in result.mismatches)
+            raise InputError(f"{names} differs from its SHA-256, and was removed")
 
 
-def missing(checkpoints: Checkpoints) -> list[str]:
-    """One line for each part of a world that has to be downloaded still."""
-    lines = [
-        f"checkpoints.{part.name}: {part.source.repository} ({len(lacks)} of {len(part.files)} files)"
-        for part in hub_parts(checkpoints)
-        if (lacks := part.missing())
-    ]
-    packs = named_packs(checkpoints).items()
-    return lines + [f"checkpoints.faces.{role}: the face pack {pack}" for role, pack in packs if not named_pack(pack)]
+def face_pack(name: str, pack: str) -> Part:
+    """A face pack: a folder, or a name that insightface knows."""
+    return Part(name, "folder" if "/" in pack or Path(pack).is_dir() else "pack", pack)
+
+
+def _source(name: str, checkpoints: Checkpoints) -> str | None:
+    value = attrgetter(name)(checkpoints)
+    if name != "scorer":
+        return value if value is None or isinstance(value, str) else str(value.source)
+    if value.pretrained is None:
+        return str(value.model)
+    import open_clip  # only here: training runs without it
+
+    settings = open_clip.get_pretrained_cfg(value.model, value.pretrained)  # names the tag's repository
+    return str((settings or {}).get("hf_hub") or value.model).strip("/")
+
+
+def _files(name: str, variant: str | None, checkpoints: Checkpoints) -> tuple[str, ...]:
+    suffix = ".safetensors" if variant is None else f".{variant}.safetensors"
+    adapter, image_encoder = checkpoints.adapter, Path(checkpoints.image_encoder.subfolder)
+    return {
+        "base": (),
+        "generator.pipeline": (),
+        "vae": ("config.json", f"diffusion_pytorch_model{suffix}"),
+        "preview_vae": ("config.json", f"diffusion_pytorch_model{suffix}"),
+        "adapter": (Path(adapter.subfolder, adapter.weight_name).as_posix(),),
+        "image_encoder": tuple((image_encoder / file).as_posix() for file in ("config.json", f"model{suffix}")),
+        "scorer": ("open_clip_model.safetensors",),
+    }.get(name, (LORA_FILE,))
+
+
+def part(name: str, checkpoints: Checkpoints) -> Part | None:
+    """The part of this name below `checkpoints`; None where the world has none."""
+    source = _source(name, checkpoints)
+    if source is None:
+        return None
+    if name.startswith("faces."):
+        return face_pack(name, source)
+    match = _HUB_ID.fullmatch(source)
+    if match is None or Path(source).parent.is_dir():
+        return Part(name, "folder", source)
+    replaced = ("vae",) if name == "base" and checkpoints.vae is not None else ()
+    files = _files(name, match["variant"], checkpoints)
+    return Part(name, "repository", match["repository"], match["revision"], match["variant"], files, replaced)
+
+
+def parts(checkpoints: Checkpoints) -> list[Part]:
+    """Every part of a world."""
+    return [found for name in PARTS if (found := part(name, checkpoints)) is not None]
 
 
 def require(checkpoints: Checkpoints, world: str | None = None) -> None:
-    """Nothing, if every part that is not a folder has been downloaded.
+    """Return if no part has to be downloaded.
 
     Raises:
-        InputError: names all that are missing, how to get them, and the way back.
+        InputError: names all that are missing, the command that downloads them, and the way back.
     """
-    lines = missing(checkpoints)
-    if lines:
+    missing = [found for found in parts(checkpoints) if found.kind != "folder" and found.missing()]
+    if missing:
         option = f" --world {world}" if world else ""
+        lines = "".join(f"  checkpoints.{found.name}: {found.source}\n" for found in missing)
         raise InputError(
-            f"{len(lines)} parts of this world have not been downloaded:\n  " + "\n  ".join(lines) + "\n"
-            f"`lookahead fetch{option}` gets them (it needs a network, and goes on where it was); "
-            f"`lookahead doctor{option}` tells sizes and licences.\n"
+            f"{len(missing)} parts of this world have not been downloaded:\n{lines}"
+            f"`lookahead fetch{option}` downloads them (with a network; started again, it continues); "
+            f"`lookahead doctor{option}` lists sizes and licences.\n"
             "The way back: `world: miniature` in params.yaml, which `dvc exp run -S world=...` leaves changed."
         )
 
 
-def place(name: str, checkpoints: Checkpoints) -> tuple[str, str | None]:
-    """The folder that the part so named is opened from, every file in it whole, and the variant of its weights.
+def locate(found: Part) -> Path:
+    """The folder that a part is opened from.
 
     Raises:
-        InputError: it is no folder and not downloaded, or a file is truncated.
+        InputError: it does not exist or has not been downloaded.
     """
-    part = next((part for part in hub_parts(checkpoints) if part.name == name), None)
-    if part is None:
-        folder = sources(checkpoints)[name]
-        check_folder(folder)
-        return folder, None
-    if part.missing():
+    if found.missing():
+        fault = "is neither a folder nor a hub id: check `checkpoints`, or run `git checkout -- models`"
+        fault = fault if found.kind == "folder" else "is not downloaded: run `lookahead fetch`"
+        raise InputError(f"checkpoints.{found.name}: {found.source} {fault}")
+    return found.folder()
+
+
+def find(name: str, checkpoints: Checkpoints) -> tuple[str, str | None]:
+    """The folder that a part is opened from, and the variant of its weights.
+
+    Raises:
+        InputError: it does not exist or has not been downloaded; then it names all parts that have not.
+    """
+    found = part(name, checkpoints)
+    assert found is not None, name
+    if found.kind != "folder" and found.missing():
         require(checkpoints)
-    paths = [path for file in part.files if (path := cached(part.source, file))]
-    for path in paths:
-        if path.suffix == ".safetensors":
-            check_weights(path)
-    depth = len(Path(part.files[0]).parts)
-    return str(paths[0].parents[depth - 1]), part.source.variant
+    return str(locate(found)), found.variant
+
+
+def fetch(checkpoints: Checkpoints, report: Callable[[str], None]) -> None:
+    """Download every part that is missing or damaged; started again, it continues, also within a file.
+
+    Raises:
+        InputError: the hub is switched off, or parts failed: each is named with its reason, all others are complete.
+    """
+    failed = []
+    for found in (part for part in parts(checkpoints) if part.kind != "folder"):
+        label = f"checkpoints.{found.name}: {found.source}"
+        try:
+            found.check()
+            report(f"{label} is complete")
+            continue
+        except InputError as error:
+            report(str(error))
+        if constants.is_offline_mode():
+            raise InputError("HF_HUB_OFFLINE is set: start again with HF_HUB_OFFLINE=0, where there is a network")
+        try:
+            found.download()
+        except Exception as error:  # the hub, its transport and insightface share no class
+            reason = str(error).strip().splitlines() or [type(error).__name__]
+            failed.append(f"  {label}: {reason[0]:.300}")
+    if failed:
+        raise InputError(f"{len(failed)} parts failed; run again to continue:\n" + "\n".join(failed))
+
+
+@contextmanager
+def opening(label: str, source: str) -> Iterator[None]:
+    """Turn whatever a library raises on a bad checkpoint into one message, which names a truncated file."""
+    try:
+        yield
+    except InputError:
+        raise
+    except Exception as error:  # each library has exceptions of its own
+        for path in [Path(source), *Path(source).rglob("*")]:
+            if path.suffix == ".safetensors" and path.exists():
+                check_weights(path)
+        reason = str(error).strip().splitlines() or [type(error).__name__]
+        raise InputError(
+            f"the {label} cannot be opened from {source}: {reason[0]:.300} (check `checkpoints` in params.yaml)"
+        ) from error

@@ -1,4 +1,4 @@
-"""Opens the networks that look at pictures: the CLIP vision encoder of the adapter and the text-image scorer."""
+"""Opens the networks that encode pictures: the CLIP vision encoder of the adapter and the text-image scorer."""
 
 from __future__ import annotations
 
@@ -12,8 +12,7 @@ from transformers import CLIPImageProcessor, CLIPVisionModelWithProjection
 
 from lookahead.config import Checkpoints
 from lookahead.world.devices import device, dtype, frozen
-from lookahead.world.hub import hub_parts, place, require
-from lookahead.world.sources import check_folder, opening
+from lookahead.world.hub import find, opening
 
 
 @dataclass(frozen=True)
@@ -26,16 +25,16 @@ class Scorer:
 
 
 def open_image_encoder(checkpoints: Checkpoints) -> tuple[CLIPVisionModelWithProjection, CLIPImageProcessor]:
-    """Open the CLIP vision encoder and the processor for its size, which diffusers also makes from the size alone.
+    """Open the CLIP vision encoder, and the processor that diffusers makes for its size.
 
     Raises:
         InputError: it is missing or truncated.
     """
-    source, variant = place("image_encoder", checkpoints)
+    source, variant = find("image_encoder", checkpoints)
     folder = str(Path(source, checkpoints.image_encoder.subfolder))
     with opening("image encoder", folder):
         model = CLIPVisionModelWithProjection.from_pretrained(
-            folder, variant=variant, dtype=dtype(checkpoints), use_safetensors=True
+            folder, variant=variant, dtype=dtype(checkpoints), use_safetensors=True, local_files_only=True
         )
     size: Any = model.config.image_size
     processor = CLIPImageProcessor(size={"shortest_edge": size}, crop_size={"height": size, "width": size})
@@ -48,13 +47,10 @@ def open_scorer(checkpoints: Checkpoints) -> Scorer:
     Raises:
         InputError: it is missing or truncated.
     """
-    import open_clip  # what is only for this is imported here: training's functions run without it
+    import open_clip  # only here: training runs without it
 
     name, pretrained = checkpoints.scorer.model, checkpoints.scorer.pretrained
-    if name.startswith("local-dir:"):
-        check_folder(name.removeprefix("local-dir:"))
-    if any(part.name == "scorer" and part.missing() for part in hub_parts(checkpoints)):
-        require(checkpoints)
-    with opening("text-image scorer", name):
+    folder, _ = find("scorer", checkpoints)
+    with opening("text-image scorer", folder):
         model, preprocess = open_clip.create_model_from_pretrained(name, pretrained=pretrained, device=device())
         return Scorer(frozen(model), preprocess, open_clip.get_tokenizer(name))

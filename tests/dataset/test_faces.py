@@ -1,0 +1,187 @@
+"""The face check: what is kept and why, retrieval, and nobody of an evaluation in the dataset."""
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from lookahead.artifacts import read_json
+from lookahead.config import Checkpoints, Generate
+from lookahead.dataset.drawing import Plan, synthesise
+from lookahead.dataset.faces import (
+    EVALUATED,
+    FEW,
+    KEPT,
+    NO_FACE,
+    REASONS,
+    SEVERAL,
+    UNLIKE,
+    check_faces,
+    check_names,
+    drop_evaluated,
+    find_face,
+    unit,
+)
+from lookahead.dataset.prompts import read_prompts
+from lookahead.dataset.shards import decode_png, list_shards, read_pictures
+from lookahead.dataset.summary import rank_one, summarise
+from lookahead.errors import InputError
+from lookahead.portraits import Pixels
+from lookahead.world import open_faces
+from tests.project import column_of, copy_shards
+from tests.tiny import no_log
+from tests.tiny_faces import save_detector
+
+A, B, C = np.eye(3, dtype=np.float32)
+Row = tuple[int, str, np.ndarray | None]
+
+
+def _columns(*rows: Row, second_face: float = 0.0) -> tuple[pd.DataFrame, np.ndarray]:
+    """What the face check knows of pictures: (identity, style, face) each; `second_face` is that of the last one."""
+    identity, style, faces = zip(*rows, strict=True)
+    columns = pd.DataFrame({"identity": identity, "style": pd.Categorical(style), "second_face": 0.0})
+    columns.loc[len(rows) - 1, "second_face"] = second_face
+    columns = columns.assign(photo=columns["style"] == "photo", found=[face is not None for face in faces])
+    return columns, np.stack([np.zeros(3, np.float32) if face is None else face for face in faces])
+
+
+def _settings(settings: Generate, photo: float = 0.5, images: int = 2) -> Generate:
+    changes = {"min_photo_similarity": photo, "min_stylised_similarity": 0.2, "min_images": images}
+    return settings.model_copy(update=changes)
+
+
+def _near(vector: np.ndarray, amount: float) -> np.ndarray:
+    return unit(vector + amount * C)
+
+
+def _with_reasons(columns: pd.DataFrame, *reasons: str) -> pd.DataFrame:
+    return columns.assign(reason=pd.Categorical(reasons, REASONS))
+
+
+def test_an_odd_photo_a_strange_drawing_and_a_missing_face_are_dropped_and_say_why(settings: Generate) -> None:
+    photos = [(0, "photo", A), (0, "photo", _near(A, 0.1)), (0, "photo", _near(A, 0.2)), (0, "photo", B)]
+    drawings = [(0, "oil", _near(A, 1.0)), (0, "oil", _near(B, 0.1)), (0, "oil", None)]
+    checked = check_faces(*_columns(*photos, *drawings), _settings(settings))
+    assert checked["reason"].tolist() == [KEPT, KEPT, KEPT, UNLIKE, KEPT, UNLIKE, NO_FACE]
+    assert checked["similarity"].isna().tolist() == [False] * 6 + [True]
+
+
+def test_a_picture_is_never_compared_with_itself(settings: Generate) -> None:
+    checked = check_faces(*_columns((0, "photo", A), (0, "photo", B)), _settings(settings, photo=-1))
+    assert checked["similarity"].tolist() == [0, 0]
+
+
+def test_people_with_one_photo_or_few_pictures_are_dropped_whole(settings: Generate) -> None:
+    one_photo = [(0, "photo", A), (0, "photo", None), (0, "oil", A), (0, "oil", A)]
+    few = [(1, "photo", B), (1, "photo", B)]
+    checked = check_faces(*_columns(*one_photo, *few), _settings(settings, photo=-1, images=3))
+    assert checked["reason"].tolist() == [FEW, NO_FACE, FEW, FEW, FEW, FEW]
+
+
+def test_a_picture_of_several_people_is_dropped_and_compared_with_no_other(settings: Generate) -> None:
+    rows = [(0, "photo", A), (0, "photo", A), (0, "oil", A), (0, "photo", B)]
+    checked = check_faces(*_columns(*rows, second_face=0.5), _settings(settings))
+    assert checked["reason"].tolist() == [KEPT, KEPT, KEPT, SEVERAL]
+    assert np.isnan(checked["similarity"].iloc[-1])
+    metrics = summarise(checked)
+    assert metrics["dropped"][SEVERAL] == 1
+    assert metrics["styles"]["photo"]["dropped"][SEVERAL] == pytest.approx(1 / 3)
+
+
+def test_the_metrics_tell_people_apart(settings: Generate) -> None:
+    rows = [(0, "photo", A), (0, "photo", A), (0, "oil", _near(A, 0.5)), (1, "photo", B), (1, "photo", B)]
+    metrics = summarise(check_faces(*_columns(*rows), _settings(settings)))
+    assert metrics["same_person"] == pytest.approx((4 + 1 / np.sqrt(1.25)) / 5)
+    assert metrics["other_person"] == pytest.approx(0)
+    assert (metrics["kept"], metrics["images"], metrics["people"], metrics["faces_found"]) == (1, 5, 2, 1)
+    assert metrics["styles"]["oil"]["kept"] == 1
+
+
+def test_a_held_back_picture_finds_its_person_and_no_photo_itself() -> None:
+    photos = [(7, "photo", A), (7, "photo", A), (9, "photo", B), (9, "photo", B)]
+    drawings = [(7, "oil", unit(A + 0.5 * B)), (9, "oil", unit(A + 0.5 * B))]
+    columns, faces = _columns(*photos, *drawings)
+    assert rank_one(_with_reasons(columns, *[KEPT] * 6), faces) == {"photos": 1.0, "stylised": 0.5}
+    assert rank_one(_with_reasons(columns, *[KEPT] * 4, UNLIKE, KEPT), faces)["stylised"] == 0.0
+    assert rank_one(_with_reasons(columns, *[FEW] * 6), faces) == {"photos": 0.0, "stylised": 0.0}
+    # Each one's other photo shows somebody else, so that only the photo itself could be the match.
+    columns, faces = _columns((0, "photo", A), (0, "photo", C), (1, "photo", unit(A + C)), (1, "photo", A))
+    assert rank_one(_with_reasons(columns, *[KEPT] * 4), faces)["photos"] < 1
+
+
+def test_the_largest_face_is_found_and_the_dark_has_none(tiny_world: Checkpoints) -> None:
+    faces = open_faces(tiny_world.faces.select, tiny_world.faces.detection_size)
+    face = find_face(faces, np.full((64, 64, 3), 140, dtype=np.uint8))
+    assert face is not None
+    assert face.box.shape == (4,)
+    assert face.landmarks.shape == (5, 2)
+    assert np.linalg.norm(face.embedding) == pytest.approx(1, abs=1e-5)
+    assert find_face(faces, np.zeros((64, 64, 3), dtype=np.uint8)) is None
+
+
+@pytest.mark.parametrize(("seen", "second"), [({"doubled": True}, False), ({"faces": 2}, True)])
+def test_a_face_that_is_found_twice_is_no_second_one(
+    own_world: Checkpoints, seen: dict[str, int], second: bool
+) -> None:
+    save_detector(Path(own_world.faces.select) / "detector.onnx", **seen)
+    faces = open_faces(own_world.faces.select, own_world.faces.detection_size)
+    picture = np.full((64, 64, 3), 140, dtype=np.uint8)
+    assert len(faces.models["detection"].detect(picture)[0]) == 2  # what the detector itself says
+    face = find_face(faces, picture)
+    assert face is not None
+    assert (face.second_face > 0) == second
+
+
+@pytest.fixture
+def portrait(dataset: Path) -> Pixels:
+    """A photo of somebody in the dataset."""
+    path = list_shards(dataset)[0]
+    return decode_png(list(read_pictures(path))[5][1], path)
+
+
+def test_a_person_with_a_face_of_the_evaluation_is_dropped_and_says_why(
+    tiny_world: Checkpoints, settings: Generate, dataset: Path, portrait: Pixels, tmp_path: Path
+) -> None:
+    drawn, known = copy_shards(dataset, tmp_path), [(Path("portraits/test/000"), portrait)]
+    synthesise(tiny_world, settings, known, drawn, no_log)
+    assert set(column_of(drawn, "reason")) == {KEPT}
+    nearest = read_json(drawn / "metrics.json")["nearest_evaluation_person"]
+    stricter = settings.model_copy(update={"max_evaluation_similarity": nearest - 1e-4})
+    synthesise(tiny_world, stricter, known, drawn, no_log)
+    people, reasons = column_of(drawn, "identity"), column_of(drawn, "reason")
+    (nearest_person,) = {who for who, reason in zip(people, reasons, strict=True) if reason == EVALUATED}
+    own = [who == nearest_person for who in people]  # by a recogniser without training, not always whose photo it is
+    assert reasons == [EVALUATED if one else KEPT for one in own]
+    assert column_of(drawn, "kept") == [not one for one in own]
+    metrics = read_json(drawn / "metrics.json")
+    assert metrics["dropped"][EVALUATED] == sum(own) == 5
+    assert metrics["people"] == 2 and metrics["nearest_evaluation_person"] < nearest
+    card = (drawn / "README.md").read_text(encoding="utf-8")
+    assert f"the nearest pair has a similarity of {metrics['nearest_evaluation_person']:.3f}" in card
+
+
+def test_a_name_of_the_evaluation_and_a_portrait_without_a_face_are_refused_before_anything_is_drawn(
+    tiny_world: Checkpoints, settings: Generate, portrait: Pixels, tmp_path: Path
+) -> None:
+    name = Plan(read_prompts(settings.prompts), settings).names[0]
+    folder = Path("portraits/search") / name.replace(" ", "_").title()
+    with pytest.raises(InputError, match=f"'{name}' is to be drawn, and is a person of the evaluation: {folder}"):
+        synthesise(tiny_world, settings, [(folder, portrait)], tmp_path, no_log)
+    with pytest.raises(InputError, match="no face is found in the first photo of portraits/test/007"):
+        synthesise(tiny_world, settings, [(Path("portraits/test/007"), 0 * portrait)], tmp_path, no_log)
+    assert not (tmp_path / "shards").exists()
+
+
+def test_names_that_merely_begin_alike_are_different() -> None:
+    check_names({"anna abel", "020"}, [Path("test/anna"), Path("test/02")])
+
+
+def test_the_mean_of_the_kept_photos_is_compared_with_the_nearest_face() -> None:
+    """A stylised picture and a dropped photo do not count."""
+    rows = [(4, "photo", A), (4, "photo", B), (4, "photo", C), (4, "oil", C), (6, "photo", C)]
+    columns, embedding = _columns(*rows)
+    columns, evaluated = _with_reasons(columns, KEPT, KEPT, FEW, KEPT, KEPT), np.stack([A, unit(A + 2 * B)])
+    assert drop_evaluated(columns, embedding, evaluated, 1.0) == pytest.approx(3 / np.sqrt(10))
+    assert drop_evaluated(columns, embedding, evaluated, 0.9) == pytest.approx(0.0)
+    assert columns["reason"].tolist() == [EVALUATED, EVALUATED, FEW, EVALUATED, KEPT]
