@@ -22,7 +22,6 @@ def test_numbers() -> None:
         (Estimate(-0.00001, NAN, NAN, 1, 1), "0.000"),
         (Estimate(NAN, NAN, NAN, 0, 1), "–"),
         (Estimate(0.06, 0.04, 0.08, 9, 3, "higher"), "+0.060 [+0.040 to +0.080], higher"),
-        (Estimate(0.01, -0.01, 0.03, 9, 3, "not significant"), "+0.010 [−0.010 to +0.030], not significant"),
         (Estimate(0.06, 0.04, 0.08, 9, 1, "not significant"), "+0.060 [+0.040 to +0.080], not significant"),
         (
             Estimate(0.01, -0.01, 0.03, 9, 1, "not significant", non_inferior=True),

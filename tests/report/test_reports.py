@@ -144,9 +144,10 @@ def findings() -> SearchFindings:
 def test_a_search_shows_its_front_settings_and_failures(tmp_path: Path) -> None:
     found = findings()
     tables = search_tables(found)
-    assert [row.label for row in tables["front"].rows] == ["1, recommended", "0, params.yaml"]
-    first, default = (row.entries for row in tables["front"].rows)
-    assert str(first[4]).startswith("+0.100") and default[4] is None
+    for part in ("search", "confirmation"):
+        assert [row.label for row in tables[part].rows] == ["1, recommended", "0, params.yaml"]
+    (change,) = tables["against params.yaml"].rows
+    assert change.label == "1, recommended" and str(change.entries[0]).startswith("+0.100")
     assert [list(row.entries) for row in tables["settings"].rows] == [["0.2", "0.1"], ["uniform", "cosine"]]
     assert [row.label for row in tables["ended"].rows] == ["3"]
     save_front(found, (0.45, 0.92), 0.02, tmp_path / "front.png")

@@ -14,6 +14,7 @@ from lookahead.evaluation.contrasts import ALL
 from lookahead.report.figures import ACCENT, BLUE, GREY, Trace, plot_tradeoff, save_panels
 from lookahead.report.findings import FULL
 from lookahead.report.formats import Estimate, Row, Table, parameter, read_estimates
+from lookahead.report.glossary import title
 from lookahead.report.pages import inline_file, save_page
 
 
@@ -70,38 +71,28 @@ def write_search_report(findings: SearchFindings, figures: Mapping[str, Path], p
 
     Figures of `optuna.visualization.matplotlib` are saved by `figures.save_axes`, so that equal ones are equal bytes.
     """
-    pictures = {title: inline_file(figure) for title, figure in figures.items()}
+    pictures = {head: inline_file(figure) for head, figure in figures.items()}
     content = {"findings": findings, "tables": search_tables(findings), "pictures": pictures}
     save_page("search.html.j2", path, content)
 
 
 def search_tables(findings: SearchFindings) -> dict[str, Table]:
-    """The front with its confirmation, its settings, and the trials that ended early."""
+    """The front on the people of the search, its confirmation, its settings, and the trials that ended early."""
     trials = findings.trials.set_index("number")
     shown = trials[trials["front"].astype(bool) | (trials.index == findings.default)]
     shown = shown.sort_values("identity", ascending=False)
-    frames = {
-        "search": findings.searched,
-        "confirmation": findings.confirmed,
-        "against params.yaml": findings.contrasts,
-    }
-    parts = {part: read_estimates(frame, "cell") for part, frame in frames.items()}
-    wanted = [(part, metric) for part in parts for metric in ("identity", "prompt")]
-    rows = [
-        Row(
-            _name(findings, number),
-            [parts[part].get((str(number), FULL, ALL, metric)) for part, metric in wanted],
-            number == findings.recommended,
-        )
-        for number in shown.index
-    ]
+    parts = {"search": findings.searched, "confirmation": findings.confirmed, "against params.yaml": findings.contrasts}
+    tables, metrics = {}, ("identity", "prompt")
+    for part, frame in parts.items():
+        found = read_estimates(frame, "cell")
+        entries = {n: [found.get((str(n), FULL, ALL, metric)) for metric in metrics] for n in shown.index}
+        rows = [Row(_name(findings, n), every, n == findings.recommended) for n, every in entries.items() if any(every)]
+        tables[part] = Table(["trial", *(f"{title(metric)}, {part}" for metric in metrics)], rows)
     settings = [Row(name, [parameter(value) for value in shown[name]]) for name in findings.parameters]
     failed = trials.loc[trials["reason"] != "", ["state", "reason"]]
-    return {
-        "front": Table(["trial", *(f"{metric}, {part}" for part, metric in wanted)], rows),
-        "settings": Table(["parameter", *map(str, shown.index)], settings),
-        "ended": Table(["trial", "state", "reason"], [Row(str(one), [s, r]) for one, s, r in failed.itertuples()]),
-    }
+    tables["settings"] = Table(["parameter", *map(str, shown.index)], settings)
+    ended = [Row(str(number), [state, reason]) for number, state, reason in failed.itertuples()]
+    return tables | {"ended": Table(["trial", "state", "reason"], ended)}
 
 
 def _name(findings: SearchFindings, number: int) -> str:
