@@ -12,7 +12,7 @@ from PIL import Image
 from lookahead.artifacts import digest, write_parquet
 from lookahead.evaluation.drawing.pictures import png
 from lookahead.portraits import Person, read_people
-from lookahead.report.album import picture_folder
+from lookahead.report.grids import picture_folder
 
 PEOPLE, STYLES, SCENES = 4, ["photo", "oil", "pencil"], ["snow", "beach"]
 GROUPS = {"recontextualise": ["photo"], "restyle": ["oil", "pencil"]}

@@ -10,7 +10,7 @@ import yaml
 from lookahead.config import read_params
 from lookahead.evaluation.contrasts import Contrast, contrasts, summary
 from lookahead.report.evaluation import preview_curves, write_evaluation_report
-from lookahead.report.glossary import HEADLINE, MEANINGS, SECTIONS, TITLES
+from lookahead.report.glossary import HEADLINE, SECTIONS
 from lookahead.report.search import SearchFindings, save_front, search_tables, write_search_report
 from lookahead.report.study import Study, StudyCell, write_study_report
 from tests.modules import ROOT
@@ -55,7 +55,7 @@ def test_an_evaluations_report_is_self_contained_and_equal_bytes(evaluated: Path
     check_self_contained(page, 2 * (1 + 3 * 4) + 4)  # people: reference, methods x shots; figures
     assert "Lookahead against noise loss only (4 people, this training): identity is higher: +0.07" in page
     assert "prompt alignment does not differ significantly" in page and "not significant" in page
-    assert "no training" in page and "somebody else&#39;s photo: 0.123" in page and "steered" not in page
+    assert "no training" in page and "somebody else’s photo: 0.123" in page and "steered" not in page
 
 
 def test_a_row_a_method_and_group_of_prompts(evaluated: Path) -> None:
@@ -88,8 +88,10 @@ def test_previews_have_a_column_a_strength() -> None:
     }
 
 
-def test_every_metric_has_a_title_a_meaning_and_a_section() -> None:
-    assert set(TITLES) == set(MEANINGS) == {*HEADLINE, *(name for names in SECTIONS.values() for name in names)}
+def test_every_metric_of_the_page_is_explained() -> None:
+    template = (ROOT / "src/lookahead/report/templates/glossary.html.j2").read_text(encoding="utf-8")
+    shown = {*HEADLINE, *(name for names in SECTIONS.values() for name in names)}
+    assert set(re.findall(r'^  "(\w+)":', template, re.MULTILINE)) == shown
 
 
 @pytest.mark.parametrize("seeds", [1, 3])
@@ -142,9 +144,10 @@ def findings() -> SearchFindings:
 def test_a_search_shows_its_front_settings_and_failures(tmp_path: Path) -> None:
     found = findings()
     tables = search_tables(found)
-    assert [row.label for row in tables["front"].rows] == ["1, recommended", "0, params.yaml"]
-    first, default = (row.entries for row in tables["front"].rows)
-    assert str(first[4]).startswith("+0.100") and default[4] is None
+    for part in ("search", "confirmation"):
+        assert [row.label for row in tables[part].rows] == ["1, recommended", "0, params.yaml"]
+    (change,) = tables["against params.yaml"].rows
+    assert change.label == "1, recommended" and str(change.entries[0]).startswith("+0.100")
     assert [list(row.entries) for row in tables["settings"].rows] == [["0.2", "0.1"], ["uniform", "cosine"]]
     assert [row.label for row in tables["ended"].rows] == ["3"]
     save_front(found, (0.45, 0.92), 0.02, tmp_path / "front.png")

@@ -11,11 +11,11 @@ import pandas as pd
 
 from lookahead.artifacts import read_json
 from lookahead.errors import InputError
-from lookahead.evaluation.contrasts import ALL, HIGHER, LOWER, Contrast, contrasts, summary
+from lookahead.evaluation.contrasts import ALL, Contrast, contrasts, summary
 from lookahead.evaluation.protocol import HASH, differences
-from lookahead.report.album import ALBUM, REFERENCE, SHOT, read_album
-from lookahead.report.formats import FULL, Entry, Row, Table, as_text, read_contrasts, read_summary
-from lookahead.report.glossary import TITLES
+from lookahead.report.findings import FULL, read_findings
+from lookahead.report.formats import Table
+from lookahead.report.grids import ALBUM, REFERENCE, SHOT, read_album
 from lookahead.report.pages import inline_thumbnail, save_page
 
 FILES = ("protocol.json", "per_image.parquet", ALBUM)  # what a comparison reads of an evaluation
@@ -72,53 +72,37 @@ def check_comparable(runs: Sequence[Run]) -> None:
             )
 
 
-def compare(runs: Sequence[Run]) -> Table:
-    """Every run against the first: over all prompts and in each group of them, with Holm's correction over the table.
+def compare(runs: Sequence[Run]) -> list[Table]:
+    """Means, and contrasts with the first run, over all prompts and by group, with Holm's correction over all of them.
 
     Raises:
         InputError: as `check_comparable`.
     """
     check_comparable(runs)
-    first, table = runs[0], pd.concat([_rows(run) for run in runs], ignore_index=True)
-    means = read_summary(summary(table, METRICS, "prompts"))
-    pairs = [Contrast(run.label, run.label, first.label) for run in runs[1:]]
-    changes = read_contrasts(contrasts(table, pairs, METRICS, "prompts"))
-    rows = []
-    for run in runs[1:]:
-        for group in (ALL, *first.protocol["groups"]):
-            for metric in METRICS:
-                values = [means[label, FULL, group, metric] for label in (first.label, run.label)]
-                change = changes[run.label, FULL, group, metric]
-                entries: list[Entry] = [
-                    group,
-                    TITLES[metric],
-                    *(value.number for value in values),
-                    change,
-                    change.verdict,
-                ]
-                rows.append(Row(run.label, entries, change.verdict in (HIGHER, LOWER)))
-    return Table(["run", "prompts", "metric", first.label, "this", "difference", "verdict"], rows)
+    table, labels = pd.concat([_rows(run) for run in runs], ignore_index=True), [run.label for run in runs]
+    pairs = [Contrast(label, label, labels[0]) for label in labels[1:]]
+    frames = summary(table, METRICS, "prompts"), contrasts(table, pairs, METRICS, "prompts")
+    found = read_findings(table, *frames, {label: label for label in labels}, {})
+    return found.tables(METRICS, groups=(ALL, *runs[0].protocol["groups"]))
 
 
 def _rows(run: Run) -> pd.DataFrame:
-    """The run's rows as a cell of its own, once for all prompts and once for their group; one training is seed 0."""
+    """The run's rows as a cell of its own, once for all prompts and once for their group."""
     groups = {style: name for name, styles in run.protocol["groups"].items() for style in styles}
     table = run.table.assign(cell=run.label)
-    if table["training_seed"].nunique() == 1:
-        table = table.assign(training_seed=0)
     return pd.concat([table.assign(prompts=ALL), table.assign(prompts=table["style"].map(groups))])
 
 
 def write_comparison(runs: Sequence[Run], out: Path) -> str:
-    """Write the page of two or more runs and return its table as text.
+    """Write the page of two or more runs and return its contrasts as text.
 
     Raises:
         InputError: two protocols differ, or two runs have one label.
     """
-    table = compare(runs)
-    content = {"runs": runs, "table": table, "people": _people(runs), "hash": runs[0].protocol[HASH]}
+    tables = compare(runs)
+    content = {"runs": runs, "tables": tables, "people": _people(runs), "hash": runs[0].protocol[HASH]}
     save_page("comparison.html.j2", out, content)
-    return as_text(table)
+    return tables[-1].markdown()
 
 
 def _people(runs: Sequence[Run]) -> list[dict[str, object]]:

@@ -21,15 +21,8 @@ from lookahead.report.formats import Estimate
 
 INK, LINE, ACCENT, BLUE, GREY = "#2b2f36", "#d9dce1", "#d4552a", "#3f7fbf", "#8d939c"
 # Samplers and cells of the main evaluation keep their colours, whichever of them there are.
-_FIXED = {
-    "full": ACCENT,
-    "fast": BLUE,
-    "base": INK,
-    "adapter": GREY,
-    "noise_only": BLUE,
-    "tuned_without_kv": "#e0a13b",
-    "tuned": ACCENT,
-}
+_FIXED = {"full": ACCENT, "fast": BLUE, "base": INK, "adapter": GREY, "noise_only": BLUE, "tuned": ACCENT}
+_FIXED |= {"tuned_without_kv": "#e0a13b", "steered": "#7a2e6b"}
 _PALETTE = (
     "#7a2e6b",
     "#2a9d8f",
@@ -42,7 +35,7 @@ _PALETTE = (
     "#588157",
     "#fb8b24",
 )
-_DPI, _WIDTH = 160, {1: 6.4, 2: 10.4}  # inches, by number of panels
+_DPI, _ONE, _WIDE = 160, 6.4, 10.4  # inches: the width with one panel, and with more
 
 
 def colours(names: Sequence[str]) -> dict[str, str]:
@@ -77,11 +70,10 @@ def plot_intervals(axis: Axes, title: str, rows: Sequence[str], series: Sequence
     offsets = np.linspace(-0.28, 0.28, len(series)) if len(series) > 1 else [0.0]
     for offset, one in zip(offsets, series, strict=True):
         for row, value in enumerate(one.values):
-            if value is None or math.isnan(value.mean):
-                continue
-            _segment(axis, [value.low, value.high], [row + offset] * 2, one.colour)
-            inside = "white" if value.verdict == NOT_SIGNIFICANT else one.colour
-            axis.plot([value.mean], [row + offset], "o", color=one.colour, markerfacecolor=inside, markersize=5.5)
+            if value is not None and not math.isnan(value.mean):
+                inside = "white" if value.verdict == NOT_SIGNIFICANT else one.colour
+                axis.plot([value.low, value.high], [row + offset] * 2, color=one.colour, linewidth=1.8)
+                axis.plot([value.mean], [row + offset], "o", color=one.colour, markerfacecolor=inside, markersize=5.5)
         axis.plot([], [], "o-", color=one.colour, markersize=5.5, label=one.label)
     if any(value is not None and value.verdict for one in series for value in one.values):
         axis.axvline(0, color=INK, linewidth=1)
@@ -96,34 +88,30 @@ def plot_intervals(axis: Axes, title: str, rows: Sequence[str], series: Sequence
 
 @dataclass(frozen=True)
 class Trace:
-    """Points of one colour, joined in their order: prompt alignment, identity, and a note; None is left out."""
+    """Points of one colour: prompt alignment, identity, and a note at the marker; None is left out."""
 
     label: str
     colour: str
     points: Sequence[tuple[Estimate | None, Estimate | None, str]]
+    style: str = "o-"
 
 
 def plot_tradeoff(axis: Axes, title: str, traces: Sequence[Trace]) -> None:
     """Identity against prompt alignment with 95 % intervals."""
     for trace in traces:
         points = [(x, y, note) for x, y, note in trace.points if x is not None and y is not None]
-        for prompt, identity, note in points:
-            _segment(axis, [prompt.low, prompt.high], [identity.mean] * 2, trace.colour, 0.55)
-            _segment(axis, [prompt.mean] * 2, [identity.low, identity.high], trace.colour, 0.55)
-            place = (prompt.mean, identity.mean)
-            axis.annotate(note, place, (5, 4), textcoords="offset points", fontsize=8, color=trace.colour)
-        x, y = [prompt.mean for prompt, _, _ in points], [identity.mean for _, identity, _ in points]
-        axis.plot(x, y, "o-", color=trace.colour, markersize=6, linewidth=1.2, label=trace.label)
+        for x, y, note in points:
+            for ends in (([x.low, x.high], [y.mean] * 2), ([x.mean] * 2, [y.low, y.high])):
+                axis.plot(*ends, color=trace.colour, linewidth=1.4, alpha=0.5)
+            axis.annotate(note, (x.mean, y.mean), (5, 4), textcoords="offset points", fontsize=8, color=trace.colour)
+        means = [x.mean for x, _, _ in points], [y.mean for _, y, _ in points]
+        axis.plot(*means, trace.style, color=trace.colour, markersize=6, linewidth=1.2, label=trace.label)
     axis.margins(0.15)
     style_axis(axis, title, "prompt alignment (share with everything asked for)", "identity (cosine)")
 
 
-def _segment(axis: Axes, x: list[float], y: list[float], colour: str, alpha: float = 1.0) -> None:
-    axis.plot(x, y, color=colour, linewidth=1.8, alpha=alpha, solid_capstyle="round")
-
-
 def plot_previews(axis: Axes, title: str, previews: pd.DataFrame, column: str) -> None:
-    """A column of `previews.csv` over the timestep, one curve a strength of the fast child."""
+    """A column of `previews.csv` over the timestep, one curve a strength of the fast child, some with their bands."""
     scales = sorted(previews["scale"].unique())
     for number, scale in enumerate(scales):
         rows = previews[previews["scale"] == scale].sort_values("t")
@@ -131,38 +119,28 @@ def plot_previews(axis: Axes, title: str, previews: pd.DataFrame, column: str) -
         label = "base: naive x0" if scale == 0 else f"LCM child at alpha {scale:g}"
         axis.plot(rows["t"], rows[column], "o-", color=colour, markersize=4, label=label)
         if f"{column}_low" in rows and scale in (scales[0], scales[-1]):
-            axis.fill_between(
-                rows["t"], rows[f"{column}_low"], rows[f"{column}_high"], color=colour, alpha=0.15, linewidth=0
-            )
+            band = rows[f"{column}_low"], rows[f"{column}_high"]
+            axis.fill_between(rows["t"], *band, color=colour, alpha=0.15, linewidth=0)
     style_axis(axis, title, "timestep t (999: pure noise)")
 
 
 def save_panels(path: Path, height: float, *panels: Callable[[Axes], None], share_y: bool = False) -> None:
-    """Draw panels in a row, with one legend below them, and write the figure.
-
-    Raises:
-        InputError: the disk is full or the folder cannot be written.
-    """
-    figure = Figure(figsize=(_WIDTH[min(len(panels), 2)], height), layout="constrained")
+    """Draw panels in a row, with one legend below them, and write the figure."""
+    figure = Figure(figsize=(_ONE if len(panels) == 1 else _WIDE, height), layout="constrained")
     axes = figure.subplots(1, len(panels), sharey=share_y, squeeze=False)[0]
-    entries: dict[str, Any] = {}
+    legend: dict[str, Any] = {}
     for axis, panel in zip(axes, panels, strict=True):
         panel(axis)
         handles, labels = axis.get_legend_handles_labels()
-        entries = dict(zip(labels, handles, strict=True)) | entries
-    if entries:
-        figure.legend(
-            entries.values(), entries.keys(), loc="outside lower center", ncols=5, edgecolor="none", fontsize=8.5
-        )
+        legend = dict(zip(labels, handles, strict=True)) | legend
+    handles, labels = list(legend.values()), list(legend)
+    columns = 3 if len(panels) == 1 else 5
+    figure.legend(handles, labels, loc="outside lower center", ncols=columns, edgecolor="none", fontsize=8.5)
     save_figure(figure, path)
 
 
 def save_axes(axes: Any, path: Path) -> None:
-    """Write the figure of one or more axes, such as those of `optuna.visualization.matplotlib`, and close it.
-
-    Raises:
-        InputError: the disk is full or the folder cannot be written.
-    """
+    """Write the figure of one or more axes, such as those of `optuna.visualization.matplotlib`, and close it."""
     from matplotlib import pyplot
 
     figure = np.ravel(axes)[0].figure
@@ -171,11 +149,7 @@ def save_axes(axes: Any, path: Path) -> None:
 
 
 def save_figure(figure: Figure, path: Path) -> None:
-    """Write a figure as PNG; equal figures are equal bytes.
-
-    Raises:
-        InputError: the disk is full or the folder cannot be written.
-    """
+    """Write a figure as PNG; equal figures are equal bytes."""
     with writing(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         figure.savefig(path, dpi=_DPI, facecolor="white", metadata={"Software": None})

@@ -10,9 +10,7 @@ from pathlib import Path
 import pandas as pd
 
 from lookahead.artifacts import atomic
-from lookahead.evaluation.contrasts import NOT_SIGNIFICANT
-
-FULL = "full"  # the sampler of the main evaluation
+from lookahead.evaluation.contrasts import NOT_MEASURED
 
 
 def number(value: float, form: str = ".3f") -> str:
@@ -31,7 +29,7 @@ def parameter(value: object) -> str:
 class Estimate:
     """A mean, its 95 % interval, and how many people and training seeds it is over (0: nothing was trained).
 
-    A contrast has a verdict after Holm: higher, lower or not significant.
+    A contrast has a verdict after Holm: higher, lower, not significant or not measured.
     """
 
     mean: float
@@ -45,23 +43,18 @@ class Estimate:
     @property
     def number(self) -> str:
         """The mean, of a contrast with its sign."""
-        return number(self.mean, self._form)
+        return number(self.mean, "+z.3f" if self.verdict else "z.3f")
 
     @property
     def interval(self) -> str:
         """The interval, or nothing where there is none."""
-        ends = (number(end, self._form) for end in (self.low, self.high))
-        return "" if math.isnan(self.low) else " to ".join(ends)
+        form = "+z.3f" if self.verdict else "z.3f"
+        return "" if math.isnan(self.low) else f"{number(self.low, form)} to {number(self.high, form)}"
 
     @property
     def note(self) -> str:
-        """What a contrast that is not significant is called, and whether it stays within the margin."""
-        said = {NOT_SIGNIFICANT: self.verdict == NOT_SIGNIFICANT, "not inferior": self.non_inferior}
-        return ", ".join(words for words, holds in said.items() if holds)
-
-    @property
-    def _form(self) -> str:
-        return "+z.3f" if self.verdict else "z.3f"
+        """A contrast's verdict, and whether it stays within the margin."""
+        return ", ".join([self.verdict, *(["not inferior"] if self.non_inferior else [])])
 
     def __str__(self) -> str:
         interval = f" [{self.interval}]" if self.interval else ""
@@ -71,24 +64,19 @@ class Estimate:
 Estimates = dict[tuple[str, str, str, str], Estimate]  # by cell or contrast, sampler, group, metric
 
 
-def read_summary(frame: pd.DataFrame, untrained: Collection[str] = ()) -> Estimates:
-    """The rows of `contrasts.summary` by cell; nothing was trained for the cells `untrained`."""
-    return {
-        (row.cell, row.sampler, str(row.group), row.metric): Estimate(
-            row.mean, row.low, row.high, int(row.people), 0 if row.cell in untrained else int(row.seeds)
-        )
-        for row in frame.itertuples()
-    }
+def read_estimates(frame: pd.DataFrame, name: str, untrained: Collection[str] = ()) -> Estimates:
+    """The rows of `contrasts.summary` or `contrasts.contrasts` by the column `name`, "cell" or "contrast".
 
-
-def read_contrasts(frame: pd.DataFrame) -> Estimates:
-    """The rows of `contrasts.contrasts` by contrast."""
-    return {
-        (row.contrast, row.sampler, str(row.group), row.metric): Estimate(
-            row.mean, row.low, row.high, int(row.people), int(row.seeds), row.verdict, str(row.non_inferior) == "True"
-        )
-        for row in frame.itertuples()
-    }
+    Nothing was trained for the cells `untrained`.
+    """
+    found = {}
+    for row in frame.to_dict("records"):
+        numbers = (row["mean"], row["low"], row["high"], int(row["people"]))
+        seeds = 0 if row[name] in untrained else int(row["seeds"])
+        kept = str(row.get("non_inferior")) == "True"
+        key = (row[name], row["sampler"], str(row["group"]), row["metric"])
+        found[key] = Estimate(*numbers, seeds, row.get("verdict", ""), kept)
+    return found
 
 
 Entry = str | Estimate | None
@@ -105,12 +93,11 @@ class Row:
     @property
     def sample(self) -> str:
         """How many people and training seeds its estimates are over; with one seed they hold for this training."""
-        found = [entry for entry in self.entries if isinstance(entry, Estimate)]
+        found = [one for one in self.entries if isinstance(one, Estimate) and one.verdict != NOT_MEASURED]
         if not found:
             return ""
-        people = sorted({one.people for one in found})
-        seeds = max(one.seeds for one in found)
-        count = " to ".join(map(str, people if len(people) < 3 else (people[0], people[-1])))
+        people, seeds = sorted({one.people for one in found}), max(one.seeds for one in found)
+        count = str(people[0]) if len(people) == 1 else f"{people[0]} to {people[-1]}"
         return f"{count} people, " + {0: "no training", 1: "this training"}.get(seeds, f"{seeds} seeds")
 
 
@@ -126,23 +113,13 @@ class Table:
         """Whether it holds estimates, so that its last column is the size of the sample."""
         return any(row.sample for row in self.rows)
 
-    def texts(self) -> list[list[str]]:
-        """Heads and rows as texts."""
+    def markdown(self) -> str:
+        """The table in Markdown, its columns aligned, so that a terminal may show it, too."""
         rows = [[row.label, *("" if e is None else str(e) for e in row.entries), row.sample] for row in self.rows]
-        return [line if self.sampled else line[:-1] for line in ([*self.heads, "sample"], *rows)]
-
-
-def as_markdown(table: Table) -> str:
-    """The table in Markdown."""
-    heads, *rows = table.texts()
-    return "".join(f"| {' | '.join(line)} |\n" for line in (heads, ["---"] * len(heads), *rows))
-
-
-def as_text(table: Table) -> str:
-    """The table in columns, for a terminal."""
-    lines = table.texts()
-    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-    return "\n".join("  ".join(map(str.ljust, line, widths)).rstrip() for line in lines)
+        lines = [line if self.sampled else line[:-1] for line in ([*self.heads, "sample"], *rows)]
+        widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+        lines.insert(1, ["-" * width for width in widths])
+        return "".join(f"| {' | '.join(map(str.ljust, line, widths))} |\n" for line in lines)
 
 
 def save_csv(frame: pd.DataFrame, path: Path) -> None:

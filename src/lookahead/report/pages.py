@@ -10,19 +10,15 @@ from pathlib import Path
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from lookahead.artifacts import atomic
-from lookahead.report.album import opened
 from lookahead.report.formats import number, parameter
-from lookahead.report.grids import thumbnail
+from lookahead.report.glossary import title
+from lookahead.report.grids import opened, thumbnail
 
 _QUALITY = 92  # of the JPEG pictures inside a page
 
 
 def save_page(template: str, path: Path, content: Mapping[str, object]) -> None:
-    """Render `templates/<template>`, which extends the frame `page.html.j2`, into one HTML file.
-
-    Raises:
-        InputError: the disk is full or the folder cannot be written.
-    """
+    """Render `templates/<template>`, which extends the frame `page.html.j2`, into one HTML file."""
     environment = Environment(
         loader=PackageLoader("lookahead.report"),
         autoescape=True,
@@ -30,7 +26,7 @@ def save_page(template: str, path: Path, content: Mapping[str, object]) -> None:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters.update(number=number, parameter=parameter)
+    environment.filters.update(number=number, parameter=parameter, title_of=title)
     page = environment.get_template(template).render(content)
     with atomic(path) as temporary:
         temporary.write_text(page, encoding="utf-8")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,42 +11,29 @@ import pandas as pd
 from matplotlib.axes import Axes
 
 from lookahead.evaluation.contrasts import ALL
-from lookahead.report.figures import ACCENT, BLUE, GREY, INK, save_panels, style_axis
-from lookahead.report.formats import FULL, Row, Table, parameter, read_contrasts, read_summary
+from lookahead.report.figures import ACCENT, BLUE, GREY, Trace, plot_tradeoff, save_panels
+from lookahead.report.findings import FULL
+from lookahead.report.formats import Estimate, Row, Table, parameter, read_estimates
+from lookahead.report.glossary import title
 from lookahead.report.pages import inline_file, save_page
 
 
 @dataclass(frozen=True)
 class SearchFindings:
-    """What the page of a search shows. Cells of the frames are numbers of trials, as text.
+    """What the page of a search shows. Cells of the frames are numbers of trials, as text."""
 
-    Args:
-        title: the study's name and its world.
-        description: how trials and confirmation were evaluated: people, split, steps, seeds.
-        rule: how a setting comes to be recommended.
-        verdict: what is recommended, in one sentence.
-        trials: one row a trial: number, state, one column a parameter, identity, prompt, front (bool), reason.
-        parameters: the names of the parameters' columns.
-        searched: rows of `contrasts.summary` of the trials' evaluations; metrics are identity and prompt.
-        confirmed: the same of the confirmation.
-        contrasts: rows of `contrasts.contrasts` of the confirmation against params.yaml's own setting.
-        default: the number of the trial with params.yaml's own setting.
-        recommended: the number of the recommended trial.
-        changes: what adopting it changes in params.yaml, by dotted name.
-    """
-
-    title: str
-    description: str
-    rule: str
-    verdict: str
-    trials: pd.DataFrame
-    parameters: Sequence[str]
-    searched: pd.DataFrame
-    confirmed: pd.DataFrame
-    contrasts: pd.DataFrame
-    default: int
+    title: str  # the study's name and its world
+    description: str  # how trials and confirmation were evaluated: people, split, steps, seeds
+    rule: str  # how a setting comes to be recommended
+    verdict: str  # what is recommended, in one sentence
+    trials: pd.DataFrame  # one row a trial: number, state, one column a parameter, identity, prompt, front, reason
+    parameters: Sequence[str]  # the parameters' columns
+    searched: pd.DataFrame  # rows of `contrasts.summary` of the trials' evaluations: identity and prompt
+    confirmed: pd.DataFrame  # the same of the confirmation
+    contrasts: pd.DataFrame  # rows of `contrasts.contrasts` of the confirmation against params.yaml's own setting
+    default: int  # the trial with params.yaml's own setting
     recommended: int
-    changes: Mapping[str, object]
+    changes: Mapping[str, object]  # what adopting the recommended trial changes, by dotted name
 
 
 def save_front(findings: SearchFindings, untuned: tuple[float, float], prompt_loss: float, path: Path) -> None:
@@ -57,23 +45,25 @@ def save_front(findings: SearchFindings, untuned: tuple[float, float], prompt_lo
         prompt_loss: the loss of prompt alignment that is tolerated.
         path: the PNG file to write.
     """
-    done = findings.trials[findings.trials["state"] == "complete"]
-    front = done[done["front"].astype(bool)].sort_values("prompt")
-    named = {findings.recommended: ("recommended", (6, 6)), findings.default: ("params.yaml", (6, -11))}
+    notes = {findings.default: "params.yaml", findings.recommended: "recommended"}
+    done = findings.trials[findings.trials["state"] == "complete"].sort_values("prompt")
+    points = {
+        number: (_point(prompt), _point(identity), notes.get(number, ""))
+        for number, prompt, identity in done[["number", "prompt", "identity"]].itertuples(index=False)
+    }
+    front = [points[number] for number in done.loc[done["front"].astype(bool), "number"]]
+    traces = [Trace("trials", BLUE, list(points.values()), "o"), Trace("front", ACCENT, front)]
+    traces.append(Trace("untuned adapter", GREY, [(_point(untuned[1]), _point(untuned[0]), "")], "s"))
 
     def draw(axis: Axes) -> None:
-        axis.plot(done["prompt"], done["identity"], "o", color=BLUE, alpha=0.7, label="trials")
-        axis.plot(front["prompt"], front["identity"], "o-", color=ACCENT, label="front")
-        axis.plot([untuned[1]], [untuned[0]], "s", color=GREY, label="untuned adapter")
+        plot_tradeoff(axis, "Every trial: up and right is better", traces)
         axis.axvline(untuned[1] - prompt_loss, color=GREY, linestyle=":", label="tolerated loss of prompt alignment")
-        for number, prompt, identity in done[["number", "prompt", "identity"]].itertuples(index=False):
-            if number in named:
-                label, offset = named[number]
-                axis.annotate(label, (prompt, identity), offset, textcoords="offset points", fontsize=8.5, color=INK)
-        title = "Every trial: up and right is better"
-        style_axis(axis, title, "prompt alignment", "identity (cosine, recogniser select)")
 
     save_panels(path, 4.8, draw)
+
+
+def _point(value: float) -> Estimate:
+    return Estimate(value, math.nan, math.nan, 0, 0)
 
 
 def write_search_report(findings: SearchFindings, figures: Mapping[str, Path], path: Path) -> None:
@@ -81,38 +71,30 @@ def write_search_report(findings: SearchFindings, figures: Mapping[str, Path], p
 
     Figures of `optuna.visualization.matplotlib` are saved by `figures.save_axes`, so that equal ones are equal bytes.
     """
-    pictures = {title: inline_file(figure) for title, figure in figures.items()}
+    pictures = {head: inline_file(figure) for head, figure in figures.items()}
     content = {"findings": findings, "tables": search_tables(findings), "pictures": pictures}
     save_page("search.html.j2", path, content)
 
 
 def search_tables(findings: SearchFindings) -> dict[str, Table]:
-    """The front with its confirmation, its settings, and the trials that ended early."""
+    """The front on the people of the search, its confirmation, its settings, and the trials that ended early."""
     trials = findings.trials.set_index("number")
     shown = trials[trials["front"].astype(bool) | (trials.index == findings.default)]
     shown = shown.sort_values("identity", ascending=False)
-    changes = read_contrasts(findings.contrasts.assign(contrast=findings.contrasts["cell"]))
-    parts = {"search": read_summary(findings.searched), "confirmation": read_summary(findings.confirmed)}
-    parts["against params.yaml"] = changes
-    wanted = [(part, metric) for part in parts for metric in ("identity", "prompt")]
-    rows = [
-        Row(
-            _name(findings, number),
-            [parts[part].get((str(number), FULL, ALL, metric)) for part, metric in wanted],
-            number == findings.recommended,
-        )
-        for number in shown.index
-    ]
+    parts = {"search": findings.searched, "confirmation": findings.confirmed, "against params.yaml": findings.contrasts}
+    tables, metrics = {}, ("identity", "prompt")
+    for part, frame in parts.items():
+        found = read_estimates(frame, "cell")
+        entries = {n: [found.get((str(n), FULL, ALL, metric)) for metric in metrics] for n in shown.index}
+        rows = [Row(_name(findings, n), every, n == findings.recommended) for n, every in entries.items() if any(every)]
+        tables[part] = Table(["trial", *(f"{title(metric)}, {part}" for metric in metrics)], rows)
     settings = [Row(name, [parameter(value) for value in shown[name]]) for name in findings.parameters]
     failed = trials.loc[trials["reason"] != "", ["state", "reason"]]
-    return {
-        "front": Table(["trial", *(f"{metric}, {part}" for part, metric in wanted)], rows),
-        "settings": Table(["parameter", *map(str, shown.index)], settings),
-        "ended": Table(["trial", "state", "reason"], [Row(str(one), [s, r]) for one, s, r in failed.itertuples()]),
-    }
+    tables["settings"] = Table(["parameter", *map(str, shown.index)], settings)
+    ended = [Row(str(number), [state, reason]) for number, state, reason in failed.itertuples()]
+    return tables | {"ended": Table(["trial", "state", "reason"], ended)}
 
 
 def _name(findings: SearchFindings, number: int) -> str:
-    said = {findings.default: "params.yaml"}
-    names = [str(number), said.get(number, ""), "recommended" if number == findings.recommended else ""]
-    return ", ".join(name for name in names if name)
+    words = {"params.yaml": findings.default, "recommended": findings.recommended}
+    return ", ".join([str(number), *(word for word, one in words.items() if one == number)])

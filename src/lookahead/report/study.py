@@ -10,12 +10,20 @@ import pandas as pd
 
 from lookahead.artifacts import atomic
 from lookahead.portraits import Person
-from lookahead.report.album import grid_lines, make_album
-from lookahead.report.findings import read_findings, save_contrasts, save_tradeoff
-from lookahead.report.formats import FULL, as_markdown, save_csv
-from lookahead.report.glossary import MEANINGS, TITLES
-from lookahead.report.grids import save_grid
+from lookahead.report.findings import FULL, read_findings, save_contrasts, save_tradeoff
+from lookahead.report.formats import save_csv
+from lookahead.report.grids import grid_lines, make_album, save_grid
 from lookahead.report.pages import inline_file, save_page
+
+SHOWN = (
+    "identity",
+    "prompt",
+    "detected",
+    "style_right",
+    "scene_right",
+    "leak",
+    "identity_loss",
+)  # others are in the CSV
 
 
 @dataclass(frozen=True)
@@ -63,18 +71,15 @@ def write_study_report(
         contrasts: rows of `contrasts.contrasts`, over all pictures.
         out: the folder to write to; `metrics.json` is not written.
         people: those of the table, by number.
-        pictures: holds `<cell>/<sampler>/<training_seed>/00000.parquet` (`album.picture_folder`).
+        pictures: holds `<cell>/<sampler>/<training_seed>/00000.parquet` (`grids.picture_folder`).
         grid_people: how many people the grid shows, the first ones.
     """
     found = read_findings(table, summary, contrasts, {cell.name: cell.label for cell in study.cells}, study.samplers)
-    metrics = [metric for metric in TITLES if metric in set(summary["metric"])]
-    tables = {
-        f"{title}, {label}": one
-        for sampler, label in study.samplers.items()
-        for title, one in zip(("Means", "Contrasts"), found.tables(metrics, sampler), strict=True)
-    }
+    metrics, tables = [metric for metric in SHOWN if metric in set(summary["metric"])], {}
+    for sampler, label in study.samplers.items():
+        tables[f"Means, {label}"], tables[f"Contrasts, {label}"] = found.tables(metrics, sampler)
     with atomic(out / "table.md") as path:
-        text = "\n".join(f"**{title}**\n\n{as_markdown(one)}" for title, one in tables.items())
+        text = "\n".join(f"**{head}**\n\n{one.markdown()}" for head, one in tables.items())
         path.write_text(text, encoding="utf-8")
     save_csv(summary, out / "table.csv")
     save_csv(contrasts, out / "contrasts.csv")
@@ -84,12 +89,12 @@ def write_study_report(
     sampler = next(iter(study.samplers))
     shown = table[(table["sampler"] == sampler) & table["cell"].isin(list(found.cells))]
     save_grid(grid_lines(make_album(shown, people, pictures, grid_people), found.cells, sampler), figures["grid"])
-    content: dict[str, object] = {
+    content = {
         "study": study,
         "tables": tables,
         "people": table["person"].nunique(),
         "shown": min(grid_people, len(people)),
-        "meanings": {TITLES[metric]: MEANINGS[metric] for metric in metrics},
+        "metrics": metrics,
         "figures": {name: inline_file(path) for name, path in figures.items()},
     }
     save_page("study.html.j2", out / "report.html", content)
