@@ -14,7 +14,7 @@ export MLFLOW_SKIP_PIP_REQUIREMENTS_CHECK := true
 export DVC_NO_ANALYTICS := true
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: help install repro test test-all check demo ui ablation curves search dashboard miniature clean
+.PHONY: help install repro test test-all check sizes demo ui ablation curves search dashboard miniature clean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*##/\t/' | expand -t 12
@@ -22,9 +22,9 @@ help:  ## this list
 $(STAMP): pyproject.toml constraints.txt
 	@scripts/install
 
-# Not an extra: Gradio's upper bounds contradict two pins (the file tells which), so that pip has to be told not to look at them.
+# Not an extra: Gradio's upper bounds contradict two pins (the file says which), so it is installed without its dependencies.
 $(DEMO): $(STAMP) src/lookahead/demo/requirements.txt
-	pip install --quiet --no-deps --constraint constraints.txt --requirement src/lookahead/demo/requirements.txt
+	scripts/install --no-deps --constraint constraints.txt --requirement src/lookahead/demo/requirements.txt
 	@touch $@
 
 install: $(STAMP)  ## create .venv and install the tested versions
@@ -33,7 +33,7 @@ repro: $(STAMP)  ## data, training, evaluation; then the headline
 	dvc repro || { dvc checkout --quiet --allow-missing && echo "earlier results are back in runs/"; lookahead doctor; exit 1; }
 	@lookahead headline
 
-test: $(STAMP)  ## what a developer waits for: at most 10 minutes on two cores
+test: $(STAMP)  ## what a developer waits for: at most 6 minutes on two cores
 	pytest -m "not slow"
 
 test-all: $(DEMO)  ## the slow tests
@@ -44,6 +44,9 @@ check: $(STAMP)  ## style, types, stripped notebooks
 	ruff format --check .
 	mypy
 	nbstripout --verify notebooks/*.ipynb
+
+sizes: $(STAMP)  ## lines and files of the package, the factory, the tests and the benchmarks, with their limits
+	@python -m tests.sizes
 
 demo: $(DEMO)  ## a page to try portraits and prompts in, on http://127.0.0.1:7860
 	@lookahead demo --port $${PORT:-7860}

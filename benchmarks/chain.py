@@ -1,24 +1,21 @@
-"""Time and peak memory of each stage of the chain, each run from scratch in a child process of its own.
+"""Time and memory of the chain's stages, each run from scratch in a process of its own.
 
-    .venv/bin/python benchmarks/chain.py                          # every stage, in order
-    .venv/bin/python benchmarks/chain.py features evaluate        # some stages
-    .venv/bin/python benchmarks/chain.py --json figures.json      # and write the figures as JSON
+    .venv/bin/python -m benchmarks.chain                      # every stage, in order
+    .venv/bin/python -m benchmarks.chain features evaluate    # some stages
 
-A stage runs as `dvc repro --single-item --force STAGE`, so everything before it must have been reproduced once
-(`make repro`), and its result is the same as before. `seconds` is wall-clock time, `processor` the processor time of
-all its processes, `memory` the resident peak of the largest of them, the stage itself, as the kernel counts it.
+A stage runs as `dvc repro --single-item --force STAGE`, after everything before it (`make repro`); its result is the
+same as before. `seconds` is wall-clock time, `processor` the processor time of all its processes, `memory` the peak of
+the largest of them.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import subprocess
 import sys
 import time
-from dataclasses import asdict, dataclass
-from pathlib import Path
+from dataclasses import dataclass
 
 STAGES = ("generate", "features", "train@noise_only", "train@lookahead", "evaluate")
 _UNIT = 1 if sys.platform == "darwin" else 1024  # what ru_maxrss counts in: bytes on macOS, KiB on Linux
@@ -61,20 +58,17 @@ def table(costs: list[Cost]) -> str:
 
 
 def main() -> int:
-    """Measure the stages named on the command line, or all."""
+    """Measure what the command line asks for."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("stages", nargs="*", default=STAGES, help=f"default: {' '.join(STAGES)}")
-    parser.add_argument("--json", type=Path, help="write the figures to this file, too")
-    arguments = parser.parse_args()
+    options = parser.parse_args()
     dvc = [sys.executable, "-m", "dvc", "repro", "--single-item", "--force"]
     try:
-        costs = [measure(stage, [*dvc, stage]) for stage in arguments.stages]
+        costs = [measure(stage, [*dvc, stage]) for stage in options.stages]
     except subprocess.CalledProcessError as error:
         print(f"{' '.join(error.cmd)} failed with exit code {error.returncode}; no figures", file=sys.stderr)
         return 1
     print(table(costs))
-    if arguments.json:
-        arguments.json.write_text(json.dumps([asdict(cost) for cost in costs], indent=2) + "\n", encoding="utf-8")
     return 0
 
 

@@ -5,13 +5,14 @@ from __future__ import annotations
 import copy
 import tempfile
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 
 import torch
 from diffusers import AutoencoderKL, StableDiffusionXLPipeline, UNet2DConditionModel
 from peft import get_peft_model_state_dict
 from safetensors.torch import load_file
-from torch import Tensor
+from torch import Tensor, nn
 from transformers import (
     CLIPTextConfig,
     CLIPTextModel,
@@ -20,22 +21,8 @@ from transformers import (
     CLIPVisionModelWithProjection,
 )
 
-from benchmarks.detector import Detector
-from benchmarks.parts import (
-    ALPHA,
-    PREVIEW,
-    RANK,
-    TOKEN_DROP,
-    WEIGHT,
-    Levers,
-    attach_adapter,
-    build,
-    child_config,
-    networks_of,
-    new_batch,
-    new_draw,
-    new_unet,
-)
+from benchmarks import ours
+from benchmarks.ours import Levers
 from benchmarks.sdxl import Sizes
 from lookahead.method.attention import appended
 from lookahead.method.shared_pass import drop_tokens
@@ -50,15 +37,49 @@ from lookahead.world.hub import LORA_FILE
 RELOAD = 5  # steps for which alpha_LoRA stays (official recipe)
 
 
+class Detector(nn.Module):
+    """MTCNN's three networks on a pyramid: a small one everywhere, two on a fixed number of crops; random weights."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.everywhere = _convolutions((3, 10, 16, 32), pool=1)
+        self.refine = nn.Sequential(_convolutions((3, 28, 48, 64), pool=2), nn.Flatten(), nn.Linear(64 * 6 * 6, 128))
+        self.last = nn.Sequential(
+            _convolutions((3, 32, 64, 64, 128), pool=2), nn.Flatten(), nn.Linear(128 * 12 * 12, 256)
+        )
+
+    @torch.no_grad()
+    def forward(self, pixels: Tensor) -> Tensor:
+        """Scores of 16 crops a picture, on the CPU, where boxes are merged: (B * 16,)."""
+        picture = pixels
+        while min(picture.shape[-2:]) >= 12:
+            self.everywhere(picture).amax().cpu()  # the boxes of a scale are read by the processor
+            picture = nn.functional.interpolate(picture, scale_factor=0.709, mode="area")
+        for network, count, side in ((self.refine, 64, 24), (self.last, 16, 48)):
+            crops = nn.functional.interpolate(pixels, (side, side), mode="area").repeat_interleave(count, 0)
+            scores: Tensor = network(crops).mean(1).cpu()
+        return scores
+
+
+def _convolutions(widths: tuple[int, ...], pool: int) -> nn.Sequential:
+    layers: list[nn.Module] = []
+    for number, (before, after) in enumerate(pairwise(widths)):
+        layers += [nn.Conv2d(before, after, 3, padding=1), nn.PReLU(after)]
+        if number < pool:
+            layers.append(nn.MaxPool2d(2))
+    return nn.Sequential(*layers)
+
+
 class Encoders:
     """VAE, both text encoders and the vision encoder, in the loop: they encode every step's batch anew."""
 
     def __init__(self, sizes: Sizes, levers: Levers) -> None:
-        """Random weights in the published shapes."""
-        self.vae = build(AutoencoderKL, sizes.vae, levers.kind)
+        self.vae = ours.build(AutoencoderKL, sizes.vae, levers.kind)
         texts = ((CLIPTextModel, sizes.text), (CLIPTextModelWithProjection, sizes.text_2))
-        self.texts = [build(make, {"config": CLIPTextConfig(**config)}, levers.kind) for make, config in texts]
-        self.vision = build(CLIPVisionModelWithProjection, {"config": CLIPVisionConfig(**sizes.vision)}, levers.kind)
+        self.texts = [ours.build(make, {"config": CLIPTextConfig(**config)}, levers.kind) for make, config in texts]
+        self.vision = ours.build(
+            CLIPVisionModelWithProjection, {"config": CLIPVisionConfig(**sizes.vision)}, levers.kind
+        )
         self.kind, self.side = levers.kind, sizes.side
 
     @torch.no_grad()
@@ -91,18 +112,17 @@ class Official:
     """Four U-Nets: the denoiser, its frozen twin, the twin's copy with the LoRA fused, and the KV-encoder."""
 
     def __init__(self, sizes: Sizes, batch: int, levers: Levers) -> None:
-        """Build everything, and write the LoRA that is loaded again and again."""
-        self.encoders, self.features = Encoders(sizes, levers), new_batch(sizes, batch)
+        self.encoders, self.features = Encoders(sizes, levers), ours.new_batch(sizes, batch)
         self.detector = Detector().to(device()).eval()
-        kv = new_kv_encoder(new_unet(sizes, levers), RANK, RANK, seed=0)
-        unet = new_unet(sizes, levers)
-        attach_adapter(unet, sizes)
+        kv = new_kv_encoder(ours.new_unet(sizes, levers), ours.RANK, ours.RANK, seed=0)
+        unet = ours.new_unet(sizes, levers)
+        ours.attach_adapter(unet, sizes)
         bank = extend_self_attention(unet)
         self.adapter = list(train_adapter_only(unet).values())
         for one in (unet, kv.unet):
             if levers.checkpointing:
                 one.enable_gradient_checkpointing()
-        self.networks: Networks = networks_of(sizes, levers, unet, kv, bank)
+        self.networks: Networks = ours.networks_of(sizes, levers, unet, kv, bank)
         self.twin = self._copy(unet)
         self._temporary = tempfile.TemporaryDirectory()  # goes with this object
         self.folder = Path(self._temporary.name)
@@ -119,7 +139,7 @@ class Official:
 
     def _write_child(self, sizes: Sizes) -> None:
         carrier = self._copy(self.twin)
-        carrier.add_adapter(child_config(sizes), FAST_CHILD)
+        carrier.add_adapter(ours.child_config(sizes), FAST_CHILD)
         tensors = get_peft_model_state_dict(carrier, adapter_name=FAST_CHILD)
         self.save(tensors)
 
@@ -136,7 +156,7 @@ class Official:
         self.child = None
         self.child = self._copy(self.twin)
         self.child.load_lora_adapter(self.load(), prefix="unet", adapter_name=FAST_CHILD)
-        self.child.fuse_lora(lora_scale=ALPHA, adapter_names=[FAST_CHILD])
+        self.child.fuse_lora(lora_scale=ours.ALPHA, adapter_names=[FAST_CHILD])
         self.child.unload_lora()
         trained = {id(p) for p in self.adapter}
         for parameter in self.child.parameters():
@@ -153,16 +173,16 @@ class Official:
             optimiser.zero_grad(set_to_none=True)
 
     def _noise(self, batch: Batch, generator: torch.Generator) -> None:
-        draw = new_draw(batch)
+        draw = ours.new_draw(batch)
         keys_values = encode_reference(self.networks, batch, draw)
-        with appended(self.networks.bank, drop_tokens(keys_values, TOKEN_DROP, generator)):
+        with appended(self.networks.bank, drop_tokens(keys_values, ours.TOKEN_DROP, generator)):
             noise_losses(self.networks, batch, draw, batch.condition).mean().backward()
 
     def _lookahead(self, batch: Batch, generator: torch.Generator) -> None:
-        draw, networks = new_draw(batch), replace(self.networks, unet=self.child)
+        draw, networks = ours.new_draw(batch), replace(self.networks, unet=self.child)
         keys_values = encode_reference(networks, batch, draw)
-        with appended(networks.bank, drop_tokens(keys_values, TOKEN_DROP, generator)):
-            pixels = preview_pixels(networks, batch, draw, PREVIEW, generator)
+        with appended(networks.bank, drop_tokens(keys_values, ours.TOKEN_DROP, generator)):
+            pixels = preview_pixels(networks, batch, draw, ours.PREVIEW, generator)
             self.detector(pixels.detach())
             distance, _ = preview_distances(networks, batch, pixels, "identity")
-            (distance.mean() * ALPHA * WEIGHT).backward()
+            (distance.mean() * ours.ALPHA * ours.WEIGHT).backward()

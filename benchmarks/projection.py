@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import gc
 import warnings
+import weakref
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -18,13 +19,46 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
-from benchmarks.counting import Held, flop
 from benchmarks.official import Official
-from benchmarks.ours import Ours
-from benchmarks.parts import Levers
-from benchmarks.rows import FULL_METHOD, ROWS, figure
+from benchmarks.ours import Levers, Ours
 from benchmarks.sdxl import Sizes
+from benchmarks.train import FULL_METHOD, ROWS, figure, flop
+
+
+class Held(TorchDispatchMode):
+    """Follows the storages of all tensors that are made inside: each counts once, until its last tensor goes.
+
+    What kernels take for themselves while they run, and what an allocator keeps or wastes, it cannot see.
+    """
+
+    def __init__(self) -> None:
+        TorchDispatchMode.__init__(self)  # mypy takes it for untyped behind `super`
+        self.now = self.peak = 0  # bytes
+        self._seen: set[int] = set()
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        """Run an operation and count the storages that it made."""
+        result = func(*args, **(kwargs or {}))
+        for tensor in tree_leaves(result):
+            if isinstance(tensor, Tensor):
+                self._count(tensor.untyped_storage())
+        return result
+
+    def _count(self, storage: torch.UntypedStorage) -> None:
+        key, size = storage._cdata, storage.nbytes()
+        if key in self._seen:
+            return
+        self._seen.add(key)
+        self.now += size
+        self.peak = max(self.peak, self.now)
+        weakref.finalize(storage, self._release, key, size).atexit = False
+
+    def _release(self, key: int, size: int) -> None:
+        self._seen.discard(key)
+        self.now -= size
 
 
 @contextmanager

@@ -35,51 +35,21 @@ VAE: dict[str, Any] = {  # config.json of sdxl-vae-fp16-fix
     "scaling_factor": 0.13025,
     "force_upcast": False,
 }
-TEXT: dict[str, Any] = {  # text_encoder/config.json
-    "vocab_size": 49408,
-    "hidden_size": 768,
-    "intermediate_size": 3072,
-    "num_hidden_layers": 12,
-    "num_attention_heads": 12,
-    "max_position_embeddings": 77,
-    "projection_dim": 768,
-    "hidden_act": "quick_gelu",
-}
-TEXT_2: dict[str, Any] = {  # text_encoder_2/config.json
-    "vocab_size": 49408,
-    "hidden_size": 1280,
-    "intermediate_size": 5120,
-    "num_hidden_layers": 32,
-    "num_attention_heads": 20,
-    "max_position_embeddings": 77,
-    "projection_dim": 1280,
-    "hidden_act": "gelu",
-}
-VISION: dict[str, Any] = {  # models/image_encoder/config.json of h94/IP-Adapter: OpenCLIP's ViT-H-14
-    "hidden_size": 1280,
-    "intermediate_size": 5120,
-    "num_hidden_layers": 32,
-    "num_attention_heads": 16,
-    "image_size": 224,
-    "patch_size": 14,
-    "projection_dim": 1024,
-    "hidden_act": "gelu",
-}
+
+
+def _clip(hidden: int, layers: int, heads: int, projection: int, activation: str = "gelu") -> dict[str, Any]:
+    shape = {"hidden_size": hidden, "intermediate_size": 4 * hidden, "num_hidden_layers": layers}
+    return shape | {"num_attention_heads": heads, "projection_dim": projection, "hidden_act": activation}
+
+
+WORDS = {"vocab_size": 49408, "max_position_embeddings": 77}
+PATCHES = {"image_size": 224, "patch_size": 14}
+TEXT = WORDS | _clip(768, 12, 12, 768, "quick_gelu")  # text_encoder/config.json
+TEXT_2 = WORDS | _clip(1280, 32, 20, 1280)  # text_encoder_2/config.json
+VISION = PATCHES | _clip(1280, 32, 16, 1024)  # models/image_encoder/config.json of h94/IP-Adapter: OpenCLIP's ViT-H-14
 LORA_TARGETS = (  # what LCM-LoRA's training script of diffusers adapts
-    "to_q",
-    "to_k",
-    "to_v",
-    "to_out.0",
-    "proj_in",
-    "proj_out",
-    "ff.net.0.proj",
-    "ff.net.2",
-    "conv1",
-    "conv2",
-    "conv_shortcut",
-    "downsamplers.0.conv",
-    "upsamplers.0.conv",
-    "time_emb_proj",
+    *("to_q", "to_k", "to_v", "to_out.0", "proj_in", "proj_out", "ff.net.0.proj", "ff.net.2"),
+    *("conv1", "conv2", "conv_shortcut", "downsamplers.0.conv", "upsamplers.0.conv", "time_emb_proj"),
 )
 LORA_RANK = 64
 RESAMPLER = {"width": 1280, "tokens": 16, "layers": 4, "heads": 20, "head": 64, "output": 2048}
@@ -114,16 +84,9 @@ REDUCED = Sizes(
         "projection_class_embeddings_input_dim": 128 + 6 * 32,
     },
     vae=VAE | {"block_out_channels": (32, 64, 64, 64)},
-    text=TEXT | {"hidden_size": 64, "intermediate_size": 256, "num_hidden_layers": 4, "num_attention_heads": 4},
-    text_2=TEXT_2
-    | {
-        "hidden_size": 128,
-        "intermediate_size": 512,
-        "num_hidden_layers": 8,
-        "num_attention_heads": 4,
-        "projection_dim": 128,
-    },
-    vision=VISION | {"hidden_size": 128, "intermediate_size": 512, "num_hidden_layers": 8, "num_attention_heads": 4},
+    text=WORDS | _clip(64, 4, 4, 768, "quick_gelu"),
+    text_2=WORDS | _clip(128, 8, 4, 128),
+    vision=PATCHES | _clip(128, 8, 4, 1024),
     resampler={"width": 128, "tokens": 16, "layers": 4, "heads": 2, "head": 64, "output": 192},
     recogniser={"widths": (8, 16, 32, 64), "blocks": (1, 1, 2, 1)},
     lora_rank=8,
@@ -135,7 +98,6 @@ class Block(nn.Module):
     """A residual block of ArcFace's network: BN, conv, BN, PReLU, conv (with the stride), BN."""
 
     def __init__(self, before: int, after: int, stride: int) -> None:
-        """From `before` channels to `after`."""
         super().__init__()
         self.body = nn.Sequential(
             nn.BatchNorm2d(before),
@@ -145,12 +107,9 @@ class Block(nn.Module):
             nn.Conv2d(after, after, 3, stride, 1, bias=False),
             nn.BatchNorm2d(after),
         )
-        fits = stride == 1 and before == after
-        self.skip = (
-            nn.Identity()
-            if fits
-            else nn.Sequential(nn.Conv2d(before, after, 1, stride, bias=False), nn.BatchNorm2d(after))
-        )
+        self.skip: nn.Module = nn.Identity()
+        if stride != 1 or before != after:
+            self.skip = nn.Sequential(nn.Conv2d(before, after, 1, stride, bias=False), nn.BatchNorm2d(after))
 
     def forward(self, hidden: Tensor) -> Tensor:
         """(B, before, h, w) to (B, after, h / stride, w / stride)."""
@@ -160,12 +119,9 @@ class Block(nn.Module):
 
 def iresnet(widths: tuple[int, ...], blocks: tuple[int, ...]) -> nn.Sequential:
     """ArcFace's recogniser from crops (B, 3, 112, 112) to embeddings (B, 512), with random weights."""
-    layers: list[nn.Module] = [
-        nn.Conv2d(3, widths[0], 3, 1, 1, bias=False),
-        nn.BatchNorm2d(widths[0]),
-        nn.PReLU(widths[0]),
-    ]
     before = widths[0]
+    stem = [nn.Conv2d(3, before, 3, 1, 1, bias=False), nn.BatchNorm2d(before), nn.PReLU(before)]
+    layers: list[nn.Module] = [*stem]
     for width, count in zip(widths, blocks, strict=True):
         for number in range(count):
             layers.append(Block(before, width, 1 if number else 2))
@@ -178,24 +134,16 @@ def adapter_shapes(sizes: Sizes, cross: dict[int, int]) -> dict[str, tuple[int, 
     """The tensors of an IP-Adapter-plus file; `cross` has each cross-attention's number and width."""
     width, tokens, layers, heads, head, output = sizes.resampler.values()
     seen = sizes.vision["hidden_size"]
-    shapes: dict[str, tuple[int, ...]] = {
-        "latents": (1, tokens, width),
-        "proj_in.weight": (width, seen),
-        "proj_in.bias": (width,),
-        "proj_out.weight": (output, width),
-        "proj_out.bias": (output,),
-        "norm_out.weight": (output,),
-        "norm_out.bias": (output,),
-    }
+    shapes: dict[str, tuple[int, ...]] = {"latents": (1, tokens, width), "proj_in.weight": (width, seen)}
+    shapes |= {"proj_out.weight": (output, width), "proj_in.bias": (width,)}
+    shapes |= dict.fromkeys(("proj_out.bias", "norm_out.weight", "norm_out.bias"), (output,))
     for layer in range(layers):
         attention, forward = f"layers.{layer}.0", f"layers.{layer}.1"
         for norm in (f"{attention}.norm1", f"{attention}.norm2", f"{forward}.0"):
             shapes |= {f"{norm}.weight": (width,), f"{norm}.bias": (width,)}
-        shapes |= {
-            f"{attention}.to_q.weight": (heads * head, width),
-            f"{attention}.to_kv.weight": (2 * heads * head, width),
-        }
-        shapes |= {f"{attention}.to_out.weight": (width, heads * head)}
+        inner = heads * head
+        shapes |= {f"{attention}.to_q.weight": (inner, width), f"{attention}.to_kv.weight": (2 * inner, width)}
+        shapes |= {f"{attention}.to_out.weight": (width, inner)}
         shapes |= {f"{forward}.1.weight": (4 * width, width), f"{forward}.3.weight": (width, 4 * width)}
     named = {f"image_proj.{name}": shape for name, shape in shapes.items()}
     for number, channels in cross.items():

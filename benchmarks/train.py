@@ -10,9 +10,8 @@ that is stopped keeps what it has. `share` is model FLOP utilisation: the FLOP t
 left out, over its time and the machine's rate on a large product. A row that recomputes or is compiled takes the count
 of the plain row that does the same work.
 
-`official` is this code's own version of the official
-training loop, from its description: four U-Nets, VAE, text and image encoders in the loop, a face detector for every
-preview, the KV-encoder run twice, the LoRA loaded and fused anew every five steps, two optimiser steps.
+`official` is this code's own version of the official loop, from its description: four U-Nets, all encoders in the loop,
+a face detector for every preview, two passes of the KV-encoder, the LoRA fused anew every five steps, two optimisers.
 """
 
 from __future__ import annotations
@@ -25,18 +24,121 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import asdict, replace
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import torch
+from torch.utils.flop_counter import FlopCounterMode, sdpa_flop_count
 
-from benchmarks import projection
-from benchmarks.counting import flop
-from benchmarks.official import RELOAD
-from benchmarks.rows import FULL_METHOD, HEAD, ROWS, Cost, line, opened, plain, with_work
+from benchmarks.official import RELOAD, Official
+from benchmarks.ours import Levers, Ours
 from benchmarks.sdxl import FULL, REDUCED, Sizes
 from lookahead.world import device
+
+FULL_METHOD = "+ KV-encoder"
+ROWS = {
+    FULL_METHOD: Levers(),
+    "official": Levers(official=True),
+    "+ KV-encoder, checkpointing": Levers(checkpointing=True),
+    "official, checkpointing": Levers(official=True, checkpointing=True),
+    "+ KV-encoder, checkpointing, batch 4": Levers(checkpointing=True, batch=4),
+    "noise loss alone": Levers(lookahead=False, kv=False),
+    "+ lookahead": Levers(kv=False),
+    "+ KV-encoder, a pass for each loss": Levers(share=False),
+    "+ KV-encoder, channels_last": Levers(channels_last=True),
+    "+ KV-encoder, float32": Levers(precision="float32"),
+    "+ KV-encoder, compiled": Levers(compiled=True),
+    "+ KV-encoder, compiled, half the activations": Levers(compiled=True, memory_budget=0.5),
+    "+ KV-encoder, compiled, checkpointing": Levers(compiled=True, checkpointing=True),
+}
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What a row took: images and seconds a step, GiB at the peak, and FLOP an image; None is not known."""
+
+    row: str
+    batch: int
+    step: float
+    memory: float | None
+    flop: float | None
+
+    @property
+    def image(self) -> float:
+        """Seconds an image."""
+        return self.step / self.batch
+
+
+def opened(levers: Levers, sizes: Sizes, batch: int) -> Ours | Official:
+    """The networks, features and optimisers of a row."""
+    return (Official if levers.official else Ours)(sizes, batch, levers)
+
+
+def plain(levers: Levers) -> bool:
+    """Whether a step runs each operation once and by itself, so that what it runs is the work that has to be done."""
+    return not (levers.checkpointing or levers.compiled)
+
+
+def work(levers: Levers) -> tuple[bool, ...]:
+    """What decides the FLOP of an image: equal for rows that differ only in how they run."""
+    return levers.official, levers.lookahead, levers.kv, levers.share
+
+
+def with_work(cost: Cost, found: list[Cost]) -> Cost:
+    """A row that was not counted, with the FLOP of one that does the same work, if there is one."""
+    same = (other.flop for other in found if work(ROWS[other.row]) == work(ROWS[cost.row]))
+    return replace(cost, flop=next((flop for flop in (cost.flop, *same) if flop), None))
+
+
+def figure(number: float | None, form: str = ".3g") -> str:
+    """A number for a table, or a dash."""
+    return "–" if number is None else format(number, form)
+
+
+def ratio(number: float | None, other: float | None) -> float | None:
+    """`number` / `other`, where both are known."""
+    return number / other if number and other else None
+
+
+HEAD = """| step | ms | images/s | TFLOP/image | share | GiB | time : full | memory : full |
+|---|---:|---:|---:|---:|---:|---:|---:|"""
+
+
+def line(cost: Cost, whole: Cost | None, rate: float) -> str:
+    """A row of the table; `whole` is the full method's, `rate` the machine's FLOP/s on a large product.
+
+    The share is of that rate (model FLOP utilisation); times are compared per image.
+    """
+    share = ratio(cost.flop, cost.image * rate)
+    cells = [figure(cost.step * 1e3, ".4g"), figure(1 / cost.image), figure(ratio(cost.flop, 1e12))]
+    cells += [figure(share, ".0%"), figure(cost.memory)]
+    cells += [figure(ratio(cost.image, whole.image) if whole else None, ".2f")]
+    cells += [figure(ratio(cost.memory, whole.memory) if whole else None, ".2f")]
+    return f"| {cost.row} | {' | '.join(cells)} |"
+
+
+_ATTENTIONS = ("flash_attention_for_cpu", "flash_attention", "efficient_attention", "cudnn_attention")
+
+
+def _attention_backward(
+    _: object, query: Sequence[int], keys: Sequence[int], values: Sequence[int], *__: Any, **___: Any
+) -> int:
+    """Four products of matrices; torch also counts a fifth, the scores, which fused kernels compute a second time."""
+    return 2 * sdpa_flop_count(query, keys, values)
+
+
+def flop(step: Callable[[], object]) -> int:
+    """FLOP of all matrix products, convolutions and attentions in a step, forward and backward; slows it down.
+
+    A second computation by gradient checkpointing counts, one inside an attention's kernel does not.
+    """
+    names = (getattr(torch.ops.aten, f"_scaled_dot_product_{kind}_backward") for kind in _ATTENTIONS)
+    with FlopCounterMode(display=False, custom_mapping=dict.fromkeys(names, _attention_backward)) as counter:
+        step()
+    return int(counter.get_total_flops())
+
 
 LEAST = 5.0  # seconds that a row is not begun without
 
@@ -97,14 +199,12 @@ def in_process(name: str, options: argparse.Namespace, limit: float) -> Cost | s
     return Cost(**json.loads(done.stdout.strip().splitlines()[-1]))
 
 
-def in_turn(options: argparse.Namespace, sizes: Sizes) -> Iterator[tuple[str, Cost | str]]:
+def in_turn(options: argparse.Namespace) -> Iterator[tuple[str, Cost | str]]:
     """Each row and what it cost, or why that is not known: an error, or the time was up before it."""
     end = time.monotonic() + options.minutes * 60
     for name in options.rows:
         left = end - time.monotonic()
-        if options.here:
-            yield name, replace(measure(name, sizes, options.batch, options.steps), memory=None)
-        elif left < LEAST:
+        if left < LEAST:
             yield name, f"not reached in {options.minutes:g} minutes"
         else:
             yield name, in_process(name, options, left if ROWS[name].compiled else min(left, options.limit))
@@ -137,7 +237,6 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--minutes", type=float, default=9, help="for all rows; the last ones get what is left")
     parser.add_argument("--limit", type=float, default=120, help="seconds a row may take that is not compiled")
     parser.add_argument("--rows", nargs="*", default=list(ROWS), choices=list(ROWS), help="only these")
-    parser.add_argument("--here", action="store_true", help="all rows in one process: sooner, and without their memory")
     parser.add_argument("--project", action="store_true", help="FLOP and memory on paper; nothing is measured")
     parser.add_argument("--rate", type=float, default=790, help="TFLOP/s that a projected time supposes (an H200's)")
     parser.add_argument("--row", choices=list(ROWS), help=argparse.SUPPRESS)
@@ -149,6 +248,8 @@ def main() -> None:
     """Print the table, or with --row measure one row and print it as JSON."""
     options = arguments()
     if options.project:
+        from benchmarks import projection  # here, because it reads the rows above
+
         os.environ["CUDA_VISIBLE_DEVICES"] = ""  # on paper a GPU is not used, so that it projects the same everywhere
         projection.table(options.rows, REDUCED if options.reduced else FULL, options.batch, options.rate)
         return
@@ -161,7 +262,7 @@ def main() -> None:
     rate = matrix_rate()
     width = "reduced width" if options.reduced else "full size"
     print(f"{name}, {width}, {torch.get_num_threads()} threads, matrix {rate / 1e12:.3g} TFLOP/s\n", flush=True)
-    table(in_turn(options, sizes), rate, options.json)
+    table(in_turn(options), rate, options.json)
 
 
 if __name__ == "__main__":

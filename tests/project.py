@@ -8,7 +8,7 @@ from typing import Any
 import pyarrow.parquet as pq
 import yaml
 
-from lookahead.config import Checkpoints, Params, read_params
+from lookahead.config import Checkpoints, Params, merged, read_params
 from lookahead.stage import Stage, run_stage
 from tests.modules import ROOT
 from tests.protocols import write_protocol
@@ -27,9 +27,8 @@ _TRAIN = {
     "num_samples": 2,
     "sample_num_inference_steps": 2,
 }
-_PROTOCOL = {"people": 3, "photo_prompts": 1, "num_inference_steps": 2, "prompts": f"prompts/{WORLD}.yaml"}
+PROTOCOL = {"people": 3, "photo_prompts": 1, "num_inference_steps": 2, "prompts": f"prompts/{WORLD}.yaml"}
 _EVALUATE = {
-    "protocol": f"protocols/{WORLD}.yaml",
     "batch_size": 9,
     "grid_people": 2,
     "previews": {"people": 2, "timesteps": [100, 900], "scales": [0.0, 1.0]},
@@ -40,7 +39,7 @@ _EVALUATE = {
 def tree_of(checkpoints: Checkpoints) -> dict[str, Any]:
     """The committed parameters, with the tiny world as a further one, small numbers in it, and tracking off."""
     tree: dict[str, Any] = yaml.safe_load((ROOT / "params.yaml").read_text(encoding="utf-8"))
-    world = yaml.safe_load(yaml.safe_dump(tree["worlds"]["miniature"]))
+    world = yaml.safe_load(yaml.safe_dump(merged(tree["defaults"], tree["worlds"]["miniature"])))
     here = checkpoints.model_dump_json().replace(str(Path(checkpoints.base).parent), f"models/{WORLD}")
     world["checkpoints"] = yaml.safe_load(here)
     world["generate"] |= _GENERATE | {"prompts": f"prompts/{WORLD}.yaml"}
@@ -67,7 +66,7 @@ def build_project(root: Path, checkpoints: Checkpoints) -> Path:
     (root / "photos").mkdir()
     (root / "prompts" / f"{WORLD}.yaml").write_text(yaml.safe_dump(TREE, sort_keys=False), encoding="utf-8")
     shutil.copytree(ROOT / "stages", root / "stages", ignore=shutil.ignore_patterns("__pycache__"))
-    write_protocol(root / "protocols" / f"{WORLD}.yaml", f"models/{WORLD}/portraits", **_PROTOCOL)
+    write_protocol(root / "protocols" / f"{WORLD}.yaml", f"models/{WORLD}/portraits", **PROTOCOL)
     save_tree(root, tree_of(checkpoints))
     return root
 

@@ -10,14 +10,14 @@ from typer.testing import CliRunner
 
 from lookahead import cli
 from lookahead.artifacts import write_json
-from lookahead.cli.stages import headline_rows
+from lookahead.cli.stages import headline_table
 from lookahead.errors import InputError
 from tests.modules import ROOT
 
-METRICS = {
+INTERVALS = {
     group: {
-        "identity": {"mean": mean, "low": mean - 0.01, "high": mean + 0.01},
-        "prompt": {"mean": 0.9, "low": 0.85, "high": 0.95},
+        "identity": {"mean": mean, "low": mean - 0.01, "high": mean + 0.01, "people": 200, "seeds": 1},
+        "prompt": {"mean": 0.9, "low": 0.85, "high": 0.95, "people": 200, "seeds": 1},
     }
     for group, mean in {"adapter": 0.3, "noise_only": 0.35, "tuned": 0.5, "difference": 0.2, "gain": 0.15}.items()
 }
@@ -42,21 +42,8 @@ def run_main(monkeypatch: pytest.MonkeyPatch, *words: str) -> str:
 
 def test_there_is_a_command_for_every_stage() -> None:
     shown = CliRunner().invoke(cli.app, ["--help"]).output
-    assert all(
-        name in shown
-        for name in (
-            "generate",
-            "features",
-            "train",
-            "evaluate",
-            "doctor",
-            "headline",
-            "personalize",
-            "export",
-            "import",
-            "compare",
-        )
-    )
+    for name in ("generate", "features", "train", "evaluate", "doctor", "headline", "personalize", "export", "import"):
+        assert name in shown
 
 
 @pytest.mark.parametrize(("words", "shown"), [(["--help"], "personalize"), (["train", "--help"], "--variant")])
@@ -83,31 +70,21 @@ def test_help_is_there_at_once() -> None:
     assert min(spent) < 0.5, spent
 
 
-def test_the_headline_shows_every_method_with_intervals_and_where_to_look(here: Path) -> None:
-    write_json(here / "runs" / "miniature" / "evaluate" / "metrics.json", METRICS)
-    shown = CliRunner().invoke(cli.app, ["headline"]).output
-    for told in ("0.300 [0.290, 0.310]", "0.350", "0.500 [0.490, 0.510]", "+0.200 [+0.190, +0.210]", "+0.150"):
-        assert told in shown
-    assert all(name in shown for name in ("untuned", "noise loss only", "lookahead − untuned"))
-    assert "runs/miniature/evaluate/report.html" in shown and "make ui" in shown
-
-
-def test_the_headline_tells_of_further_methods_where_there_are_any() -> None:
-    known = METRICS | dict.fromkeys(("tuned_without_kv", "kv_gain", "steered", "steering_gain"), METRICS["tuned"])
-    told = {len(given): [row[0] for row in headline_rows(given)] for given in (METRICS, known)}
-    assert "lookahead without KV" in told[len(known)] and "lookahead − lookahead without KV" in told[len(known)]
-    assert {"lookahead, steered", "lookahead, steered − lookahead"} < set(told[len(known)])
-    assert not {"lookahead without KV", "lookahead, steered"} & set(told[len(METRICS)])
-
-
-def test_the_headline_of_another_world(here: Path) -> None:
-    write_json(here / "runs" / "sdxl" / "evaluate" / "metrics.json", METRICS)
-    assert "runs/sdxl/evaluate/report.html" in CliRunner().invoke(cli.app, ["headline", "--world", "sdxl"]).output
+def test_the_headline_shows_every_method_with_intervals_and_over_what(here: Path) -> None:
+    write_json(here / "runs" / "sdxl" / "evaluate" / "intervals.json", INTERVALS | {"kv_gain": INTERVALS["gain"]})
+    shown = CliRunner().invoke(cli.app, ["headline", "--world", "sdxl"]).output
+    for text in ("0.300 [0.290 to 0.310]", "0.350", "0.500 [0.490 to 0.510]", "0.200 [0.190 to 0.210]", "0.150"):
+        assert text in shown
+    assert all(name in shown for name in ("untuned", "noise loss only", "lookahead − untuned", "without KV"))
+    assert "200 people, this training" in shown
+    assert "runs/sdxl/evaluate/report.html" in shown and "make ui" in shown
+    several = {"tuned": {name: row | {"seeds": 3} for name, row in INTERVALS["tuned"].items()}}
+    assert "200 people, 3 seeds" in headline_table(several)
 
 
 def test_without_results_the_headline_says_what_to_run(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     said = run_main(monkeypatch, "headline")
-    assert said.startswith("error: ") and "metrics.json" in said and "run the stage" in said
+    assert said.startswith("error: ") and "intervals.json" in said and "run the stage" in said
 
 
 def test_a_stage_outside_the_repository_says_where_to_run(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -54,7 +54,6 @@ def server() -> Iterator[str]:
 
 
 def make_bucket(address: str, server: subprocess.Popen[bytes]) -> None:
-    """Make a bucket as soon as the server answers."""
     for _ in range(600):
         assert server.poll() is None, "the S3 server ended"
         try:

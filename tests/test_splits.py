@@ -8,12 +8,12 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
-from miniature.build import read_miniature
-from miniature.data import PORTRAITS_SEED, SPLITS
-from miniature.vocabulary import FIRST, IDENTITY_SIZE, LAST, draw_identities, name_identity
 
 from lookahead.config import read_params, read_protocol
 from lookahead.dataset.prompts import read_prompts
+from miniature.build import read_miniature
+from miniature.data import PORTRAITS_SEED, SPLITS
+from miniature.vocabulary import FIRST, IDENTITY_SIZE, LAST, draw_identities, name_identity
 from tests.modules import ROOT
 
 PROTOCOLS = sorted((ROOT / "protocols").glob("*.yaml"))

@@ -1,31 +1,29 @@
-"""What MLflow's store holds after stages ran, and that no broken store stops a stage."""
+"""What MLflow's store holds after stages and studies ran, and that no broken store stops one."""
 
-import os
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
-import yaml
 from mlflow import MlflowClient
 from mlflow.entities import Run
 from PIL import Image
 
 from lookahead.artifacts import write_json
 from lookahead.config import Params, Tracking, read_params
-from lookahead.tracking import NoRecorder, Origin, open_recorder, store_uri
+from lookahead.tracking import Origin, connect, open_recorder, open_study
 from tests.modules import ROOT
 
 
 @pytest.fixture
 def params(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Params:
     """The committed parameters, with a store in a folder that becomes the current one."""
-    read = read_params(ROOT / "params.yaml")
+    (tmp_path / "params.yaml").write_bytes((ROOT / "params.yaml").read_bytes())
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("DVC_ROOT", raising=False)
     monkeypatch.setenv("DVC_STAGE", "train@lookahead")
     tracking = Tracking(enabled=True, uri="sqlite:///state/mlflow.db", experiment="lookahead")
-    return read.model_copy(update={"tracking": tracking})
+    return read_params().model_copy(update={"tracking": tracking})
 
 
 def origin(stage: str, key: str = "k") -> Origin:
@@ -43,24 +41,26 @@ def output() -> Path:
 
 
 def store(params: Params) -> tuple[MlflowClient, list[Run]]:
-    client = MlflowClient(store_uri(params.tracking))
-    experiment = client.get_experiment_by_name("lookahead")
-    assert experiment is not None
-    return client, list(client.search_runs([experiment.experiment_id]))
+    client, experiment = connect(params.tracking)
+    return client, list(client.search_runs([experiment]))
 
 
 def named(runs: list[Run], stage: str) -> Run:
     return next(run for run in runs if run.data.tags.get("lookahead.stage") == stage)
 
 
-def test_a_run_holds_parameters_curves_metrics_pictures_inputs_and_tags(params: Params) -> None:
+def states(params: Params, stage: str) -> list[str]:
+    return sorted(r.info.status for r in store(params)[1] if r.data.tags.get("lookahead.stage") == stage)
+
+
+def test_a_run_holds_parameters_curves_metrics_pictures_inputs_and_tags(params: Params, tmp_path: Path) -> None:
     recorder = open_recorder(params, origin("train"))
     for step in range(250):
         recorder.log({"loss": float(step)}, step)
     lineage = recorder.finish(output())
     client, runs = store(params)
     run = named(runs, "train")
-    assert (lineage["tracked"], lineage["run"]) == (True, run.info.run_id)
+    assert (lineage["tracked"], lineage["runs"][-1]) == (True, run.info.run_id)
     assert run.data.params["train.lookahead.weight"] == "0.5"
     assert [m.value for m in client.get_metric_history(run.info.run_id, "loss")] == [float(i) for i in range(250)]
     assert run.data.metrics["identity.mean"] == 0.25
@@ -69,28 +69,24 @@ def test_a_run_holds_parameters_curves_metrics_pictures_inputs_and_tags(params: 
     assert [given.dataset.name for given in run.inputs.dataset_inputs] == ["input"]
     assert any(path.path.endswith(".png") for path in client.list_artifacts(run.info.run_id, "images"))
     assert run.info.status == "FINISHED"
+    assert run.info.artifact_uri.startswith((tmp_path / "state" / "artifacts").as_uri())
 
 
-def test_a_dataset_is_logged_under_the_digest_that_dvc_gives_it(params: Params, tmp_path: Path) -> None:
-    out = output()
-    (out / "shards").mkdir()
-    (out / "shards" / "00000.parquet").write_bytes(b"rows")
-    open_recorder(params, origin("generate")).finish(out)
-    run = named(store(params)[1], "generate")
-    (made,) = (given.dataset for given in run.inputs.dataset_inputs if given.dataset.name == "generate")
-    for command in (["git", "init", "-q"], ["dvc", "init", "-q"], ["dvc", "add", "-q", str(out)]):
-        words = [sys.executable, "-m", *command] if command[0] == "dvc" else command
-        subprocess.run(words, check=True, env=os.environ | {"DVC_NO_ANALYTICS": "true"})
-    tracked = yaml.safe_load(out.with_suffix(".dvc").read_text())
-    assert made.digest == tracked["outs"][0]["md5"]
+def test_an_input_is_logged_under_the_digest_that_dvc_gives_it(params: Params) -> None:
+    Path("dvc.lock").write_text("stages: {generate: {outs: [{path: input, md5: 0123.dir}]}}")
+    open_recorder(params, origin("features")).finish(output())
+    (given,) = named(store(params)[1], "features").inputs.dataset_inputs
+    assert given.dataset.digest == "0123.dir"
 
 
-def test_the_first_stage_makes_the_reproduction_and_the_others_join_it(params: Params) -> None:
+def test_the_first_stage_starts_the_reproduction_and_the_others_join_it(params: Params) -> None:
     for stage in ("generate", "train"):
         open_recorder(params, origin(stage)).finish(output())
     _, runs = store(params)
-    parents = {named(runs, stage).data.tags["mlflow.parentRunId"] for stage in ("generate", "train")}
-    assert len(runs) == 3 and len(parents) == 1
+    (parent,) = {named(runs, stage).data.tags["mlflow.parentRunId"] for stage in ("generate", "train")}
+    assert len(runs) == 3
+    metrics = next(run for run in runs if run.info.run_id == parent).data.metrics
+    assert metrics["generate.identity.mean"] == metrics["train.identity.mean"] == 0.25
     other = params.model_copy(update={"world": "sdxl"})
     open_recorder(other, origin("generate")).finish(output())
     assert len(store(params)[1]) == 5
@@ -98,15 +94,7 @@ def test_the_first_stage_makes_the_reproduction_and_the_others_join_it(params: P
 
 def test_a_foreign_run_id_does_not_catch_our_runs(params: Params, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MLFLOW_RUN_ID", "0" * 32)
-    assert open_recorder(params, origin("train")).finish(output())["run"] != "0" * 32
-
-
-def test_artifacts_lie_at_an_absolute_place(params: Params, tmp_path: Path) -> None:
-    open_recorder(params, origin("train")).finish(output())
-    client, _ = store(params)
-    experiment = client.get_experiment_by_name("lookahead")
-    assert experiment is not None
-    assert experiment.artifact_location == (tmp_path / "state" / "artifacts").as_uri()
+    assert open_recorder(params, origin("train")).finish(output())["tracked"]
 
 
 def test_a_failed_run_is_marked_and_keeps_its_curves(params: Params) -> None:
@@ -117,28 +105,85 @@ def test_a_failed_run_is_marked_and_keeps_its_curves(params: Params) -> None:
     assert (run.info.status, run.data.metrics) == ("FAILED", {"loss": 1.0})
 
 
-def test_a_run_that_was_killed_is_closed_by_the_next_one(params: Params) -> None:
-    open_recorder(params, origin("train"))
-    open_recorder(params, origin("train")).finish(output())
-    states = sorted(r.info.status for r in store(params)[1] if r.data.tags.get("lookahead.stage") == "train")
-    assert states == ["FINISHED", "KILLED"]
+LIVE = """
+import sys
+from pathlib import Path
+from lookahead.config import Tracking, read_params
+from lookahead.tracking import Origin, open_recorder, open_study
+tracking = Tracking(enabled=True, uri="sqlite:///state/mlflow.db", experiment="lookahead")
+params, key = read_params().model_copy(update={"tracking": tracking}), sys.argv[1]
+if key == "study":
+    recorder = open_study(params, Origin("search", "tiny", {}, (), key)).child(sys.argv[2], {"rate": 0.5}, {})
+else:
+    recorder = open_recorder(params, Origin("train", "tiny", {}, (), key))
+recorder.log({"loss": 1.0}, 1)
+print("open", flush=True)
+sys.stdin.read()
+recorder.finish(Path())
+"""
 
 
-def test_a_store_that_is_no_database_is_one_warning(params: Params, capsys: pytest.CaptureFixture[str]) -> None:
-    Path("state").mkdir()
+def live(*arguments: str) -> subprocess.Popen[str]:
+    """Start a process whose run is open until its standard input is closed."""
+    command, pipe = [sys.executable, "-c", LIVE, *arguments], subprocess.PIPE
+    return subprocess.Popen(command, text=True, stdin=pipe, stdout=pipe)
+
+
+def wait_until_open(*processes: subprocess.Popen[str]) -> None:
+    for process in processes:
+        assert process.stdout is not None and process.stdout.readline() == "open\n"
+
+
+def test_two_live_stages_do_not_end_each_others_runs_and_a_killed_one_is_ended(params: Params) -> None:
+    one, two = live("one"), live("two")  # at the same moment, in a store that does not exist yet
+    wait_until_open(one, two)
+    assert states(params, "train") == ["RUNNING", "RUNNING"]
+    one.kill()
+    one.communicate()
+    again = live("one")
+    wait_until_open(again)
+    assert states(params, "train") == ["KILLED", "RUNNING", "RUNNING"]
+    for process in (two, again):
+        process.communicate()
+        assert process.returncode == 0
+    assert states(params, "train") == ["FINISHED", "FINISHED", "KILLED"]
+
+
+def test_workers_share_a_studys_run_and_a_killed_trial_is_continued(params: Params) -> None:
+    workers = [live("study", "trial 0"), live("study", "trial 1")]
+    wait_until_open(*workers)
+    for worker in workers:
+        worker.kill()
+        worker.communicate()
+    study = open_study(params, Origin("search", "tiny", {}, (), "study"))
+    trial = study.child("trial 0", {"rate": 0.5}, {"optuna.trial": "7"})
+    trial.log({"loss": 2.0}, 2)
+    trial.finish(output(), {"identity": 0.3})
+    study.child("trial 1", {"rate": 0.5}, {}).finish(None, {"identity": 0.1})
+    assert study.finish(output())["tracked"]
+    client, runs = store(params)
+    (parent,) = (run for run in runs if run.data.tags["lookahead.kind"] == "study")
+    first, second = sorted(set(runs) - {parent}, key=lambda run: str(run.data.tags["lookahead.trial"]))
+    assert {run.data.tags["mlflow.parentRunId"] for run in (first, second)} == {parent.info.run_id}
+    assert first.data.params["rate"] == "0.5" and first.data.tags["optuna.trial"] == "7"
+    assert (first.data.metrics["identity"], second.data.metrics["identity"]) == (0.3, 0.1)
+    assert [run.info.status for run in (parent, first, second)] == ["FINISHED", "FINISHED", "FAILED"]
+    assert "metrics.json" in {file.path for file in client.list_artifacts(parent.info.run_id)}
+
+
+@pytest.mark.parametrize("late", [False, True])
+def test_a_broken_store_is_one_warning(params: Params, capfd: pytest.CaptureFixture[str], late: bool) -> None:
+    if late:
+        recorder = open_recorder(params, origin("train"))
+    Path("state").mkdir(exist_ok=True)
     Path("state/mlflow.db").write_text("this is no database, " * 100)
-    assert isinstance(open_recorder(params, origin("train")), NoRecorder)
-    assert capsys.readouterr().err.count("warning: ") == 1
-
-
-def test_a_store_that_breaks_later_is_one_warning(params: Params, capsys: pytest.CaptureFixture[str]) -> None:
-    recorder = open_recorder(params, origin("train"))
-    Path("state/mlflow.db").write_text("gone")
-    capsys.readouterr()
+    if not late:
+        recorder = open_recorder(params, origin("train"))
     for step in range(300):
         recorder.log({"loss": 0.0}, step)
     assert recorder.finish(output())["tracked"] is False
-    assert capsys.readouterr().err.count("warning: ") == 1
+    said = capfd.readouterr().err
+    assert said.count("warning: ") == 1, said
 
 
 def test_switched_off_nothing_is_imported_or_written(params: Params, tmp_path: Path) -> None:
@@ -149,7 +194,6 @@ def test_switched_off_nothing_is_imported_or_written(params: Params, tmp_path: P
         "r.log({'loss': 1.0}, 1); assert r.finish(None) == {'tracked': False}\n"
         "assert 'mlflow' not in sys.modules; assert 'lookahead.tracking' in sys.modules"
     )
-    (tmp_path / "params.yaml").write_bytes((ROOT / "params.yaml").read_bytes())
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert not (tmp_path / "state").exists()

@@ -12,7 +12,6 @@ from diffusers import (
     StableDiffusionXLPipeline,
     UNet2DConditionModel,
 )
-from miniature.vocabulary import words
 from peft import LoraConfig, get_peft_model_state_dict
 from PIL import Image
 from safetensors.torch import save_file
@@ -27,6 +26,7 @@ from transformers import (
 )
 
 from lookahead.config import Adapter, Checkpoints, FacePacks, Generator, ImageEncoder, Scorer
+from miniature.vocabulary import words
 from tests.tiny_faces import build_face_packs
 
 RESOLUTION = 64

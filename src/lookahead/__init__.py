@@ -1,1 +1,9 @@
 """LCM-Lookahead: tune an image encoder so that a diffusion model draws a person more alike."""
+
+import os
+
+# How OpenMP's threads wait for each other, read when torch loads: those that spin stop each other wherever another
+# process wants a core (benchmarks/contention.py). Every entry imports this package first; what the user has set stays.
+THREADS = {"OMP_WAIT_POLICY": "PASSIVE"}
+if not {"OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME"} & os.environ.keys():
+    os.environ.update(THREADS)

@@ -14,7 +14,18 @@ from pathlib import Path
 import torch
 from filelock import FileLock, Timeout
 
-from lookahead.artifacts import STATE, Log, code_digest, digest, files_below, publish, recover, workspace, write_json
+from lookahead.artifacts import (
+    STATE,
+    Log,
+    code_digest,
+    digest,
+    files_below,
+    local_paths,
+    publish,
+    recover,
+    workspace,
+    write_json,
+)
 from lookahead.config import Params, World, read_params
 from lookahead.errors import InputError
 from lookahead.tracking import Origin, open_recorder
@@ -65,17 +76,6 @@ def cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def local_paths(settings: object) -> Iterator[Path]:
-    """The files and folders that parameters name; hub ids name none."""
-    if isinstance(settings, dict):
-        for value in settings.values():
-            yield from local_paths(value)
-    elif isinstance(settings, str) and settings:
-        path = Path(settings.removeprefix("local-dir:"))
-        if path.exists():
-            yield path
-
-
 def input_paths(stage: Stage, settings: Mapping[str, object], runs: Path) -> list[Path]:
     """What the stage reads: other stages' outputs, and every file or folder that its parameters name.
 
@@ -89,6 +89,21 @@ def input_paths(stage: Stage, settings: Mapping[str, object], runs: Path) -> lis
             )
     optional = [runs / name for name in stage.optional_inputs if (runs / name).is_dir()]
     return [runs / name for name in stage.inputs] + optional + sorted(set(local_paths(dict(settings))))
+
+
+def check_tracked(settings: Mapping[str, object], world_name: str) -> None:
+    """Refuse paths of the parameters that no stage in dvc.yaml depends on: DVC would not see what changes there.
+
+    Raises:
+        InputError: a path lies elsewhere; the message names it and where it belongs.
+    """
+    roots = [Path(root).resolve() for root in (f"models/{world_name}", "prompts", "protocols")]
+    for path in local_paths(dict(settings)):
+        if not any(root in (path.resolve(), *path.resolve().parents) for root in roots):
+            raise InputError(
+                f"params.yaml names {path}, where DVC would not notice a change: move it below models/{world_name}, "
+                "prompts or protocols"
+            )
 
 
 def fingerprint(paths: list[Path]) -> str:
@@ -123,7 +138,9 @@ def run_stage(stage: Stage, params: Params, world_name: str) -> Path:
         from lookahead.world import require  # here: a table opens none, and needs none of its libraries
 
         require(world.checkpoints, world_name)
-    settings = {name: world.settings(name) for name in stage.sections} | dict(stage.settings)
+    settings = {name: world.settings(name) for name in stage.sections}
+    check_tracked(settings, world_name)
+    settings |= dict(stage.settings)
     inputs = input_paths(stage, settings, runs)
     key = broadcast_object(
         digest(without(settings, stage.irrelevant), fingerprint(inputs), code_digest(*stage.code))[:16]

@@ -184,7 +184,9 @@ def measure_generative(checkpoints: Checkpoints, portraits: Path) -> dict[str, f
     pipe.scheduler = DPMSolverMultistepScheduler.from_config(train_scheduler.config)
     figures |= measure_sampling(pipe, evaluator, STEPS, GUIDANCE_SCALE, "base")
     fast = checkpoints.generator
-    figures |= measure_sampling(open_generator(checkpoints), evaluator, fast.num_inference_steps, fast.guidance_scale, "fast_child")
+    figures |= measure_sampling(
+        open_generator(checkpoints), evaluator, fast.num_inference_steps, fast.guidance_scale, "fast_child"
+    )
     pipe.scheduler = train_scheduler
     attach_fast_child(pipe, checkpoints)
     figures |= measure_previews(pipe, preview_vae, evaluator, Path(checkpoints.base))

@@ -38,24 +38,12 @@ def test_memory_is_of_this_child_alone() -> None:
     assert small["memory"] < 100
 
 
-def test_grandchildren_count() -> None:
-    inner = ALLOCATE.format(300)
-    (cost,) = _measure(f"import subprocess, sys; subprocess.run([sys.executable, '-S', '-c', {inner!r}])")
-    assert cost["memory"] > 300
-
-
 def test_time_is_wall_clock_and_processor() -> None:
     (cost,) = _measure("import time; time.sleep(1)")
     assert cost["seconds"] >= 1 > cost["processor"]
 
 
-def test_failure_is_told() -> None:
+def test_a_failure_is_an_error() -> None:
     done = _run("raise SystemExit(3)")
     assert done.returncode != 0
     assert "CalledProcessError" in done.stderr
-
-
-def test_table_ends_with_the_sum() -> None:
-    lines = _run("import time; time.sleep(1)", "import time; time.sleep(1)").stdout.splitlines()
-    assert lines[1].startswith("| stage | seconds")
-    assert lines[-1].startswith("| all | 2 |")

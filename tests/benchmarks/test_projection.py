@@ -7,10 +7,9 @@ import torch
 from torch import nn
 from torch.profiler import profile
 
-from benchmarks.counting import Held, flop
-from benchmarks.parts import Levers
-from benchmarks.projection import on_paper, project
-from benchmarks.rows import opened
+from benchmarks.ours import Levers
+from benchmarks.projection import Held, on_paper, project
+from benchmarks.train import flop, opened
 from tests.benchmarks.sizes import SMALL
 
 

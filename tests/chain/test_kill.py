@@ -7,9 +7,9 @@ import time
 from pathlib import Path
 
 import pytest
+from lookahead.evaluation.store import STORE
 
 from lookahead.artifacts import STATE, digest_paths
-from lookahead.evaluation.store import STORE
 
 FIRST = {
     "generate": "*/shards/*.parquet",
@@ -35,7 +35,7 @@ def wait_for(pattern: str, folder: Path, process: subprocess.Popen[bytes]) -> No
 
 @pytest.mark.slow
 @pytest.mark.parametrize("stage", FIRST)
-def test_a_killed_stage_continues(repository: Path, stage: str) -> None:
+def test_a_killed_stage_continues(project: Path, stage: str) -> None:
     output = f"{stage}/noise_only" if stage == "train" else stage
     before = digest_paths([Path("runs/tiny") / output])
     command = [sys.executable, f"stages/{stage}.py", *(["--variant", "noise_only"] if stage == "train" else [])]

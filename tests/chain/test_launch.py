@@ -8,12 +8,12 @@ from pathlib import Path
 
 import pytest
 import yaml
+from lookahead.evaluation.store import STORE
 from safetensors.torch import load_file
 
 from lookahead.artifacts import digest_paths
-from lookahead.evaluation.store import STORE
-from tests.chain.conftest import ROOT
 from tests.launcher import LAUNCHER
+from tests.modules import ROOT
 
 
 def dvc_runs(stage: str, launcher: Sequence[str]) -> None:
@@ -27,7 +27,7 @@ def dvc_runs(stage: str, launcher: Sequence[str]) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("stage", ["generate", "features", "evaluate"])
-def test_a_launched_stage_makes_the_same_bytes(repository: Path, stage: str) -> None:
+def test_a_launched_stage_makes_the_same_bytes(project: Path, stage: str) -> None:
     before = digest_paths([Path("runs/tiny") / stage])
     shutil.rmtree(STORE)
     shutil.rmtree(Path("runs/tiny") / stage)
@@ -37,7 +37,7 @@ def test_a_launched_stage_makes_the_same_bytes(repository: Path, stage: str) -> 
 
 @pytest.mark.slow
 def test_a_launched_training_makes_the_same_encoder_up_to_rounding(
-    repository: Path, change: Callable[[str, object], None]
+    project: Path, change: Callable[[str, object], None]
 ) -> None:
     change("worlds.tiny.train.gradient_accumulation_steps", 2)
     encoder, trained = Path("runs/tiny/train/lookahead/encoder/ip-adapter.safetensors"), []

@@ -7,14 +7,10 @@ from lookahead.artifacts import read_json
 from tests.chain.conftest import run_script
 
 
-def test_the_whole_chain_reaches_for_no_address(finished: Path, calls: list[str]) -> None:
-    assert (finished / "runs" / "tiny" / "evaluate" / "report.html").is_file()
-    assert calls == []
-
-
-def test_tracking_reaches_for_no_address(
-    repository: Path, change: Callable[[str, object], None], calls: list[str]
+def test_the_chain_and_tracking_reach_for_no_address(
+    project: Path, change: Callable[[str, object], None], calls: list[str]
 ) -> None:
+    assert (project / "runs" / "tiny" / "evaluate" / "report.html").is_file()
     change("tracking.enabled", True)
     assert run_script("features") == ""
     assert read_json(Path("runs/tiny/features.run.json"))["tracked"]

@@ -1,15 +1,18 @@
-"""What the commands share: the application, common options, and running a stage's script."""
+"""What the commands share: the application, the parameters, and running a stage's script."""
 
 from __future__ import annotations
 
 import runpy
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from lookahead.errors import InputError
+
+if TYPE_CHECKING:
+    from lookahead.config import Params
 
 app = typer.Typer(
     help="LCM-Lookahead: data, training, evaluation. `make repro` (or `dvc repro`) runs whatever is out of date.",
@@ -18,6 +21,13 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 World = Annotated[str | None, typer.Option(help="a world of params.yaml; default: its `world`")]
+
+
+def parameters() -> Params:
+    """params.yaml; commands read it before they import torch, so that a typo is reported at once."""
+    from lookahead.config import read_params
+
+    return read_params()
 
 
 def script(name: str) -> Path:

@@ -7,9 +7,10 @@ from typing import Annotated
 
 import typer
 
-from lookahead.cli.base import World, app
+from lookahead.cli.base import World, app, parameters
 
 Encoder = Annotated[Path | None, typer.Option(help="an encoder's folder; default: the trained one, else untuned")]
+UNTUNED = "the untuned adapter (`lookahead train` trains an encoder)"
 
 
 @app.command()
@@ -37,15 +38,13 @@ def personalize(
 
     What is not given comes from `personalize` in params.yaml. Draw only people who agreed to it.
     """
-    from lookahead.config import read_params
-
-    params = read_params()
+    params = parameters()
     settings = params.of(world)
     from lookahead.pipeline import personalize as pictures
 
     pictures.check_out(out)
     found = pictures.find_encoder(world or params.world, encoder)
-    print(f"encoder: {found or 'the untuned adapter (no tuned one in runs/; `lookahead train` makes one)'}", flush=True)
+    print(f"encoder: {found or UNTUNED}", flush=True)
     changes = {
         "kv": kv,
         "adapter_scale": adapter_scale,
@@ -65,16 +64,14 @@ def export(
     out: Annotated[Path, typer.Argument(help="its files are replaced")], world: World = None, encoder: Encoder = None
 ) -> None:
     """Write the encoder for other programs: a standard IP-Adapter file, and a model card."""
-    from lookahead.config import read_params
-
-    params = read_params()
+    params = parameters()
     settings = params.of(world)
     from lookahead.pipeline import LookaheadPipeline
     from lookahead.pipeline.export import export as write
     from lookahead.pipeline.personalize import find_encoder
 
     found = find_encoder(world or params.world, encoder)
-    print(f"encoder: {found or 'the untuned adapter'}", flush=True)
+    print(f"encoder: {found or UNTUNED}", flush=True)
     intervals = None if encoder else Path("runs", world or params.world, "evaluate", "intervals.json")
     write(LookaheadPipeline(settings.checkpoints, settings.personalize, found), out, intervals)
     print(out / "README.md")
@@ -88,9 +85,7 @@ def register(
     world: World = None,
 ) -> None:
     """Put an exported encoder into MLflow's model registry, from where it is served over HTTP (docs/serving.md)."""
-    from lookahead.config import read_params
-
-    params = read_params()
+    params = parameters()
     from lookahead.serving.register import register as put
     from lookahead.tracking import connect, store_uri
 
@@ -111,14 +106,12 @@ def demo(
 
     It needs Gradio: `make demo` installs it, and starts this.
     """
-    from lookahead.config import read_params
-
-    params = read_params()
+    params = parameters()
     settings = params.of(world)
     from lookahead.demo.serve import serve
     from lookahead.pipeline.personalize import find_encoder
 
     found = find_encoder(world or params.world, encoder)
-    print(f"encoder: {found or 'the untuned adapter alone (no tuned one in runs/; `lookahead train` makes one)'}")
+    print(f"encoder: {found or UNTUNED}")
     print(f"http://127.0.0.1:{port} in a minute (Ctrl-C stops it)", flush=True)
     serve(settings, found, port)

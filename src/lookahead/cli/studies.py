@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import os
+import signal
+import subprocess
 import sys
+import tempfile
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from lookahead.cli.base import World, app, run_stage
+from lookahead.cli.base import World, app, parameters, run_stage
 from lookahead.errors import InputError
 
 
@@ -18,25 +21,26 @@ def search(
     world: World = None,
     storage: Annotated[str | None, typer.Option(help="postgresql+psycopg://..., shared by many workers")] = None,
 ) -> None:
-    """Search the training's parameters; started again, anywhere, it adds what is missing."""
+    """Search the training's parameters; started again, anywhere, it continues."""
     run_stage("search", world=world, storage=storage)
 
 
 @app.command()
 def adopt(world: World = None, yes: Annotated[bool, typer.Option("--yes", help="do not ask")] = False) -> None:
     """Show what the search recommends for params.yaml, and apply it; comments stay."""
-    from lookahead.config import read_params
+    from lookahead.artifacts import atomic
     from lookahead.search import adopt as adoption
 
     params = Path("params.yaml")
-    patch = Path("results") / (world or read_params().world) / "search" / "best.yaml"
+    patch = Path("results") / (world or parameters().world) / "search" / "best.yaml"
     before, after = adoption.patched(params, patch)
     if before == after:
         print(f"{patch} changes nothing: params.yaml stays")
         return
     print(adoption.difference(before, after))
     if yes or typer.confirm("Apply this to params.yaml?"):
-        adoption.adopt(params, after)
+        with atomic(params) as temporary:
+            temporary.write_text(after, encoding="utf-8")
         print("params.yaml is changed; `make repro` continues from it")
 
 
@@ -51,12 +55,15 @@ def compare(
 
     Example: lookahead compare runs/miniature/evaluate RUN --label now --label before
     """
-    import tempfile
-
-    from lookahead.config import read_params
-
-    params = read_params()
-    methods, labels = _one_a_run(runs, method or ["tuned"], "--method"), _labels(runs, method, label)
+    if len(runs) < 2:
+        raise InputError(f"a comparison needs two runs or more, and was given {', '.join(runs)}")
+    methods = method or ["tuned"]
+    methods = methods * len(runs) if len(methods) == 1 else methods
+    labels = label or ([f"{run} {name}" for run, name in zip(runs, methods, strict=False)] if method else runs)
+    for option, given in (("method", methods), ("label", labels)):
+        if len(given) != len(runs):
+            raise InputError(f"{len(runs)} runs have {len(given)} times --{option}: give it once a run")
+    tracking = parameters().tracking
     from lookahead.report import comparison
     from lookahead.tracking import fetch_files
 
@@ -66,37 +73,19 @@ def compare(
             folder = Path(run)
             if not folder.is_dir():
                 folder = Path(fetched) / str(number)
-                fetch_files(params.tracking, run, comparison.FILES, folder)
+                fetch_files(tracking, run, comparison.FILES, folder)
             read.append(comparison.read_run(name, folder, chosen))
     print(f"{comparison.write_comparison(read, out)}\n\n{out}")
-
-
-def _labels(runs: list[str], method: list[str] | None, label: list[str] | None) -> list[str]:
-    named = [f"{run} {chosen}" for run, chosen in zip(runs, method or [], strict=False)]
-    labels = label or (named if len(named) == len(runs) else runs)
-    if len(labels) != len(runs):
-        raise InputError(f"{len(runs)} runs have {len(labels)} labels: give `--label` once a run")
-    return labels
-
-
-def _one_a_run(runs: list[str], given: list[str], option: str) -> list[str]:
-    """As many values as runs."""
-    if len(runs) < 2:
-        raise InputError(f"a comparison needs two runs or more, and was given {', '.join(runs)}")
-    if len(given) not in (1, len(runs)):
-        raise InputError(f"{len(runs)} runs have {len(given)} times {option}: give it once, or once a run")
-    return given if len(given) == len(runs) else given * len(runs)
 
 
 @app.command()
 def ui(port: Annotated[int, typer.Option(help="on 127.0.0.1")] = 5000) -> None:
     """Show the runs in MLflow's pages, for this machine only."""
-    from lookahead.config import read_params
-    from lookahead.tracking.store import server_command
-
-    tracking = read_params().tracking
+    tracking = parameters().tracking
     if not tracking.enabled:
         raise InputError("tracking is switched off: set tracking.enabled to true in params.yaml")
+    from lookahead.tracking import server_command
+
     command, environment = server_command(tracking, port)
     print(f"http://127.0.0.1:{port} (Ctrl-C stops it)", flush=True)
     os.execvpe(command[0], command, environment)
@@ -104,20 +93,16 @@ def ui(port: Annotated[int, typer.Option(help="on 127.0.0.1")] = 5000) -> None:
 
 @app.command()
 def dashboard(
-    storage: Annotated[str | None, typer.Option(help="of a shared study; default: this machine's journal")] = None,
+    storage: Annotated[str | None, typer.Option(help="of a shared study; default: this machine's SQLite file")] = None,
     port: Annotated[int, typer.Option(help="of optuna-dashboard, on 127.0.0.1")] = 8080,
     ui_port: Annotated[int, typer.Option(help="of MLflow's pages, on 127.0.0.1")] = 5000,
 ) -> None:
     """Show the studies in optuna-dashboard and the runs in MLflow's pages, for this machine only."""
-    import signal
-    import subprocess
-
-    from lookahead.config import read_params
-    from lookahead.search.dashboard import dashboard_command
-    from lookahead.tracking.store import server_command
+    tracking = parameters().tracking
+    from lookahead.search.study import dashboard_command
+    from lookahead.tracking import server_command
 
     commands = [(dashboard_command(storage, port), dict(os.environ))]
-    tracking = read_params().tracking
     if tracking.enabled:
         commands.append(server_command(tracking, ui_port))
         print(f"MLflow:           http://127.0.0.1:{ui_port}")

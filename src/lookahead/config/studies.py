@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import ConfigDict, Field, JsonValue, model_validator
+from pydantic import ConfigDict, Field, JsonValue, field_validator, model_validator
 
 from lookahead.config.fields import Count, Section, Seed
-from lookahead.config.overrides import with_overrides
+from lookahead.config.overrides import merged, with_overrides
 from lookahead.config.protocol import Evaluate, Sampling
 from lookahead.config.search import Search
 from lookahead.errors import InputError
@@ -89,11 +89,18 @@ class Study(Section):
 
 
 class Studies(Section):
-    """Every study by its name: lists of cells, and the searches, of one world each, because ranges fit a world."""
+    """Every study by its name: lists of cells, and the searches, whose worlds state what differs from `defaults`."""
 
     model_config = ConfigDict(extra="allow")
     __pydantic_extra__: dict[str, Study]
     search: dict[str, Search]
+
+    @field_validator("search", mode="before")
+    @classmethod
+    def _with_defaults(cls, tree: dict[str, Any]) -> dict[str, Any]:
+        if set(tree) != {"defaults", "worlds"}:
+            return tree
+        return {name: merged(tree["defaults"], own or {}) for name, own in tree["worlds"].items()}
 
     @property
     def cells(self) -> dict[str, Study]:

@@ -66,8 +66,8 @@ def draw_pictures(pipe: Pipeline, pictures: Sequence[Picture], checkpoints: Chec
     images = pipe(
         prompt=[picture.prompt for picture in pictures],
         generator=[torch.Generator().manual_seed(picture.seed) for picture in pictures],
-        num_inference_steps=checkpoints.generator.steps,
-        guidance_scale=checkpoints.generator.guidance,
+        num_inference_steps=checkpoints.generator.num_inference_steps,
+        guidance_scale=checkpoints.generator.guidance_scale,
         height=checkpoints.resolution,
         width=checkpoints.resolution,
         output_type="np",
@@ -124,8 +124,7 @@ def synthesise(
     refused, a person with such a face dropped. Every process calls this and draws its share of the shards; a run that
     was cut off continues at its missing shards.
     """
-    prompts = read_prompts(settings.prompts)
-    plan = Plan(prompts, settings)
+    plan = Plan(prompts := read_prompts(settings.prompts), settings)
     if is_main_process():
         folders, evaluated = read_evaluated(checkpoints, portraits)
         check_names(plan.names, folders)

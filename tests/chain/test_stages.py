@@ -1,10 +1,11 @@
 """The chain on the tiny world: every stage publishes what the contract names, and a killed run goes on."""
 
-import json
+import ast
 import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -17,6 +18,7 @@ from lookahead.tracking import connect
 from tests.modules import ROOT
 from tests.project import STAGES, WORLD, build_project, files_of, run, save_tree, tree_of
 
+Change = Callable[[str, object], None]
 CONTRACT = {
     "generate": {"table.parquet", "metrics.json", "samples.png", "shards/00000.parquet"},
     "features": {"table.parquet", "prompts.safetensors", "images/00000.safetensors"},
@@ -26,51 +28,31 @@ CONTRACT = {
 }
 
 
-@pytest.fixture(scope="module")
-def done(tiny_world: Checkpoints, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A project in which every stage has run."""
-    root, before = build_project(tmp_path_factory.mktemp("project"), tiny_world), Path.cwd()
-    os.chdir(root)
-    try:
-        for name in STAGES:
-            run(name)
-    finally:
-        os.chdir(before)
-    return root
-
-
-@pytest.fixture
-def own(done: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A copy of it that a test may change, as the current folder."""
-    shutil.copytree(done, tmp_path / "own")
-    monkeypatch.chdir(tmp_path / "own")
-    return tmp_path / "own"
-
-
 @pytest.mark.parametrize("stage", CONTRACT)
-def test_a_stage_publishes_what_the_contract_names(done: Path, stage: str) -> None:
-    assert set(files_of(done / "runs" / WORLD / stage)) >= CONTRACT[stage]
+def test_a_stage_publishes_what_the_contract_names(finished: Path, stage: str) -> None:
+    assert set(files_of(finished / "runs" / WORLD / stage)) >= CONTRACT[stage]
 
 
-def test_nothing_half_built_is_left(done: Path) -> None:
-    assert not list((done / "runs").rglob(".*"))
-    left = [path.relative_to(done / "state") for path in (done / "state").rglob("*") if path.is_file()]
+def test_nothing_half_built_is_left(finished: Path) -> None:
+    assert not list((finished / "runs").rglob(".*"))
+    left = [path.relative_to(finished / "state") for path in (finished / "state").rglob("*") if path.is_file()]
     assert {path.parts[0] for path in left} == {"pictures"}  # those of the evaluation, for the next one
 
 
-def test_lineage_lies_beside_the_outputs_and_not_in_them(done: Path) -> None:
+def test_lineage_lies_beside_the_outputs_and_not_in_them(finished: Path) -> None:
     for stage in CONTRACT:
-        assert read_json(done / "runs" / WORLD / f"{stage}.run.json")["tracked"] is False
-    inside = [name for stage in CONTRACT for name in files_of(done / "runs" / WORLD / stage)]
+        assert read_json(finished / "runs" / WORLD / f"{stage}.run.json")["tracked"] is False
+    inside = [name for stage in CONTRACT for name in files_of(finished / "runs" / WORLD / stage)]
     assert not [name for name in inside if name.endswith(".run.json")]
 
 
-def test_the_same_parameters_give_the_same_bytes(done: Path, own: Path) -> None:
-    shutil.rmtree(own / "runs")
+@pytest.mark.slow
+def test_the_same_parameters_give_the_same_bytes(finished: Path, project: Path) -> None:
+    shutil.rmtree(project / "runs")
     for name in STAGES:
         run(name)
     for stage in CONTRACT:
-        fresh, first = files_of(own / "runs" / WORLD / stage), files_of(done / "runs" / WORLD / stage)
+        fresh, first = files_of(project / "runs" / WORLD / stage), files_of(finished / "runs" / WORLD / stage)
         assert [name for name in first if fresh.get(name) != first[name]] == [], stage
 
 
@@ -82,19 +64,19 @@ def failing(text: str) -> Stage:
     return Stage("features", ("features",), ("generate",), build)
 
 
-def test_a_run_that_was_cut_off_finds_its_workspace_again(own: Path) -> None:
+def test_a_run_that_was_cut_off_finds_its_workspace_again(project: Path) -> None:
     for _ in range(2):
         with pytest.raises(RuntimeError, match="killed"):
             run_stage(failing("x"), read_params(), WORLD)
     assert [path.read_text() for path in Path("state").rglob("seen")] == ["xx"]
 
 
-def test_other_parameters_or_inputs_have_another_workspace(own: Path) -> None:
+def test_other_parameters_or_inputs_have_another_workspace(project: Path) -> None:
     for changed in (False, True):
         params = read_params().model_copy(update={"worlds": {WORLD: type(read_params().active)(**_world(changed))}})
         with pytest.raises(RuntimeError, match="killed"):
             run_stage(failing("x"), params, WORLD)
-    (own / "runs" / WORLD / "generate" / "table.parquet").touch()
+    (project / "runs" / WORLD / "generate" / "table.parquet").touch()
     with pytest.raises(RuntimeError, match="killed"):
         run_stage(failing("x"), read_params(), WORLD)
     assert [path.read_text() for path in Path("state").rglob("seen")] == ["x", "x", "x"]
@@ -102,24 +84,18 @@ def test_other_parameters_or_inputs_have_another_workspace(own: Path) -> None:
 
 def _world(changed: bool) -> dict[str, object]:
     world: dict[str, object] = read_params().active.model_dump()
-    return world | {"features": {"batch": 3}} if changed else world
+    return world | {"features": {"batch_size": 3}} if changed else world
 
 
-def test_a_failure_leaves_the_earlier_output(own: Path) -> None:
-    before = files_of(own / "runs")
+def test_a_failure_leaves_the_earlier_output(project: Path) -> None:
+    before = files_of(project / "runs")
     with pytest.raises(RuntimeError, match="killed"):
         run_stage(failing("x"), read_params(), WORLD)
-    assert files_of(own / "runs") == before
+    assert files_of(project / "runs") == before
 
 
-def switch_tracking_on(root: Path) -> None:
-    tree = json.loads(json.dumps(read_params().model_dump(mode="json")))
-    tree["tracking"] = {"enabled": True, "uri": "sqlite:///state/mlflow.db", "experiment": "lookahead"}
-    save_tree(root, tree)
-
-
-def test_the_parameters_of_a_training_are_those_that_it_ran_with(own: Path) -> None:
-    switch_tracking_on(own)
+def test_the_parameters_of_a_training_are_those_that_it_ran_with(project: Path, change: Change) -> None:
+    change("tracking.enabled", True)
     run("train")
     client, experiment = connect(read_params().tracking)
     logged = {run.data.tags.get("lookahead.stage"): run.data.params for run in client.search_runs([experiment])}
@@ -128,14 +104,28 @@ def test_the_parameters_of_a_training_are_those_that_it_ran_with(own: Path) -> N
     assert logged["train/noise_only"] | {name: given} == logged["train/lookahead"]  # and all else is shared
 
 
-def test_a_broken_store_loses_no_model(own: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    switch_tracking_on(own)
-    (own / "state").mkdir(exist_ok=True)
-    (own / "state" / "mlflow.db").write_text("no database " * 200)
-    shutil.rmtree(own / "runs" / WORLD / "train")
-    run("train")
-    assert (own / "runs" / WORLD / "train" / "lookahead" / "encoder" / "ip-adapter.safetensors").is_file()
-    assert "warning: " in capsys.readouterr().err
+def test_a_broken_store_loses_no_model(project: Path, change: Change, capsys: pytest.CaptureFixture[str]) -> None:
+    before = files_of(project / "runs" / WORLD / "features")
+    change("tracking.enabled", True)
+    (project / "state" / "mlflow.db").write_text("no database " * 200)
+    shutil.rmtree(project / "runs" / WORLD / "features")
+    run("features")
+    assert files_of(project / "runs" / WORLD / "features") == before
+    assert "warning: not tracked" in capsys.readouterr().err
+
+
+def test_every_entry_lets_threads_wait_passively_before_torch_is_imported() -> None:
+    for script in sorted((ROOT / "stages").glob("*.py")):
+        names = [name.split(".")[0] for name in imports(script)]
+        first = names.index("lookahead") if "lookahead" in names else names.index("miniature")
+        assert not {"torch", "diffusers", "transformers", "accelerate"} & set(names[:first]), script.name
+
+
+def imports(script: Path) -> list[str]:
+    """The modules that a script imports at its top, in order."""
+    nodes = ast.parse(script.read_text(encoding="utf-8")).body
+    pairs = ((node, node.names) for node in nodes if isinstance(node, ast.Import | ast.ImportFrom))
+    return [node.module or "" if isinstance(node, ast.ImportFrom) else names[0].name for node, names in pairs]
 
 
 def test_the_cores_are_those_this_process_may_use() -> None:
@@ -164,7 +154,7 @@ def test_dvc_runs_the_chain_once_then_only_what_changed(tiny_world: Checkpoints,
     metrics = (root / "runs" / WORLD / "evaluate" / "metrics.json").read_bytes()
     assert "Running stage" not in dvc(root, "repro").stdout
     tree = tree_of(tiny_world)
-    tree["worlds"][WORLD]["evaluate"]["bootstrap"] = 101
+    tree["worlds"][WORLD]["evaluate"]["grid_people"] = 1
     save_tree(root, tree)
     again = dvc(root, "repro").stdout
     assert [name for name in STAGES if f"Running stage '{name}" in again] == ["evaluate"]
