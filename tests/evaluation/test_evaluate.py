@@ -192,7 +192,7 @@ def test_bad_settings_are_refused(
 def test_a_missing_or_unknown_encoder_is_refused(quick: Evaluate, encoders: Encoders, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="nobody holds no encoder"):
         main_cells({**encoders, "tuned": tmp_path / "nobody"}, quick, 0)
-    with pytest.raises(InputError, match="not tuned, untrained"):
+    with pytest.raises(InputError, match="it got tuned, untrained"):
         main_cells({"tuned": tmp_path, "untrained": tmp_path}, quick, 0)
 
 

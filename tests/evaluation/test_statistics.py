@@ -9,7 +9,7 @@ import pytest
 from numpy.typing import NDArray
 from scipy import stats
 
-from lookahead.evaluation.statistics import Interval, by_person, crossed_interval, holm
+from lookahead.evaluation.statistics import Interval, crossed_interval, holm
 
 Array = NDArray[np.float64]
 
@@ -85,12 +85,6 @@ def test_coverage_of_skewed_people() -> None:
     draws = np.random.default_rng(11).exponential(size=(1_000, 1, 48))
     intervals = [crossed_interval(values) for values in draws]
     assert 0.90 <= np.mean([i.low <= 1.0 <= i.high for i in intervals]) <= 0.97
-
-
-def test_by_person_is_a_mean_of_measured_pictures() -> None:
-    people = np.array([2, 0, 2, 0, 1])
-    means = by_person(people, np.array([1.0, 0.5, 2.0, np.nan, np.nan]))
-    np.testing.assert_equal(means, [0.5, np.nan, 1.5])
 
 
 def test_holm_multiplies_by_those_that_are_left() -> None:

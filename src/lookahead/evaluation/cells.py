@@ -12,14 +12,8 @@ from lookahead.evaluation.contrasts import UNTRAINED, Contrast
 from lookahead.evaluation.drawing.samplers import check_encoder, kv_file
 
 FULL = "full"  # the protocol's sampler
-BASE, UNTUNED, NOISE_ONLY, WITHOUT_KV, TUNED, STEERED = (
-    "base",
-    "adapter",
-    "noise_only",
-    "tuned_without_kv",
-    "tuned",
-    "steered",
-)
+BASE, UNTUNED, NOISE_ONLY = "base", "adapter", "noise_only"
+WITHOUT_KV, TUNED, STEERED = "tuned_without_kv", "tuned", "steered"
 LABELS = {  # what people read, in the order of every table
     UNTUNED: "untuned",
     NOISE_ONLY: "noise loss only",
@@ -67,15 +61,7 @@ def main_cells(encoders: Mapping[str, Path], settings: Evaluate, training_seed: 
     """The cells of the main evaluation, in the order of LABELS.
 
     The lookahead-tuned encoder without its keys and values, where it has any, and with lookahead guidance, where the
-    settings have `steering`, are further cells.
-
-    Args:
-        encoders: the folders of those in TRAINED.
-        settings: the evaluation.
-        training_seed: of the encoders.
-
-    Raises:
-        InputError: others are given, or an encoder does not exist.
+    settings have `steering`, are further cells. `encoders` are the folders of those in TRAINED.
     """
     if set(encoders) != set(TRAINED):
         raise InputError(

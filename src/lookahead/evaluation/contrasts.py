@@ -68,9 +68,6 @@ def contrasts(
     Returns:
         Columns contrast, cell, baseline, sampler, group, metric, mean, low, high, people, seeds, p, p_holm, verdict and
         non_inferior: whether the interval excludes a loss of the margin; None where the metric has none.
-
-    Raises:
-        InputError: two cells have different people, or several but different seeds.
     """
     rows = []
     for sampler, name, cells in _parts(table, metrics, group):
@@ -135,11 +132,7 @@ def person_means(rows: pd.DataFrame, metrics: Sequence[str]) -> dict[str, Means]
 
 
 def difference(pair: Contrast, cell: Means, baseline: Means) -> Array:
-    """The cell's means less the baseline's, (S, P); a baseline or cell with one seed is paired with every other one's.
-
-    Raises:
-        InputError: they have different people, or several but different seeds.
-    """
+    """The cell's means less the baseline's, (S, P); one seed of either is paired with every one of the other."""
     (seeds, values), (others, base) = cell, baseline
     if values.shape[1] != base.shape[1]:
         raise InputError(

@@ -24,16 +24,8 @@ from lookahead.world.distributed import is_main_process
 
 PER_IMAGE = "per_image.parquet"
 HEADLINE = ("identity", "prompt", "clip_t", "detected")
-FURTHER = (
-    "style_right",
-    "scene_right",
-    "identity_select",
-    "identity_loss",
-    "identity_detected",
-    "identity_other",
-    "copied",
-    "leak",
-)
+_IDENTITIES = ("identity_select", "identity_loss", "identity_detected", "identity_other")
+FURTHER = ("style_right", "scene_right", *_IDENTITIES, "copied", "leak")
 BOTH = ("identity", "prompt")  # what is shown of groups of pictures
 SCALE = "scale"  # the cell of what identity, diversity and layout could be
 
@@ -72,9 +64,6 @@ def evaluate(
         work: the folder to write to.
         log: receives the headline.
         cache: keeps pictures, scores and measurements: what it holds is neither drawn nor scored again.
-
-    Raises:
-        InputError: portraits, prompts or a checkpoint are missing or wrong, or a reference photo shows no face.
     """
     cells = main_cells(encoders, settings, training_seed)
     evaluator = open_evaluator(checkpoints, settings)

@@ -94,9 +94,6 @@ class Evaluator:
         Returns:
             One row a picture, cell by cell in the order of the plan: cell, sampler, training_seed, person, style,
             scene, repeat, noise_seed, and the scores.
-
-        Raises:
-            InputError: a checkpoint, an encoder or a photo is missing, damaged or does not fit.
         """
         plan = self.plan.of_people(people)
         folders = [self.draw(cell, plan, cache) for cell in cells]
@@ -107,11 +104,7 @@ class Evaluator:
         return pd.concat(tables, ignore_index=True)
 
     def draw(self, cell: Cell, plan: Plan, cache: Path) -> Path:
-        """The folder in the cache with the cell's pictures of a plan; those that are there are not drawn again.
-
-        Raises:
-            InputError: as `run`.
-        """
+        """The folder in the cache with the cell's pictures of a plan; those that are there are not drawn again."""
         folder = cache / self.key(cell, plan)
         size = self.settings.batch_size
         with _alone(folder):
@@ -150,11 +143,7 @@ class Evaluator:
 
 
 def open_evaluator(checkpoints: Checkpoints, settings: Evaluate) -> Evaluator:
-    """Read people and prompts; models are opened when something has to be drawn or scored.
-
-    Raises:
-        InputError: portraits or prompts are missing or wrong.
-    """
+    """Read people and prompts; models are opened when something has to be drawn or scored."""
     people = read_people(Path(settings.portraits), settings.people)
     return Evaluator(checkpoints, settings, people, make_plan(read_prompts(settings.prompts), settings))
 
@@ -183,11 +172,7 @@ def _missing(folder: Path, count: int) -> Sequence[int]:
 
 
 def _copy(folder: Path, out: Path, count: int) -> None:
-    """Copy a folder's shards, as the output is no other run's file.
-
-    Raises:
-        InputError: a shard is damaged, or the disk is full.
-    """
+    """Copy a folder's shards, as the output is no other run's file."""
     for number in range(count):
         shard = folder / shard_name(number)
         check_shard(shard)
@@ -196,20 +181,12 @@ def _copy(folder: Path, out: Path, count: int) -> None:
 
 
 def save_table(table: pd.DataFrame, path: Path) -> None:
-    """Write a table; equal tables are equal bytes.
-
-    Raises:
-        InputError: the disk is full or the folder cannot be written.
-    """
+    """Write a table; equal tables are equal bytes."""
     write_parquet(path, pa.Table.from_pandas(table, preserve_index=False))
 
 
 def read_table(path: Path) -> pd.DataFrame:
-    """Read a table.
-
-    Raises:
-        InputError: it is missing or damaged.
-    """
+    """Read a table."""
     try:
         return pd.read_parquet(path)
     except (OSError, ValueError) as error:

@@ -45,9 +45,6 @@ def measure_previews(evaluator: Evaluator, untuned: Cell, cache: Path) -> pd.Dat
     Another photo of each person is noised; the untuned adapter sees the reference. `identity` is the cosine of preview
     and reference by pack `report`, 0 where no face is found, with a 95 % interval over people; `error` is the mean
     squared difference to the photo, pixels in [-1, 1]. The processes of a launch share the rows out.
-
-    Raises:
-        InputError: too few people have a second photo, or a checkpoint is missing.
     """
     settings, people = evaluator.settings.previews, evaluator.people
     shown = [number for number, person in enumerate(people) if person.others][: settings.people]

@@ -29,9 +29,6 @@ def spread_plan(plan: Plan, settings: Evaluate) -> Plan:
     """Some people, some of their prompts, several noises: a photo first, then styles, dealt to people in turn.
 
     Noise follows the plan's rule, so that its own first repeats are among these shots.
-
-    Raises:
-        InputError: `diversity` asks for more people or prompts than the evaluation has.
     """
     wanted, styles = settings.diversity, len(plan.styles) - 1
     if wanted.people > settings.people:
@@ -60,9 +57,6 @@ def measure_spread(evaluator: Evaluator, cells: Sequence[Cell], base: Cell, cach
     """One row a picture of the cells and of the base model: its diversity and its layout (`spread_rows`).
 
     Only what the evaluation's own plan does not draw is drawn further.
-
-    Raises:
-        InputError: as `spread_plan` and `Evaluator.draw`.
     """
     plan = evaluator.plan
     spread = spread_plan(plan, evaluator.settings)
@@ -101,12 +95,7 @@ def spread_rows(
 
     `diversity` is by CLIP, `diversity_faces` by recogniser `report` (NaN where no two faces are found), `layout` the
     likeness to the base model's picture from the same noise, `layout_other` that to the cell's own from other noise.
-
-    Args:
-        shots: the spread's, repeats of one person and prompt one after another.
-        pictures: the cell's, as many.
-        base: the base model's, as many.
-        scorers: the recognisers and CLIP.
+    Repeats of one person and prompt come one after another.
     """
     triples = zip(shots, pictures, base, strict=True)
     for _, group in itertools.groupby(triples, lambda triple: (triple[0].person, triple[0].style, triple[0].scene)):

@@ -86,24 +86,6 @@ def _p_value(terms: list[tuple[float, int]], mean: float) -> float:
     return math.exp(brentq(excess, _SMALLEST, 0.0)) if mean else 1.0
 
 
-def by_person(people: NDArray[np.int64], values: Array) -> Array:
-    """The mean of each person's measured pictures, people in ascending order.
-
-    Args:
-        people: (N,) which person each picture shows.
-        values: (N,) one number a picture; NaN where it could not be measured.
-
-    Returns:
-        (P,) one mean a person; NaN where none of the pictures could be measured.
-    """
-    _, person = np.unique(people, return_inverse=True)
-    measured = ~np.isnan(values)
-    counts = np.bincount(person, measured)
-    sums = np.bincount(person, np.where(measured, values, 0.0))
-    means: Array = np.divide(sums, counts, out=np.full(len(counts), np.nan), where=counts > 0)
-    return means
-
-
 def holm(p_values: Array) -> Array:
     """p values corrected for their number (Holm 1979), in their order; NaN stays and does not count."""
     corrected = np.full(len(p_values), np.nan)

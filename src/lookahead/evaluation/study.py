@@ -20,17 +20,9 @@ PICTURES = "pictures"
 
 
 def study_cells(study: Study, name: str, encoder: Path | None, training_seed: int, settings: Evaluate) -> list[Cell]:
-    """One cell of `params.yaml` with each of the study's samplers.
+    """One cell of `params.yaml` with each of the study's samplers; `settings` are `Study.evaluation`.
 
-    Args:
-        study: the study.
-        name: the cell's.
-        encoder: the folder that a training wrote; None for the untuned adapter and the base model.
-        training_seed: the training's, where there is one.
-        settings: the study's evaluation (`Study.evaluation`).
-
-    Raises:
-        InputError: a change of the sampling names no parameter, or its value is out of range.
+    `encoder` is the folder that a training wrote, None for the untuned adapter and the base model.
     """
     seed = UNTRAINED if encoder is None else training_seed
     label = study.cells[name].label
@@ -45,11 +37,7 @@ def seeds_of(study: Study, name: str) -> list[int]:
 
 
 def read_study(study: Study, folder: Path) -> pd.DataFrame:
-    """The long table of a study, from one folder `<cell>/<seed>` a cell.
-
-    Raises:
-        InputError: a cell is missing, damaged or of another number of people.
-    """
+    """The long table of a study, from one folder `<cell>/<seed>` a cell."""
     tables = []
     for name in study.cells:
         for seed in seeds_of(study, name):

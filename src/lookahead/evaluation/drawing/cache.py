@@ -18,21 +18,13 @@ _LIBRARIES = ("torch", "diffusers", "transformers", "peft")
 
 
 def checkpoint_digest(source: str | None) -> str | None:
-    """The digest of a local folder or file, else the hub's name itself: two machines agree on both.
-
-    Raises:
-        InputError: a file cannot be read.
-    """
+    """The digest of a local folder or file, else the hub's name itself: two machines agree on both."""
     path = Path((source or "").removeprefix("local-dir:"))
     return digest_paths([path]) if source and path.exists() else source
 
 
 def world_digest(checkpoints: Checkpoints) -> str:
-    """What decides the pictures of a world besides encoder and sampler: its models and the code.
-
-    Raises:
-        InputError: a file of a checkpoint cannot be read.
-    """
+    """What decides the pictures of a world besides encoder and sampler: its models and the code."""
     sources = (checkpoints.base, checkpoints.vae, checkpoints.image_encoder.source)
     form = [checkpoints.image_encoder.subfolder, checkpoints.precision, checkpoints.resolution, device().type]
     libraries = {name: version(name) for name in _LIBRARIES}
@@ -61,14 +53,10 @@ def sampler_digest(checkpoints: Checkpoints, sampling: Sampling) -> list[object]
 
 
 def picture_key(world: str, references: str, plan: Plan, batch_size: int, cell: object) -> str:
-    """The name of the folder that keeps a cell's pictures.
+    """The name of the folder that keeps a cell's pictures; the batch size is in it because it rounds.
 
-    Args:
-        world: `world_digest`.
-        references: the digest of the reference photos.
-        plan: prompts and noise.
-        batch_size: which rounds.
-        cell: `encoder_digest` and `sampler_digest`.
+    `world` is `world_digest`, `references` the digest of the reference photos, `cell` has `encoder_digest` and
+    `sampler_digest`.
     """
     shots = [(plan.prompts[plan.style_number(s)][plan.scene_number(s)], s.person, s.noise_seed) for s in plan.shots]
     plain = plan.prompts[0][0]  # the KV-encoder's prompt of a reference

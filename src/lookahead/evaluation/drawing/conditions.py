@@ -81,11 +81,7 @@ def in_batches(paths: Sequence[Path], batch_size: int, encode: Callable[[list[Im
 def encode_conditions(
     checkpoints: Checkpoints, pipe: Pipeline, people: Sequence[Person], plan: Plan, batch_size: int
 ) -> Conditions:
-    """Encode the plan's prompts, and the reference photos in batches; the image encoder is closed again.
-
-    Raises:
-        InputError: the image encoder is missing, or a photo cannot be read.
-    """
+    """Encode the plan's prompts, and the reference photos in batches; the image encoder is closed again."""
     prompts, free = embed_prompts(pipe, [prompt for row in plan.prompts for prompt in row])
     encoder, processor = open_image_encoder(checkpoints)
     references = [person.reference for person in people]
@@ -97,11 +93,7 @@ def encode_conditions(
 
 @torch.no_grad()
 def encode_aims(pipe: Pipeline, people: Sequence[Person], identifier: Identifier, batch_size: int) -> Tensor:
-    """The faces (P, E) that steered pictures aim at: the references', by pack `loss`, at the size that is drawn.
-
-    Raises:
-        InputError: no face is found in a reference photo.
-    """
+    """The faces (P, E) that steered pictures aim at: the references', by pack `loss`, at the size that is drawn."""
     references = [person.reference for person in people]
     parts = in_batches(
         references, batch_size, lambda photos: identifier.embed(reference_pixels(pipe, photos).to(device()))

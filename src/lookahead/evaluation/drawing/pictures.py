@@ -39,18 +39,7 @@ def draw_shards(
     folder: Path,
     label: str,
 ) -> None:
-    """Draw some of the plan's shards into `folder`.
-
-    Args:
-        sampler: ready to draw.
-        plan: the shots.
-        conditions: of the plan's prompts and people.
-        aims: everybody's face (P, E), where the sampler steers.
-        batch_size: shots drawn at once.
-        numbers: of the shards.
-        folder: of these pictures alone.
-        label: what the progress bar shows.
-    """
+    """Draw the plan's shards of these numbers into `folder`; `aims` are everybody's faces (P, E), for steering."""
     shards = shards_of(plan, batch_size)
     for number in tqdm(numbers, desc=f"drawing, {label}", unit="batch"):
         shots = shards[number]
@@ -72,11 +61,7 @@ def png(image: Image.Image) -> bytes:
 
 
 def check_shard(path: Path) -> None:
-    """Refuse a damaged shard.
-
-    Raises:
-        InputError: it is missing or damaged.
-    """
+    """Refuse a damaged shard."""
     try:
         pq.read_metadata(path)
     except (pa.ArrowException, OSError) as error:
@@ -84,11 +69,7 @@ def check_shard(path: Path) -> None:
 
 
 def read_shard(path: Path) -> list[Image.Image]:
-    """The pictures of one shard.
-
-    Raises:
-        InputError: it is missing or damaged.
-    """
+    """The pictures of one shard."""
     try:
         rows = pq.read_table(path)["image"].to_pylist()
     except (pa.ArrowException, OSError, KeyError) as error:
@@ -97,10 +78,6 @@ def read_shard(path: Path) -> list[Image.Image]:
 
 
 def read_pictures(folder: Path) -> Iterator[Image.Image]:
-    """The pictures of a folder of shards, in the order of the plan.
-
-    Raises:
-        InputError: a shard is damaged.
-    """
+    """The pictures of a folder of shards, in the order of the plan."""
     for path in sorted(folder.glob("[0-9]*.parquet")):
         yield from read_shard(path)

@@ -55,13 +55,8 @@ class Plan:
 def choose_prompts(person: int, styles: list[str], scenes: list[str], photos: int) -> list[tuple[str, str]]:
     """The (style, scene) pairs of one person: `photos` photos, then one picture in every other style.
 
-    Scenes are dealt in turn, so that over people every style meets every scene equally often.
-
-    Args:
-        person: the person's number.
-        styles: names of the styles; the first one is the photo.
-        scenes: names of the scenes.
-        photos: how many of the prompts ask for a photo.
+    Scenes are dealt in turn, so that over people every style meets every scene equally often. The first style is the
+    photo.
     """
     plain = [(styles[0], scenes[(person * photos + i) % len(scenes)]) for i in range(photos)]
     stylised = [(style, scenes[(person + i) % len(scenes)]) for i, style in enumerate(styles[1:])]

@@ -31,11 +31,7 @@ def kv_file(encoder: Path | None, sampling: Sampling) -> Path | None:
 
 
 def check_encoder(encoder: Path | None) -> None:
-    """Refuse the folder of an encoder that is not there.
-
-    Raises:
-        InputError: it holds no adapter.
-    """
+    """Refuse the folder of an encoder that is not there."""
     if encoder is not None and not (encoder / ADAPTER_FILE).is_file():
         raise InputError(f"{encoder} holds no encoder: train it first (`lookahead train`)")
 
@@ -50,15 +46,7 @@ def open_sampler(
 ) -> Iterator[Sampler]:
     """The pipeline ready to draw as `sampling` says, inside; afterwards its scheduler and U-Net are the base's again.
 
-    Args:
-        pipe: the base model, which may carry another cell's adapter.
-        checkpoints: the world.
-        encoder: the folder that training wrote; None is the untuned adapter.
-        sampling: how to draw.
-        identifier: opens what steering recognises previews by.
-
-    Raises:
-        InputError: a file of the encoder or a checkpoint is missing, damaged or does not fit.
+    `encoder` is the folder that training wrote, None the untuned adapter; `identifier` is called for steering only.
     """
     scheduler = pipe.scheduler
     try:

@@ -48,11 +48,7 @@ def _unit(embedding: NDArray[np.float32]) -> NDArray[np.float64]:
 
 
 def read_references(reader: FaceReader, people: Sequence[Person]) -> list[Embeddings]:
-    """The embeddings of everybody's reference photo.
-
-    Raises:
-        InputError: no face is found in one of them.
-    """
+    """The embeddings of everybody's reference photo."""
     found = [(person, reader.read(read_photo(person.reference))) for person in people]
     lost = [str(person.reference) for person, embeddings in found if embeddings is None]
     if lost:

@@ -43,11 +43,7 @@ class Scorers:
 
 
 def open_scorers(checkpoints: Checkpoints, people: Sequence[Person], plan: Plan) -> Scorers:
-    """The recognisers and CLIP, with the faces and captions that pictures are compared to.
-
-    Raises:
-        InputError: a reference photo shows no face, or a checkpoint is missing.
-    """
+    """The recognisers and CLIP, with the faces and captions that pictures are compared to."""
     faces, scorer = FaceReader(checkpoints.faces), open_scorer(checkpoints)
     references, others = read_references(faces, people), read_others(faces, people)
     particular = [leaking(open_picture(p.reference), [open_picture(path) for path in p.others]) for p in people]
@@ -55,11 +51,7 @@ def open_scorers(checkpoints: Checkpoints, people: Sequence[Person], plan: Plan)
 
 
 def score_key(checkpoints: Checkpoints, people: Sequence[Person], plan: Plan) -> str:
-    """What decides the scores of given pictures.
-
-    Raises:
-        InputError: a photo or a file of a checkpoint cannot be read.
-    """
+    """What decides the scores of given pictures."""
     photos = digest_paths([path for person in people for path in (person.reference, *person.others)])
     counts = [len(person.others) for person in people]
     return digest(models_of(checkpoints), photos, counts, plan.prompts, code_digest(*CODE))[:32]
