@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import io
-import tempfile
 from difflib import unified_diff
 from pathlib import Path
-from typing import Any
 
 from ruamel.yaml import YAML
-from ruamel.yaml.error import YAMLError
 
-from lookahead.config import read_params
-from lookahead.errors import InputError
+from lookahead.config import parse_params
+from lookahead.config.files import read_tree
 
 
 def _yaml() -> YAML:
@@ -24,33 +21,22 @@ def _yaml() -> YAML:
     return form
 
 
-def _load(path: Path) -> Any:
-    try:
-        return _yaml().load(path.read_text(encoding="utf-8"))
-    except OSError:
-        raise InputError(f"{path} does not exist: run `make search`, or go to the repository's root") from None
-    except YAMLError as error:
-        raise InputError(f"{path} is not valid YAML: {error}") from None
-
-
 def patched(params: Path, patch: Path) -> tuple[str, str]:
     """The text of `params.yaml` and the text with the patch applied, equal where it changes nothing."""
-    tree, changes = _load(params), _load(patch)
+    changes = read_tree(patch, "the patch", "run `make search`, or go to the repository's root")
     before = params.read_text(encoding="utf-8")
     if not changes:
         return before, before
+    form, buffer = _yaml(), io.StringIO()
+    tree = form.load(before)
     for dotted, value in changes.items():
         *parents, last = dotted.split(".")
         node = tree
         for name in parents:  # a world need not state what it inherits
             node = node.setdefault(name, {})
         node[last] = value
-    buffer = io.StringIO()
-    _yaml().dump(tree, buffer)
-    with tempfile.NamedTemporaryFile("w", suffix=".yaml", encoding="utf-8") as file:
-        file.write(buffer.getvalue())
-        file.flush()
-        read_params(Path(file.name))  # refuses unknown names and wrong values
+    form.dump(tree, buffer)
+    parse_params(YAML(typ="safe", pure=True).load(buffer.getvalue()))  # refuses unknown names and wrong values
     return before, buffer.getvalue()
 
 
