@@ -69,9 +69,9 @@ dashboard: $(STAMP)  ## optuna-dashboard on http://127.0.0.1:8080 and MLflow's p
 ui: $(STAMP)  ## MLflow's pages on http://127.0.0.1:5000
 	@lookahead ui --port $${PORT:-5000}
 
-# Its stages are frozen, and DVC runs no frozen stage, even when forced: it only takes note of what is there.
-miniature: $(STAMP)  ## train every part of the miniature anew (hours on two cores; resumes)
-	for part in $(PARTS); do python stages/miniature.py $$part; dvc commit --force "miniature-$$part"; done
+# DVC runs no frozen stage, even when forced: `dvc commit` notes in dvc.lock what was built from what.
+miniature: $(STAMP)  ## train parts of the miniature, PARTS="vae base", or all (hours on two cores; resumes)
+	for part in $(PARTS); do python stages/miniature.py $$part; dvc commit --force models/miniature/dvc.yaml:$$part; done
 
 clean:  ## remove outputs, stores and resume state; keeps .venv and the committed miniature
 	rm -rf runs state .pytest_cache .mypy_cache .ruff_cache

@@ -1,34 +1,42 @@
 """Compares the encoders on people never seen, by faces and by text: `python stages/evaluate.py [--world W]`.
 
-`accelerate launch --multi_gpu --num_processes N stages/evaluate.py` shares the drawing out to N processes.
+`accelerate launch --multi_gpu --num_processes N stages/evaluate.py` shares drawing and scoring out to N processes.
 """
 
 from lookahead.config import read_evaluate
+from lookahead.evaluation.cells import LABELS
+from lookahead.evaluation.drawing.cache import CACHE
 from lookahead.evaluation.evaluate import evaluate
-from lookahead.evaluation.store import STORE
+from lookahead.report.evaluation import write_evaluation_report
 from lookahead.stage import Job, Stage, main
+from lookahead.world.distributed import is_main_process
 
-# The method's name in `metrics.json`: the training stage it comes from; the untuned adapter comes from none.
-TUNED = {"noise_only": "train/noise_only", "tuned": "train/lookahead"}
+# The cell's name: the training stage that its encoder comes from.
+TRAININGS = {"noise_only": "train/noise_only", "tuned": "train/lookahead"}
 
 
 def build(job: Job) -> None:
-    """Draw and judge everybody by every method."""
-    encoders = {method: job.runs / stage / "encoder" for method, stage in TUNED.items()}
-    evaluate(
-        job.world.checkpoints,
-        read_evaluate(job.world.evaluate),
-        {"adapter": None, **encoders},
-        job.work,
-        job.log,
-        STORE,
-    )
+    """Draw and score everybody in every cell, then write the report."""
+    world, settings = job.world, read_evaluate(job.world.evaluate)
+    encoders = {name: job.runs / stage / "encoder" for name, stage in TRAININGS.items()}
+    found = evaluate(world.checkpoints, settings, encoders, world.train.seed, job.work, job.log, CACHE)
+    if is_main_process():
+        write_evaluation_report(
+            found.table,
+            found.summary,
+            found.contrasts,
+            found.previews,
+            found.people,
+            job.work / "pictures",
+            found.protocol,
+            job.work,
+            labels=LABELS,
+            grid_people=settings.grid_people,
+        )
 
 
 CODE = ("artifacts.py", "portraits.py", "dataset", "evaluation", "method", "models", "report", "sampling", "world")
-STAGES = {
-    "": Stage("evaluate", sections=("checkpoints", "evaluate"), inputs=tuple(TUNED.values()), build=build, code=CODE)
-}
+STAGES = {"": Stage("evaluate", ("checkpoints", "evaluate"), inputs=tuple(TRAININGS.values()), build=build, code=CODE)}
 
 if __name__ == "__main__":
     main(STAGES)

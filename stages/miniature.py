@@ -1,4 +1,4 @@
-"""Builds one part of the miniature: `python stages/miniature.py PART`, a frozen stage of its own for each."""
+"""Builds one part of the miniature: `python stages/miniature.py PART`."""
 
 import os
 import sys
@@ -8,17 +8,17 @@ import torch
 
 from lookahead.config import read_params
 from lookahead.errors import InputError
-from miniature.build import build_part
+from miniature.build import Builder, build_part, read_miniature
 
 
 def main() -> None:
     """Build the part that the command line names."""
-    # Small networks: beyond two cores little is gained, and OMP_NUM_THREADS=1 suits two parts side by side.
+    # Small networks: beyond two cores little is gained, and OMP_NUM_THREADS=1 suits two parts at the same time.
     torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", min(2, os.cpu_count() or 1))))
+    root, work = Path("models/miniature"), Path("state/work/miniature")
     try:
-        build_part(
-            sys.argv[1], Path("models/miniature"), Path("state/work/miniature"), read_params(), lambda _, __: None
-        )
+        checkpoints = read_params().of("miniature").checkpoints
+        build_part(sys.argv[1], Builder(root, work, read_miniature(root / "params.yaml"), checkpoints))
     except InputError as error:
         sys.exit(f"error: {error}")
 

@@ -2,57 +2,57 @@
 
 import argparse
 import os
+import signal
+import socket
 import subprocess
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
-from functools import partial
 from pathlib import Path
 
 import torch
+from filelock import FileLock
 
 from lookahead.artifacts import STATE, publish, workspace, write_json
-from lookahead.config import read_params
+from lookahead.config import read_evaluate, read_params
 from lookahead.errors import InputError
-from lookahead.locks import alone
-from lookahead.search.run import Task, run_search
+from lookahead.search.objective import Task
+from lookahead.search.run import run_search
 from lookahead.stage import RUNS, cores
-from lookahead.tracking import open_study_recorder
+from lookahead.tracking import Origin, Recorder, open_study
 
 
-def search(name: str | None, address: str | None, workers: int | None) -> None:
-    """Run what is missing, here and beside other workers, and publish `results/<world>/search`."""
+def search(name: str | None, address: str | None, workers: int | None, worker: int) -> None:
+    """Run what is missing, with other workers, and publish `results/<world>/search`."""
     params = read_params()
     name = name or params.world
     if name not in params.studies.search or name not in params.worlds:
         raise InputError(f"there is no search of {name!r}: studies.search has {sorted(params.studies.search)}")
-    features, state = RUNS / name / "features", STATE / "search"
-    task = Task(name, params.worlds[name], params.studies.search[name], features, state, address, tell)
-    work = workspace(f"{name}/search", str(os.getpid()))
-    workers = workers or task.search.workers
+    settings, features, state = params.studies.search[name], RUNS / name / "features", STATE / "search"
+    workers = workers or settings.workers
     threads = int(os.environ.get("OMP_NUM_THREADS", max(1, cores() // workers)))
     torch.set_num_threads(threads)
-    command = [sys.executable, __file__, "--world", name, "--workers", "1"]
-    command += ["--storage", address] if address else []
-    with beside(workers - 1, command, threads):
-        lineage = run_search(task, partial(open_study_recorder, params, name), work)
-    with alone(state / "publish.lock"):
-        publish(work, Path("results") / name / "search")
-        write_json(RUNS / name / "search.run.json", lineage)
+    key = f"{worker or ''}" if address is None else f"{socket.gethostname()} {os.getpid()}"
+    world = params.worlds[name]
+    task = Task(name, world, read_evaluate(world.evaluate), settings, features, state, address, key)
 
+    def record(study: str) -> Recorder:
+        return open_study(params, Origin("search", name, {}, (features,), study))
 
-@contextmanager
-def beside(count: int, command: list[str], threads: int) -> Iterator[None]:
-    """Further workers on this machine, which end with this one; what one of them leaves undone, another does."""
+    command = [sys.executable, __file__, "--world", name, *(["--storage", address] if address else []), "--worker"]
     environment = os.environ | {"OMP_NUM_THREADS": str(threads)}
-    started = [subprocess.Popen(command, env=environment) for _ in range(count)]
+    started = 0 if worker else workers - 1
+    others = [subprocess.Popen([*command, str(one)], env=environment) for one in range(1, started + 1)]
     try:
-        yield
-        for worker in started:
-            worker.wait()
+        out = None if worker else workspace(f"{name}/search", str(os.getpid()))
+        lineage = run_search(task, record, tell, out)
+        for other in others:
+            other.wait()
     finally:
-        for worker in started:
-            worker.terminate()
+        for other in others:
+            other.terminate()
+    if out is not None:
+        with FileLock(state / "publish.lock"):
+            publish(out, Path("results") / name / "search")
+            write_json(RUNS / name / "search.run.json", lineage)
 
 
 def tell(message: str) -> None:
@@ -64,10 +64,12 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--world", help="a world of params.yaml (default: its `world`)")
     parser.add_argument("--storage", help="postgresql+psycopg://..., shared by any number of workers")
-    parser.add_argument("--workers", type=int, help="processes here (default: studies.search.<world>.workers)")
+    parser.add_argument("--workers", type=int, help="processes here (default: `workers` of the world's search)")
+    parser.add_argument("--worker", type=int, default=0, help=argparse.SUPPRESS)  # one of those
     options = parser.parse_args()
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C: the trial is queued again
     try:
-        search(options.world, options.storage, options.workers)
+        search(options.world, options.storage, options.workers, options.worker)
     except InputError as error:
         sys.exit(f"error: {error}")
     except KeyboardInterrupt:

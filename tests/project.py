@@ -27,11 +27,10 @@ _TRAIN = {
     "num_samples": 2,
     "sample_num_inference_steps": 2,
 }
-PROTOCOL = {"people": 3, "photo_prompts": 1, "steps": 2, "prompts": f"prompts/{WORLD}.yaml"}
+PROTOCOL = {"people": 3, "photo_prompts": 1, "num_inference_steps": 2, "prompts": f"prompts/{WORLD}.yaml"}
 _EVALUATE = {
     "protocol": f"protocols/{WORLD}.yaml",
-    "batch": 9,
-    "bootstrap": 100,
+    "batch_size": 9,
     "grid_people": 2,
     "previews": {"people": 2, "timesteps": [100, 900], "scales": [0.0, 1.0]},
     "diversity": {"people": 2, "prompts": 1, "seeds": 2},

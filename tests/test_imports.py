@@ -22,7 +22,7 @@ ALLOWED = {
     "training": {"method", "models", "features", "sampling", "world", "config", *BASE},
     "evaluation": {"method", "models", "dataset.prompts", "sampling", "world", "config", "portraits", *BASE},
     "report": {"evaluation", "dataset.prompts", "config", "portraits", *BASE},
-    "search": {"training", "evaluation", "report", "models", "world", "config", *BASE},
+    "search": {"training", "evaluation", "report", "tracking", "world", "config", *BASE},
     "pipeline": {"method", "models", "sampling", "world", "config", "portraits", *BASE},
     "demo": {"pipeline", "evaluation", "dataset.prompts", "world", "config", "portraits", *BASE},
     "serving": {"pipeline", "portraits", *BASE},

@@ -1,4 +1,4 @@
-"""docs/changing-the-method.md, done in a copy of the package: one function and one line of `params.yaml`."""
+"""docs/changing-the-method.md, done in a copy of the package: a function, its name in two places, a line of params."""
 
 from __future__ import annotations
 
@@ -8,11 +8,15 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, get_args
 
 import pytest
 
 from lookahead.config import Checkpoints
+from lookahead.config.train import DensityName, DistanceName, PreviewName
+from lookahead.method.annealing import DENSITIES
+from lookahead.method.lookahead import DISTANCES
+from lookahead.method.preview import PREVIEWS
 from tests.modules import PACKAGE, ROOT
 from tests.training.conftest import features  # noqa: F401  (fixture)
 
@@ -20,10 +24,12 @@ PAGE = (ROOT / "docs" / "changing-the-method.md").read_text(encoding="utf-8")
 
 
 class Part(NamedTuple):
-    """A part of the method: its module, a function by the page's rule, its place in `params.yaml`, the name there."""
+    """A part of the method: its module and dictionary there, a new function, its names' type, and its parameter."""
 
     module: str
+    dictionary: str
     function: str
+    names: str
     path: str
     now: str
 
@@ -31,31 +37,37 @@ class Part(NamedTuple):
 PARTS = {
     "density": Part(
         "annealing",
+        "DENSITIES",
         '''
 def mine_density(strength: float, timesteps: int) -> Tensor:
     """p(t) ~ exp(a t / T), (T,) float64."""
     return _normalised(torch.exp(strength * torch.arange(timesteps, dtype=torch.float64) / timesteps))
 ''',
+        "DensityName",
         "lookahead.density.kind",
         "cosine",
     ),
     "distance": Part(
         "lookahead",
+        "DISTANCES",
         '''
 def mine_distance(embedding: Tensor, reference: Tensor) -> Tensor:
     """Twice the distance of Eq. 4, (B,)."""
     return 2 * identity_distance(embedding, reference)
 ''',
+        "DistanceName",
         "lookahead.distance",
         "identity",
     ),
     "stepping": Part(
         "preview",
+        "PREVIEWS",
         '''
 def mine_stepping(schedule, predict, noisy, t, noises=(), gradient_steps=1, boundary=False) -> Tensor:  # type: ignore
     """Half of the preview's latents."""
     return consistency_stepping(schedule, predict, noisy, t, noises, gradient_steps, boundary) / 2
 ''',
+        "PreviewName",
         "lookahead.preview.stepping",
         "consistency",
     ),
@@ -65,14 +77,16 @@ import json, sys
 from pathlib import Path
 import torch
 from lookahead.config import Checkpoints, with_overrides, read_params
-from lookahead.training.losses import micro_step, read
-from lookahead.training.setup import open_training
 torch.set_num_threads(1)
 checkpoints, features, path, value = sys.argv[1:]
-small = {"batch": 2, "accumulate": 1, "lookahead.density.strength": 1.0, "lookahead.density.final_strength": 1.0}
+small = {"batch_size": 2, "gradient_accumulation_steps": 1}
+small |= {"lookahead.density.strength": 1.0, "lookahead.density.final_strength": 1.0}
 settings = with_overrides(read_params().worlds["miniature"].train, small | {path: value})
+from lookahead.training.losses import read
+from lookahead.training.loop import backward
+from lookahead.training.networks import open_training
 training = open_training(Checkpoints.model_validate_json(checkpoints), settings, Path(features))
-row = read([micro_step(training, 0, 0.0)])[0]
+row = read([backward(training, 0)])[0]
 print(json.dumps([row["loss_lookahead"], row["t_lookahead"]]))
 """
 
@@ -86,13 +100,20 @@ def copy(tmp_path: Path) -> Path:
 
 
 def run(root: Path, *words: str) -> subprocess.CompletedProcess[str]:
-    place = {**os.environ, "PYTHONPATH": str(root / "src")}
+    environment = {**os.environ, "PYTHONPATH": str(root / "src")}
     command = [sys.executable, "-c", TRAIN, *words]
-    return subprocess.run(command, cwd=root, env=place, capture_output=True, text=True, check=False)
+    return subprocess.run(command, cwd=root, env=environment, capture_output=True, text=True, check=False)
+
+
+def replace_once(path: Path, old: str, new: str) -> None:
+    """Replace a text that is there once."""
+    text = path.read_text(encoding="utf-8")
+    assert text.count(old) == 1, f"{old!r} in {path}"
+    path.write_text(text.replace(old, new), encoding="utf-8")
 
 
 @pytest.mark.parametrize("name", PARTS)
-def test_one_function_and_one_line_add_a_part(
+def test_a_function_and_its_name_add_a_part(
     name: str,
     copy: Path,
     tiny_world: Checkpoints,
@@ -102,15 +123,24 @@ def test_one_function_and_one_line_add_a_part(
     before = run(copy, *given, part.path, part.now)
     assert before.returncode == 0, before.stderr
     refused = run(copy, *given, part.path, "mine")
-    assert refused.returncode != 0 and f"method/{part.module}.py defines no mine_{name}" in refused.stderr
-    with (copy / f"src/lookahead/method/{part.module}.py").open("a", encoding="utf-8") as file:
-        file.write(part.function)
+    assert refused.returncode != 0 and f"{part.path}: Input should be" in refused.stderr and part.now in refused.stderr
+    module = copy / f"src/lookahead/method/{part.module}.py"
+    line = next(line for line in module.read_text(encoding="utf-8").splitlines() if line.startswith(part.dictionary))
+    entry = line.replace("{", f'{{"mine": mine_{name}, ')
+    replace_once(module, line, f"{part.function}\n\n{entry}")
+    replace_once(copy / "src/lookahead/config/train.py", f"{part.names} = Literal[", f'{part.names} = Literal["mine", ')
     after = run(copy, *given, part.path, "mine")
     assert after.returncode == 0, after.stderr
     assert after.stdout != before.stdout
 
 
+def test_config_has_the_names_of_the_dictionaries() -> None:
+    pairs = ((DensityName, DENSITIES), (DistanceName, DISTANCES), (PreviewName, PREVIEWS))
+    assert all(get_args(names) == tuple(functions) for names, functions in pairs)
+
+
 def test_the_page_names_what_the_steps_touch() -> None:
     for name, part in PARTS.items():
         assert f"src/lookahead/method/{part.module}.py" in PAGE and f"mine_{name}" in PAGE
+        assert f"`{part.dictionary}`" in PAGE and f"`{part.names}`" in PAGE
         assert re.search(rf"train\.{re.escape(part.path)}: mine", PAGE)

@@ -11,15 +11,15 @@ import yaml
 
 from lookahead.config import read_params, read_protocol
 from lookahead.dataset.prompts import read_prompts
-from miniature.people import IDENTITY_SIZE, draw_identities, name_identity
-from miniature.portraits import _SEED, SETS
-from miniature.words import FIRST, LAST
+from miniature.build import read_miniature
+from miniature.data import PORTRAITS_SEED, SPLITS
+from miniature.vocabulary import FIRST, IDENTITY_SIZE, LAST, draw_identities, name_identity
 from tests.modules import ROOT
 
 PROTOCOLS = sorted((ROOT / "protocols").glob("*.yaml"))
 REPORTING = {"evaluate", "cell", "table", "base", "untuned", "tuned"}  # evaluation, ablation, curves
 LEAVING_OUT = {"generate"}  # drops whoever looks like them, which tells the training nothing but who is not there
-BUILDING = {"miniature-portraits", "miniature-card"}
+BUILDING = {"portraits", "card"}
 FAR = 1.0  # two people drawn at random differ by 4.2 in the mean; each trait lies in [-1, 1]
 
 
@@ -44,12 +44,12 @@ def test_no_photo_is_in_two_splits() -> None:
 
 
 def people_of_splits() -> torch.Tensor:
-    """Everybody as `miniature.portraits` draws them: folders are only numbered, so a name proves nothing."""
-    sizes = read_params().miniature
-    counts = (sizes.search_people, sizes.validation_people, sizes.test_people)
-    drawn = [draw_identities(n, torch.Generator().manual_seed(_SEED + i)) for i, n in enumerate(counts)]
+    """Everybody as `miniature.data` draws them: folders are only numbered, so a name proves nothing."""
+    people = read_miniature(ROOT / "models" / "miniature" / "params.yaml").people
+    counts = [people[split] for split in SPLITS]
+    drawn = [draw_identities(n, torch.Generator().manual_seed(PORTRAITS_SEED + i)) for i, n in enumerate(counts)]
     folders = splits_of(ROOT / "protocols" / "miniature.yaml")
-    assert [len(list(folders[name].iterdir())) for name in SETS] == list(counts)
+    assert [len(list(folders[name].iterdir())) for name in SPLITS] == counts
     return torch.cat(drawn)
 
 
@@ -70,7 +70,7 @@ def test_no_invented_name_is_somebody_of_a_split() -> None:
 
 def pipelines() -> list[tuple[str, dict[str, object]]]:
     """Every stage of every dvc.yaml by its name; two pipelines may use the same one."""
-    files = [ROOT / "dvc.yaml", *sorted((ROOT / "studies").glob("*/dvc.yaml"))]
+    files = [ROOT / "dvc.yaml", *sorted(ROOT.glob("studies/*/dvc.yaml")), ROOT / "models" / "miniature" / "dvc.yaml"]
     return [each for file in files for each in yaml.safe_load(file.read_text(encoding="utf-8"))["stages"].items()]
 
 
@@ -83,7 +83,7 @@ def test_only_what_reports_or_leaves_out_depends_on_the_people_of_the_test() -> 
     assert whole <= BUILDING
     assert known >= {"generate", "evaluate", "cell", "table"}
     drawing = next(str(stage) for name, stage in stages if name == "generate")
-    assert all(f"portraits/{split}'" in drawing for split in SETS)
+    assert all(f"portraits/{split}'" in drawing for split in SPLITS)
 
 
 def test_parameters_name_no_split_of_the_test() -> None:

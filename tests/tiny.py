@@ -26,7 +26,7 @@ from transformers import (
 )
 
 from lookahead.config import Adapter, Checkpoints, FacePacks, Generator, ImageEncoder, Scorer
-from miniature.words import words
+from miniature.vocabulary import words
 from tests.tiny_faces import build_face_packs
 
 RESOLUTION = 64

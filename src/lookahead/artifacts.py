@@ -168,6 +168,17 @@ def digest_paths(paths: Iterable[Path]) -> str:
     return digest([(name, digest_file(file)) for name, file in files])
 
 
+def local_paths(settings: object) -> Iterator[Path]:
+    """The files and folders that parameters name; hub ids name none."""
+    if isinstance(settings, dict):
+        for value in settings.values():
+            yield from local_paths(value)
+    elif isinstance(settings, str) and settings:
+        path = Path(settings.removeprefix("local-dir:"))
+        if path.exists():
+            yield path
+
+
 def code_digest(*parts: str) -> str:
     """SHA-256 of the package's code in these folders and files, such as "method" or "world/faces.py".
 

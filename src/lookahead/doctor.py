@@ -175,7 +175,7 @@ def database(uri: str) -> Finding:
 
 
 def examine(params: Params, world_name: str, storage: str | None) -> Iterator[Finding]:
-    """Check the machine, the packages, what a world's parameters name, and a shared search's database if there is one."""
+    """Check the machine, the packages, what a world's parameters name, and a shared search's database, if any."""
     world = params.of(world_name)
     yield from machine(world)
     yield from installation()

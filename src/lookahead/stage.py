@@ -14,7 +14,18 @@ from pathlib import Path
 import torch
 from filelock import FileLock, Timeout
 
-from lookahead.artifacts import STATE, Log, code_digest, digest, files_below, publish, recover, workspace, write_json
+from lookahead.artifacts import (
+    STATE,
+    Log,
+    code_digest,
+    digest,
+    files_below,
+    local_paths,
+    publish,
+    recover,
+    workspace,
+    write_json,
+)
 from lookahead.config import Params, World, read_params
 from lookahead.errors import InputError
 from lookahead.tracking import Origin, open_recorder
@@ -63,17 +74,6 @@ class Stage:
 def cores() -> int:
     """The processor cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-def local_paths(settings: object) -> Iterator[Path]:
-    """The files and folders that parameters name; hub ids name none."""
-    if isinstance(settings, dict):
-        for value in settings.values():
-            yield from local_paths(value)
-    elif isinstance(settings, str) and settings:
-        path = Path(settings.removeprefix("local-dir:"))
-        if path.exists():
-            yield path
 
 
 def input_paths(stage: Stage, settings: Mapping[str, object], runs: Path) -> list[Path]:

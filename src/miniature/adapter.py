@@ -1,4 +1,4 @@
-"""The miniature's untuned IP-Adapter-plus, trained with the noise loss alone: what the method then improves."""
+"""The untuned IP-Adapter-plus, trained with the noise loss alone: what the method then improves."""
 
 from __future__ import annotations
 
@@ -10,22 +10,19 @@ from diffusers import UNet2DConditionModel
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from lookahead.artifacts import Log
-from lookahead.config import Part
-from lookahead.method.diffusion import add_noise, noise_target
-from lookahead.models.adapter import adapter_parameters, save_adapter
-from miniature.base import embed_prompts, nameless_captions, new_scheduler, predict, schedule_of
-from miniature.fitting import fit
-from miniature.image_encoder import WIDTH
-from miniature.pool import Pool
-from miniature.text import WIDTHS
-from miniature.words import SCENES
+from lookahead.models.adapter import ADAPTER_FILE, adapter_parameters, save_adapter
+from lookahead.world import device
+from miniature.base import draw_batch, embed_prompts, new_scheduler, noise_schedule, predict
+from miniature.data import Pool
+from miniature.encoders import TEXT_WIDTHS, WIDTH
+from miniature.training import Part, autocast, fit
+from miniature.vocabulary import SCENES, captions_without_names
 
 TOKENS = 8
 HIDDEN = 128
 HEADS = 128  # channels of all heads: diffusers opens every IP-Adapter-plus with heads of 64 channels and four layers
 LAYERS = 4
-IMAGE_DROP = 0.1
+IMAGE_DROPOUT = 0.1
 
 
 def new_adapter(unet: UNet2DConditionModel, generator: torch.Generator) -> dict[str, dict[str, Tensor]]:
@@ -34,27 +31,22 @@ def new_adapter(unet: UNet2DConditionModel, generator: torch.Generator) -> dict[
     def draw(*shape: int) -> Tensor:
         return torch.randn(shape, generator=generator) / shape[-1] ** 0.5
 
-    output = sum(WIDTHS)
-    projection = {
-        "latents": draw(1, TOKENS, HIDDEN),
-        "proj_in.weight": draw(HIDDEN, WIDTH),
-        "proj_in.bias": torch.zeros(HIDDEN),
-    }
-    projection |= {"proj_out.weight": draw(output, HIDDEN), "proj_out.bias": torch.zeros(output)}
-    projection |= {"norm_out.weight": torch.ones(output), "norm_out.bias": torch.zeros(output)}
+    def norm(name: str, width: int) -> dict[str, Tensor]:
+        return {f"{name}.weight": torch.ones(width), f"{name}.bias": torch.zeros(width)}
+
+    output = sum(TEXT_WIDTHS)
+    projection = {"latents": draw(1, TOKENS, HIDDEN), "proj_in.weight": draw(HIDDEN, WIDTH)}
+    projection |= {"proj_in.bias": torch.zeros(HIDDEN), "proj_out.weight": draw(output, HIDDEN)}
+    projection |= {"proj_out.bias": torch.zeros(output)} | norm("norm_out", output)
     for layer in range(LAYERS):
         attention, forward = f"layers.{layer}.0", f"layers.{layer}.1"
-        for norm in (f"{attention}.norm1", f"{attention}.norm2", f"{forward}.0"):
-            projection |= {f"{norm}.weight": torch.ones(HIDDEN), f"{norm}.bias": torch.zeros(HIDDEN)}
-        projection |= {
-            f"{attention}.to_q.weight": draw(HEADS, HIDDEN),
-            f"{attention}.to_kv.weight": draw(2 * HEADS, HIDDEN),
-        }
-        projection |= {f"{attention}.to_out.weight": draw(HIDDEN, HEADS) / LAYERS}
-        projection |= {
-            f"{forward}.1.weight": draw(4 * HIDDEN, HIDDEN),
-            f"{forward}.3.weight": draw(HIDDEN, 4 * HIDDEN) / LAYERS,
-        }
+        for name in (f"{attention}.norm1", f"{attention}.norm2", f"{forward}.0"):
+            projection |= norm(name, HIDDEN)
+        projection[f"{attention}.to_q.weight"] = draw(HEADS, HIDDEN)
+        projection[f"{attention}.to_kv.weight"] = draw(2 * HEADS, HIDDEN)
+        projection[f"{attention}.to_out.weight"] = draw(HIDDEN, HEADS) / LAYERS
+        projection[f"{forward}.1.weight"] = draw(4 * HIDDEN, HIDDEN)
+        projection[f"{forward}.3.weight"] = draw(HIDDEN, 4 * HIDDEN) / LAYERS
     layers = {}
     for number, name in enumerate(unet.attn_processors):
         if "attn2" in name:
@@ -66,14 +58,14 @@ def new_adapter(unet: UNet2DConditionModel, generator: torch.Generator) -> dict[
 
 def reference_rows(pool: Pool) -> Tensor:
     """For each row a picture that shows its person: another photo of the same name, itself for people without one."""
+    people = list(zip(pool.first.tolist(), pool.last.tolist(), strict=True))
     photos = defaultdict(list)
-    for row in range(len(pool)):
-        if pool.first[row] >= 0 and pool.style[row] == 0:
-            photos[int(pool.first[row]), int(pool.last[row])].append(row)
+    for row, (person, style) in enumerate(zip(people, pool.style.tolist(), strict=True)):
+        if person[0] >= 0 and style == 0:
+            photos[person].append(row)
     references = torch.arange(len(pool))
-    for row in range(len(pool)):
-        others = [r for r in photos[int(pool.first[row]), int(pool.last[row])] if r != row]
-        if others:
+    for row, person in enumerate(people):
+        if others := [r for r in photos[person] if r != row]:
             references[row] = others[row % len(others)]
     return references
 
@@ -88,7 +80,6 @@ def build_adapter(
     part: Part,
     out: Path,
     work: Path,
-    log: Log,
 ) -> None:
     """Train an IP-Adapter-plus on the frozen base with the noise loss and save it in IP-Adapter's layout.
 
@@ -99,39 +90,27 @@ def build_adapter(
         null: (1, 65, 128) those of no picture, where the image is dropped.
         unet: the frozen base U-Net; the adapter is installed in it.
         base: the folder of the base pipeline.
-        part: steps, batch, learning rate, seed.
+        part: steps, batch size, learning rate, seed.
         out: the adapter's folder.
         work: resume state.
-        log: receives the loss.
     """
-    unet.requires_grad_(False)._load_ip_adapter_weights([new_adapter(unet, torch.Generator().manual_seed(part.seed))])
-    trained = adapter_parameters(unet)
+    unet._load_ip_adapter_weights([new_adapter(unet, torch.Generator().manual_seed(part.seed))])
+    trained = adapter_parameters(unet.to(device()))
     for p in trained.values():
         p.requires_grad_(True)
-    schedule = schedule_of(new_scheduler())
-    prompts = embed_prompts(base, nameless_captions())
+    schedule = noise_schedule(new_scheduler())
+    prompts = embed_prompts(base, captions_without_names())
     prompt_of = pool.style * len(SCENES) + pool.scene
     references = reference_rows(pool)
 
     def loss(step: int, generator: torch.Generator) -> Tensor:
-        rows = torch.randint(len(pool), (part.batch,), generator=generator)
-        clean, noise = latents[rows].float(), torch.randn(part.batch, *latents.shape[1:], generator=generator)
-        t = torch.randint(1000, (part.batch,), generator=generator)
-        dropped = torch.rand(part.batch, generator=generator) < IMAGE_DROP
-        image = torch.where(dropped[:, None, None], null, features[references[rows]].float())
-        with torch.autocast("cpu", torch.bfloat16):
-            predicted = predict(unet, add_noise(schedule, clean, noise, t), t, prompts[prompt_of[rows]], image)
-        return F.mse_loss(predicted, noise_target(schedule, clean, noise, t))
+        batch = draw_batch(latents, schedule, part.batch_size, generator)
+        dropped = (torch.rand(part.batch_size, generator=generator) < IMAGE_DROPOUT).to(device())
+        shown = features[references[batch.rows]].float().to(device())
+        image = torch.where(dropped[:, None, None], null, shown)
+        with autocast():
+            predicted = predict(unet, batch.noised, batch.t, prompts[prompt_of[batch.rows]], image)
+        return F.mse_loss(predicted, batch.target)
 
-    fit(_Held(trained), loss, part, work, log)
-    save_adapter(work / "ip-adapter.safetensors", unet)
-    out.mkdir(parents=True, exist_ok=True)
-    (out / "ip-adapter.safetensors").write_bytes((work / "ip-adapter.safetensors").read_bytes())
-
-
-class _Held(nn.Module):
-    """The trained parameters alone, for `fit`."""
-
-    def __init__(self, parameters: dict[str, nn.Parameter]) -> None:
-        super().__init__()
-        self.held = nn.ParameterList(parameters.values())
+    fit(nn.ParameterList(trained.values()), loss, part, work)
+    save_adapter(out / ADAPTER_FILE, unet)

@@ -1,4 +1,4 @@
-"""The miniature's two autoencoders: the base model's (AutoencoderKL) and the tiny one that decodes previews."""
+"""The two autoencoders: the base model's (AutoencoderKL) and the tiny one that decodes previews."""
 
 from __future__ import annotations
 
@@ -9,10 +9,8 @@ from diffusers import AutoencoderKL, AutoencoderTiny
 from torch import Tensor
 from torch.nn import functional as F
 
-from lookahead.artifacts import Log
-from lookahead.config import Part
-from miniature.fitting import fit
-from miniature.pool import Pool
+from miniature.data import Pool, to_pixels
+from miniature.training import Part, autocast, fit
 
 LATENT_CHANNELS = 8  # four blur the eyes: 24.7 dB after as many steps
 KL_WEIGHT = 1e-3
@@ -50,18 +48,13 @@ def new_preview_vae() -> AutoencoderTiny:
     )
 
 
-def pixels_of(pool: Pool, rows: Tensor) -> Tensor:
-    """Pictures (B, 3, 64, 64) in [-1, 1] of the given rows."""
-    return pool.pixels[rows].float() / 127.5 - 1
-
-
-def reconstruction_loss(made: Tensor, pixels: Tensor) -> Tensor:
+def reconstruction_loss(decoded: Tensor, pixels: Tensor) -> Tensor:
     """Mean absolute error of pixels and of their differences to the right and downwards."""
-    error = made - pixels
+    error = decoded - pixels
     return error.abs().mean() + GRADIENT_WEIGHT * (error.diff(dim=2).abs().mean() + error.diff(dim=3).abs().mean())
 
 
-def build_vae(pool: Pool, part: Part, out: Path, work: Path, log: Log) -> None:
+def build_vae(pool: Pool, part: Part, out: Path, work: Path) -> None:
     """Train the base model's autoencoder and save it with latents of zero mean and unit variance in every channel.
 
     Halved latents have to decode to the halved picture, which keeps the latents smooth, and so easy for a small U-Net
@@ -71,29 +64,29 @@ def build_vae(pool: Pool, part: Part, out: Path, work: Path, log: Log) -> None:
     vae = new_vae().to(memory_format=torch.channels_last)
 
     def loss(step: int, generator: torch.Generator) -> Tensor:
-        pixels = _pictures_or_crops(pool, part.batch, step, generator)
-        with torch.autocast("cpu", torch.bfloat16):
+        pixels = _pictures_or_crops(pool, part.batch_size, step, generator)
+        with autocast():
             posterior = vae.encode(pixels.contiguous(memory_format=torch.channels_last)).latent_dist
             latents = posterior.sample(generator)
-            made, small = vae.decode(latents).sample, vae.decode(F.avg_pool2d(latents, 2)).sample
+            decoded, small = vae.decode(latents).sample, vae.decode(F.avg_pool2d(latents, 2)).sample
         return (
-            reconstruction_loss(made.float(), pixels)
+            reconstruction_loss(decoded.float(), pixels)
             + SCALE_WEIGHT * reconstruction_loss(small.float(), F.avg_pool2d(pixels, 2))
             + KL_WEIGHT * posterior.kl().float().mean() / posterior.mean[0].numel()
         )
 
-    fit(vae, loss, part, work, log)
-    standardise(vae, pixels_of(pool, torch.arange(min(2000, len(pool)))))
+    fit(vae, loss, part, work)
+    standardise(vae, to_pixels(pool.pixels[:2000]))
     vae.eval().half().save_pretrained(out)
 
 
-def _pictures_or_crops(pool: Pool, batch: int, step: int, generator: torch.Generator) -> Tensor:
+def _pictures_or_crops(pool: Pool, count: int, step: int, generator: torch.Generator) -> Tensor:
     whole = step % 4 == 0
-    pixels = pixels_of(pool, torch.randint(len(pool), (batch if whole else 2 * batch,), generator=generator))
+    rows = torch.randint(len(pool), (count if whole else 2 * count,), generator=generator)
     if whole:
-        return pixels
-    top, left = torch.randint(pixels.shape[-1] - CROP + 1, (2,), generator=generator).tolist()
-    return pixels[:, :, top : top + CROP, left : left + CROP]
+        return to_pixels(pool.pixels[rows])
+    top, left = torch.randint(pool.pixels.shape[-1] - CROP + 1, (2,), generator=generator).tolist()
+    return to_pixels(pool.pixels[rows, :, top : top + CROP, left : left + CROP])
 
 
 @torch.no_grad()
@@ -113,17 +106,17 @@ def standardise(vae: AutoencoderKL, pixels: Tensor) -> None:
     out_of.weight *= deviation[None, :, None, None]
 
 
-def build_preview_vae(pool: Pool, vae: AutoencoderKL, part: Part, out: Path, work: Path, log: Log) -> None:
+def build_preview_vae(pool: Pool, vae: AutoencoderKL, part: Part, out: Path, work: Path) -> None:
     """Train the tiny autoencoder: its encoder copies the base's latents, its decoder draws the picture."""
     torch.manual_seed(part.seed)
     tiny = new_preview_vae().to(memory_format=torch.channels_last)
 
     def loss(step: int, generator: torch.Generator) -> Tensor:
-        pixels = pixels_of(pool, torch.randint(len(pool), (part.batch,), generator=generator))
+        pixels = to_pixels(pool.pixels[torch.randint(len(pool), (part.batch_size,), generator=generator)])
         with torch.no_grad():
             latents = vae.encode(pixels).latent_dist.mean
         decoded = tiny.decode(latents.contiguous(memory_format=torch.channels_last)).sample
         return reconstruction_loss(decoded, pixels) + F.l1_loss(tiny.encode(pixels).latents, latents)
 
-    fit(tiny, loss, part, work, log)
+    fit(tiny, loss, part, work)
     tiny.eval().half().save_pretrained(out)

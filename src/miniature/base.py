@@ -1,4 +1,4 @@
-"""The miniature's base model: an SDXL-shaped U-Net with its noise schedule, trained to predict v from captions."""
+"""The base model: an SDXL-shaped U-Net with its noise schedule, trained to predict v from captions."""
 
 from __future__ import annotations
 
@@ -11,24 +11,22 @@ from torch import Tensor
 from torch.nn import functional as F
 from transformers import CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
 
-from lookahead.artifacts import Log, load_tensors, save_tensors
-from lookahead.config import Part
 from lookahead.method.diffusion import NoiseSchedule, add_noise, noise_target
-from miniature.autoencoders import LATENT_CHANNELS, pixels_of
-from miniature.fitting import fit
-from miniature.pool import Pool
+from lookahead.world import device, frozen
+from miniature.autoencoders import LATENT_CHANNELS
+from miniature.data import Pool
+from miniature.encoders import PROJECTION, TEXT_WIDTHS, tokenize
 from miniature.renderer import SIZE
-from miniature.text import PROJECTION, WIDTHS, tokenize
-from miniature.words import NOBODY, SCENES, STYLES, caption
+from miniature.training import Part, autocast, fit
 
-CAPTION_DROP = 0.1
+CAPTION_DROPOUT = 0.1
 TIME_IDS = (SIZE, SIZE, 0, 0, SIZE, SIZE)  # original size, crop, target size, as SDXL's pipeline passes them
 _TIME_WIDTH = 8
 
 
 @dataclass(frozen=True)
 class Prompts:
-    """Embedded prompts, row by row."""
+    """Embedded prompts, row by row, on the device."""
 
     tokens: Tensor  # (B, LENGTH, 96)
     pooled: Tensor  # (B, 64)
@@ -38,7 +36,8 @@ class Prompts:
 
     def without(self, dropped: Tensor) -> Prompts:
         """The same with zeros, SDXL's empty prompt, where `dropped` (B,) is true."""
-        return Prompts(self.tokens * ~dropped[:, None, None], self.pooled * ~dropped[:, None])
+        kept = ~dropped.to(self.tokens.device)
+        return Prompts(self.tokens * kept[:, None, None], self.pooled * kept[:, None])
 
 
 def new_scheduler() -> EulerDiscreteScheduler:
@@ -67,7 +66,7 @@ def new_unet() -> UNet2DConditionModel:
         attention_head_dim=(2, 2, 4),
         transformer_layers_per_block=1,
         use_linear_projection=True,
-        cross_attention_dim=sum(WIDTHS),
+        cross_attention_dim=sum(TEXT_WIDTHS),
         norm_num_groups=16,
         addition_embed_type="text_time",
         addition_time_embed_dim=_TIME_WIDTH,
@@ -75,19 +74,17 @@ def new_unet() -> UNet2DConditionModel:
     )
 
 
-def schedule_of(scheduler: EulerDiscreteScheduler) -> NoiseSchedule:
-    """The method's view of a scheduler."""
-    return NoiseSchedule(scheduler.alphas_cumprod, scheduler.config.prediction_type)
+def noise_schedule(scheduler: EulerDiscreteScheduler) -> NoiseSchedule:
+    """A scheduler's alphas, on the device, and prediction type."""
+    return NoiseSchedule(scheduler.alphas_cumprod.to(device()), scheduler.config.prediction_type)
 
 
 def predict(
     unet: UNet2DConditionModel, noised: Tensor, t: Tensor, prompts: Prompts, image: Tensor | None = None
 ) -> Tensor:
     """The U-Net's prediction (B, 8, 16, 16) in float32; `image` are image features (B, S, D) for an adapter."""
-    conditions: dict[str, object] = {
-        "text_embeds": prompts.pooled,
-        "time_ids": torch.tensor(TIME_IDS, dtype=torch.float32).expand(len(noised), -1),
-    }
+    time_ids = torch.tensor(TIME_IDS, dtype=torch.float32, device=noised.device).expand(len(noised), -1)
+    conditions: dict[str, object] = {"text_embeds": prompts.pooled, "time_ids": time_ids}
     if image is not None:
         conditions["image_embeds"] = [image.unsqueeze(1)]
     out: Tensor = unet(noised, t, prompts.tokens, added_cond_kwargs=conditions).sample
@@ -98,8 +95,8 @@ def predict(
 def embed_prompts(base: Path, captions: list[str]) -> Prompts:
     """Embed captions as SDXL's pipeline does: both encoders' penultimate states, and the second's projection."""
     tokenizer = CLIPTokenizer.from_pretrained(base / "tokenizer")
-    first = CLIPTextModel.from_pretrained(base / "text_encoder", dtype=torch.float32).eval()
-    second = CLIPTextModelWithProjection.from_pretrained(base / "text_encoder_2", dtype=torch.float32).eval()
+    first = frozen(CLIPTextModel.from_pretrained(base / "text_encoder", dtype=torch.float32))
+    second = frozen(CLIPTextModelWithProjection.from_pretrained(base / "text_encoder_2", dtype=torch.float32))
     tokens, pooled = [], []
     for start in range(0, len(captions), 1000):
         ids = tokenize(tokenizer, captions[start : start + 1000])
@@ -109,46 +106,46 @@ def embed_prompts(base: Path, captions: list[str]) -> Prompts:
     return Prompts(torch.cat(tokens), torch.cat(pooled))
 
 
-@torch.no_grad()
-def encode_pool(pool: Pool, vae: AutoencoderKL, path: Path) -> Tensor:
-    """Latents (N, 8, 16, 16) float16 of the whole pool, computed once and kept at `path`."""
-    if not path.exists():
-        rows = torch.arange(len(pool)).split(100)
-        latents = torch.cat([vae.encode(pixels_of(pool, r)).latent_dist.mean.half() for r in rows])
-        save_tensors(path, {"latents": latents}, {})
-    return load_tensors(path)[0]["latents"]
+@dataclass(frozen=True)
+class NoisyBatch:
+    """Rows of the pool with noise added, on the device."""
+
+    rows: Tensor  # (B,) int64, on the CPU
+    t: Tensor  # (B,) int64
+    noised: Tensor  # (B, 8, 16, 16)
+    target: Tensor  # (B, 8, 16, 16), what the U-Net should predict
 
 
-def nameless_captions() -> list[str]:
-    """The caption of "a person" in every style and scene, style by style."""
-    return [caption(style, scene, NOBODY) for style in STYLES for scene in SCENES]
+def draw_batch(latents: Tensor, schedule: NoiseSchedule, count: int, generator: torch.Generator) -> NoisyBatch:
+    """Draw rows of the latents (N, 8, 16, 16), noise and timesteps."""
+    rows = torch.randint(len(latents), (count,), generator=generator)
+    clean = latents[rows].float().to(device())
+    noise = torch.randn(clean.shape, generator=generator).to(device())
+    t = torch.randint(1000, (count,), generator=generator).to(device())
+    return NoisyBatch(rows, t, add_noise(schedule, clean, noise, t), noise_target(schedule, clean, noise, t))
 
 
-def build_base(pool: Pool, latents: Tensor, part: Part, base: Path, work: Path, log: Log) -> None:
+def build_base(pool: Pool, latents: Tensor, part: Part, base: Path, work: Path) -> None:
     """Train the U-Net on captions with names and "a person", and save the whole pipeline in `base`."""
     torch.manual_seed(part.seed)
-    unet = new_unet()
-    schedule = schedule_of(new_scheduler())
-    captions = [pool.caption(row) for row in range(len(pool))]
+    unet, schedule, captions = new_unet(), noise_schedule(new_scheduler()), pool.captions()
     distinct = {text: index for index, text in enumerate(dict.fromkeys(captions))}
     prompts = embed_prompts(base, list(distinct))
     prompt_of = torch.tensor([distinct[text] for text in captions])
 
     def loss(step: int, generator: torch.Generator) -> Tensor:
-        rows = torch.randint(len(pool), (part.batch,), generator=generator)
-        clean, noise = latents[rows].float(), torch.randn(part.batch, *latents.shape[1:], generator=generator)
-        t = torch.randint(1000, (part.batch,), generator=generator)
-        shown = prompts[prompt_of[rows]].without(torch.rand(part.batch, generator=generator) < CAPTION_DROP)
-        with torch.autocast("cpu", torch.bfloat16):
-            predicted = predict(unet, add_noise(schedule, clean, noise, t), t, shown)
-        return F.mse_loss(predicted, noise_target(schedule, clean, noise, t))
+        batch = draw_batch(latents, schedule, part.batch_size, generator)
+        dropped = torch.rand(part.batch_size, generator=generator) < CAPTION_DROPOUT
+        with autocast():
+            predicted = predict(unet, batch.noised, batch.t, prompts[prompt_of[batch.rows]].without(dropped))
+        return F.mse_loss(predicted, batch.target)
 
-    fit(unet, loss, part, work, log)
+    fit(unet, loss, part, work)
     save_base(unet, base)
 
 
 def save_base(unet: UNet2DConditionModel, base: Path) -> None:
-    """Write the U-Net, the scheduler and the pipeline's index beside the parts that are there already."""
+    """Write the U-Net, the scheduler and the pipeline's index next to the parts that exist already."""
     pipeline = StableDiffusionXLPipeline(
         vae=AutoencoderKL.from_pretrained(base / "vae"),
         text_encoder=CLIPTextModel.from_pretrained(base / "text_encoder"),

@@ -4,192 +4,184 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import torch
 from diffusers import AutoencoderKL, UNet2DConditionModel
 from torch import Tensor
 from transformers import CLIPImageProcessor, CLIPVisionModelWithProjection
 
-from lookahead.artifacts import Log, digest, digest_paths, load_tensors, save_tensors
-from lookahead.config import Checkpoints, Miniature, Params
+from lookahead.artifacts import digest, digest_paths, load_tensors, save_tensors
+from lookahead.config import Checkpoints
+from lookahead.config.fields import Count, Section
+from lookahead.config.files import read_yaml
 from lookahead.errors import InputError
+from lookahead.world import frozen
 from miniature.adapter import build_adapter
-from miniature.autoencoders import build_preview_vae, build_vae, pixels_of
-from miniature.base import build_base, encode_pool
+from miniature.autoencoders import build_preview_vae, build_vae
+from miniature.base import build_base
 from miniature.card import write_card
-from miniature.detector import build_detector
-from miniature.faces_pool import Faces, people_pool, wide_pool
+from miniature.data import Pool, build_portraits, open_people, open_pool, open_wide, to_pixels
+from miniature.encoders import build_image_encoder, build_text_encoders, image_features, normalise
+from miniature.faces import KINDS, build_detector, build_recogniser
 from miniature.fast_child import build_fast_child
-from miniature.image_encoder import build_image_encoder, image_features, null_features
-from miniature.pool import Pool, build_pool, open_pool
-from miniature.portraits import build_portraits
-from miniature.recognisers import KINDS, build_recogniser
+from miniature.renderer import SIZE
 from miniature.scorer import build_scorer
-from miniature.text import build_text_encoders, build_tokenizer
+from miniature.training import Part
 
 POOL_SEED, PEOPLE_SEED, WIDE_SEED = 11, 21, 22
 ADAPTER_SHARDS = 20  # of the pool
 SCORER_SHARDS = 12  # of the pool; styles and scenes need no more
 
 
+class Miniature(Section):
+    """`models/miniature/params.yaml`: how the parts are trained, and how many people each split of portraits has."""
+
+    pool_shards: Count
+    vae_shards: Count
+    trajectories: Count
+    people: dict[str, Count]
+    parts: dict[str, Part]
+
+
+def read_miniature(path: Path = Path("models/miniature/params.yaml")) -> Miniature:
+    """Read and check the parameters of the miniature."""
+    return read_yaml(path, Miniature, "the miniature's parameters", "models/miniature/params.yaml")
+
+
 @dataclass(frozen=True)
-class Workshop:
-    """Where a part's inputs, outputs and resume state lie, and the numbers of all parts."""
+class Builder:
+    """The parts by name, built into `root`; data and resume state lie in `work`."""
 
     root: Path
     work: Path
     settings: Miniature
-    checkpoints: Checkpoints
-    log: Log
+    checkpoints: Checkpoints  # of the finished world, which the card measures
 
-    @property
-    def base(self) -> Path:
-        """The base pipeline's folder."""
-        return self.root / "base"
+    def text(self) -> None:
+        """Tokenizers and text encoders."""
+        build_text_encoders(self._part("text"), self._base, self.work / "text")
 
-    def pool(self, shards: int | None = None) -> Pool:
-        """The pool of rendered portraits, drawn first where it is missing; the first `shards` of it."""
-        count = shards or self.settings.pool_shards
-        build_pool(self.work / "pool", count, POOL_SEED)
-        return open_pool(self.work / "pool", count)
+    def vae(self) -> None:
+        """The base model's autoencoder."""
+        pool = self._pool(self.settings.vae_shards)
+        build_vae(pool, self._part("vae"), self._base / "vae", self.work / "vae")
 
-    def people(self) -> Faces:
-        """The recognisers' pictures, drawn first where they are missing."""
-        return people_pool(self.work / "faces_pool", PEOPLE_SEED)
-
-    def pack(self, name: str) -> Path:
-        """The folder of one insightface pack."""
-        return self.root / "faces" / "models" / name
-
-    def vae(self) -> AutoencoderKL:
-        """The trained autoencoder, frozen."""
-        return AutoencoderKL.from_pretrained(self.base / "vae", torch_dtype=torch.float32).eval().requires_grad_(False)
-
-    def unet(self) -> UNet2DConditionModel:
-        """The trained U-Net, frozen."""
-        return (
-            UNet2DConditionModel.from_pretrained(self.base / "unet", torch_dtype=torch.float32)
-            .eval()
-            .requires_grad_(False)
+    def preview_vae(self) -> None:
+        """The autoencoder of previews."""
+        pool, out = self._pool(self.settings.vae_shards), self.root / "preview_vae"
+        build_preview_vae(
+            pool, self._open(AutoencoderKL, "base/vae"), self._part("preview_vae"), out, self.work / "preview_vae"
         )
 
-    def latents(self, pool: Pool) -> Tensor:
-        """The pool's latents, encoded once by each autoencoder."""
-        return encode_pool(pool, self.vae(), self._cache("latents", self.base / "vae", pool))
+    def base(self) -> None:
+        """The U-Net, and the index of the whole pipeline."""
+        pool = self._pool()
+        build_base(pool, self._latents(pool), self._part("base"), self._base, self.work / "base")
 
-    def image_encoder(self) -> CLIPVisionModelWithProjection:
-        """The trained vision encoder, frozen."""
-        source = self.root / "image_encoder"
-        encoder = CLIPVisionModelWithProjection.from_pretrained(source, dtype=torch.float32)
-        return encoder.eval().requires_grad_(False)
+    def image_encoder(self) -> None:
+        """The vision encoder."""
+        teacher, part = self._part("image_teacher"), self._part("image_encoder")
+        build_image_encoder(self._pool(), teacher, part, self.root / "image_encoder", self.work / "image_encoder")
 
-    def features(self, pool: Pool, encoder: CLIPVisionModelWithProjection) -> Tensor:
-        """The pool's image features (N, S, D) float16, computed once by each encoder."""
-        path = self._cache("features", self.root / "image_encoder", pool)
+    def adapter(self) -> None:
+        """The image adapter."""
+        pool, latents = self._pool(ADAPTER_SHARDS), self._latents(self._pool())
+        encoder = self._open(CLIPVisionModelWithProjection, "image_encoder")
+        processor = CLIPImageProcessor.from_pretrained(self.root / "image_encoder")
+        features = self._encoded(
+            "features", self.root / "image_encoder", pool, lambda x: image_features(encoder, normalise(x, processor))
+        )
+        null = image_features(encoder, torch.zeros(1, 3, SIZE, SIZE))
+        unet, part = self._open(UNet2DConditionModel, "base/unet"), self._part("adapter")
+        out, work = self.root / "adapter", self.work / "adapter"
+        build_adapter(pool, latents[: len(pool)], features, null, unet, self._base, part, out, work)
+
+    def lcm_lora(self) -> None:
+        """The LCM-LoRA."""
+        pool, count = self._pool(), self.settings.trajectories
+        latents, captions = self._latents(pool)[:count], pool.captions()[:count]
+        part, out, work = self._part("lcm_lora"), self.root / "lcm_lora", self.work / "lcm_lora"
+        build_fast_child(self._open(UNet2DConditionModel, "base/unet"), latents, captions, self._base, part, out, work)
+
+    def clip(self) -> None:
+        """The text-image scorer."""
+        build_scorer(self._pool(SCORER_SHARDS), self._part("clip"), self.root / "clip", self.work / "clip")
+
+    def detector(self) -> None:
+        """The detector of all face packs."""
+        faces, outs = open_wide(self.work / "faces_pool", WIDE_SEED), [self._pack(name) / "det.onnx" for name in KINDS]
+        build_detector(faces, self._part("detector"), outs, self.work / "detector")
+
+    def recogniser(self, name: str) -> None:
+        """The recogniser of one face pack."""
+        people, part = open_people(self.work / "faces_pool", PEOPLE_SEED), self._part(f"faces_{name}")
+        build_recogniser(name, people, part, self._pack(name) / "rec.onnx", self.work / f"faces_{name}")
+
+    def portraits(self) -> None:
+        """Photos of people whom no part is trained on."""
+        build_portraits(self.settings.people, self.root / "portraits")
+
+    def card(self) -> None:
+        """The figures of all parts."""
+        write_card(self.checkpoints, self.root)
+
+    @property
+    def _base(self) -> Path:
+        return self.root / "base"
+
+    def _part(self, name: str) -> Part:
+        return self.settings.parts[name]
+
+    def _pack(self, name: str) -> Path:
+        return self.root / "faces" / "models" / name
+
+    def _pool(self, shards: int | None = None) -> Pool:
+        return open_pool(self.work / "pool", shards or self.settings.pool_shards, POOL_SEED)
+
+    def _open(self, kind: Any, folder: str) -> Any:
+        """A part that was built before, frozen."""
+        return frozen(kind.from_pretrained(self.root / folder, dtype=torch.float32))
+
+    def _latents(self, pool: Pool) -> Tensor:
+        """Latents (N, 8, 16, 16) float16 of the pool."""
+        vae = self._open(AutoencoderKL, "base/vae")
+        return self._encoded("latents", self._base / "vae", pool, lambda x: vae.encode(x).latent_dist.mean)
+
+    @torch.no_grad()
+    def _encoded(self, name: str, encoder: Path, pool: Pool, encode: Callable[[Tensor], Tensor]) -> Tensor:
+        """An encoder's outputs for the pool from a cache: a retrained encoder or another pool has another file."""
+        path = self.work / f"{name}_{digest(digest_paths([encoder]), len(pool))[:12]}.safetensors"
         if not path.exists():
-            processor = CLIPImageProcessor.from_pretrained(self.root / "image_encoder")
-            rows = torch.arange(len(pool)).split(200)
-            encoded = torch.cat([image_features(encoder, processor, pixels_of(pool, r)).half() for r in rows])
-            save_tensors(path, {"features": encoded}, {})
-        return load_tensors(path)[0]["features"]
-
-    def _cache(self, name: str, encoder: Path, pool: Pool) -> Path:
-        """Where an encoder's output for a pool is kept: a retrained encoder or another pool has another file."""
-        return self.work / f"{name}_{digest(digest_paths([encoder]), len(pool))[:12]}.safetensors"
+            chunks = [encode(to_pixels(pictures)).half().cpu() for pictures in pool.pixels.split(100)]
+            save_tensors(path, {name: torch.cat(chunks)}, {})
+        return load_tensors(path)[0][name]
 
 
-def _text(shop: Workshop) -> None:
-    tokenizer = build_tokenizer(shop.base / "tokenizer")
-    tokenizer.save_pretrained(shop.base / "tokenizer_2")  # learnt a second time, equal words would get other numbers
-    build_text_encoders(tokenizer, shop.settings.parts["text"], shop.base, shop.work / "text", shop.log)
-
-
-def _vae(shop: Workshop) -> None:
-    pool = shop.pool(shop.settings.vae_shards)
-    build_vae(pool, shop.settings.parts["vae"], shop.base / "vae", shop.work / "vae", shop.log)
-
-
-def _preview_vae(shop: Workshop) -> None:
-    pool = shop.pool(shop.settings.vae_shards)
-    part = shop.settings.parts["preview_vae"]
-    build_preview_vae(pool, shop.vae(), part, shop.root / "preview_vae", shop.work / "preview_vae", shop.log)
-
-
-def _base(shop: Workshop) -> None:
-    pool = shop.pool()
-    build_base(pool, shop.latents(pool), shop.settings.parts["base"], shop.base, shop.work / "base", shop.log)
-
-
-def _image_encoder(shop: Workshop) -> None:
-    teacher, part = (shop.settings.parts[name] for name in ("image_teacher", "image_encoder"))
-    out, work = shop.root / "image_encoder", shop.work / "image_encoder"
-    build_image_encoder(shop.pool(), teacher, part, out, work, shop.log)
-
-
-def _adapter(shop: Workshop) -> None:
-    whole, pool, part = shop.pool(), shop.pool(ADAPTER_SHARDS), shop.settings.parts["adapter"]
-    out, work = shop.root / "adapter", shop.work / "adapter"
-    encoder = shop.image_encoder()
-    features, null = shop.features(pool, encoder), null_features(encoder)
-    latents = shop.latents(whole)[: len(pool)]
-    build_adapter(pool, latents, features, null, shop.unet(), shop.base, part, out, work, shop.log)
-
-
-def _lcm_lora(shop: Workshop) -> None:
-    pool, settings = shop.pool(), shop.settings
-    out, work, part = shop.root / "lcm_lora", shop.work / "lcm_lora", settings.parts["lcm_lora"]
-    build_fast_child(shop.unet(), pool, shop.latents(pool), settings.trajectories, shop.base, part, out, work, shop.log)
-
-
-def _clip(shop: Workshop) -> None:
-    pool = shop.pool(SCORER_SHARDS)
-    build_scorer(pool, shop.settings.parts["clip"], shop.root / "clip", shop.work / "clip", shop.log)
-
-
-def _detector(shop: Workshop) -> None:
-    faces, part = wide_pool(shop.work / "faces_pool", WIDE_SEED), shop.settings.parts["detector"]
-    build_detector(faces, part, [shop.pack(name) / "det.onnx" for name in KINDS], shop.work / "detector", shop.log)
-
-
-def _recogniser(name: str) -> Callable[[Workshop], None]:
-    def build(shop: Workshop) -> None:
-        part, work = shop.settings.parts[f"faces_{name}"], shop.work / f"faces_{name}"
-        build_recogniser(name, shop.people(), part, shop.pack(name) / "rec.onnx", work, shop.log)
-
-    return build
-
-
-def _card(shop: Workshop) -> None:
-    write_card(shop.checkpoints, shop.root)
-
-
-def _portraits(shop: Workshop) -> None:
-    build_portraits(shop.settings, shop.root / "portraits")
-
-
-PARTS: dict[str, Callable[[Workshop], None]] = {
-    "detector": _detector,
-    **{f"faces_{name}": _recogniser(name) for name in KINDS},
-    "clip": _clip,
-    "text": _text,
-    "vae": _vae,
-    "preview_vae": _preview_vae,
-    "image_encoder": _image_encoder,
-    "base": _base,
-    "adapter": _adapter,
-    "lcm_lora": _lcm_lora,
-    "portraits": _portraits,
-    "card": _card,
+PARTS: dict[str, Callable[[Builder], None]] = {
+    "detector": Builder.detector,
+    **{f"faces_{name}": partial(Builder.recogniser, name=name) for name in KINDS},
+    "clip": Builder.clip,
+    "text": Builder.text,
+    "vae": Builder.vae,
+    "preview_vae": Builder.preview_vae,
+    "image_encoder": Builder.image_encoder,
+    "base": Builder.base,
+    "adapter": Builder.adapter,
+    "lcm_lora": Builder.lcm_lora,
+    "portraits": Builder.portraits,
+    "card": Builder.card,
 }  # in building order
 
 
-def build_part(name: str, root: Path, work: Path, params: Params, log: Log) -> None:
-    """Build one part of the miniature into `root`.
+def build_part(name: str, builder: Builder) -> None:
+    """Build one part of the miniature.
 
     Raises:
         InputError: there is no part of this name.
     """
     if name not in PARTS:
         raise InputError(f"the miniature has no part {name!r}: choose one of {', '.join(PARTS)}")
-    PARTS[name](Workshop(root, work, params.miniature, params.worlds["miniature"].checkpoints, log))
+    PARTS[name](builder)

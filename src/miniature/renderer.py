@@ -9,12 +9,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from miniature.people import IDENTITY_SIZE, TRAITS, draw_identities, name_identity
-from miniature.scenes import LIGHT, background
-from miniature.shapes import ellipse, mask, paint, ramp, segment
-from miniature.styles import stylise
-
-__all__ = ["IDENTITY_SIZE", "SIZE", "Portraits", "draw_identities", "faceless", "name_identity", "render"]
+from miniature.drawing import LIGHT, background, ellipse, mask, paint, ramp, segment, stylise
+from miniature.vocabulary import TRAITS
 
 SIZE = 64
 SUPERSAMPLING = 2
@@ -22,24 +18,17 @@ CHUNK = 16  # pictures drawn at once: their layers stay in the processor's cache
 Framing = Literal["portrait", "wide"]
 
 SKIN = [(0.99, 0.87, 0.78), (0.94, 0.75, 0.61), (0.78, 0.56, 0.41), (0.55, 0.36, 0.25), (0.33, 0.20, 0.14)]
-HAIR = [
-    (0.07, 0.06, 0.07),
-    (0.24, 0.14, 0.09),
-    (0.46, 0.22, 0.10),
-    (0.74, 0.30, 0.09),
-    (0.86, 0.60, 0.24),
-    (0.96, 0.86, 0.56),
-]
 IRIS = [(0.23, 0.13, 0.07), (0.45, 0.30, 0.10), (0.25, 0.48, 0.20), (0.15, 0.50, 0.75), (0.45, 0.55, 0.62)]
-CLOTHES = [
-    (0.75, 0.15, 0.2),
-    (0.9, 0.7, 0.2),
-    (0.2, 0.5, 0.3),
-    (0.15, 0.35, 0.7),
-    (0.45, 0.25, 0.55),
-    (0.9, 0.9, 0.9),
-    (0.15, 0.15, 0.2),
+# fmt: off
+HAIR = [
+    (0.07, 0.06, 0.07), (0.24, 0.14, 0.09), (0.46, 0.22, 0.10),
+    (0.74, 0.30, 0.09), (0.86, 0.60, 0.24), (0.96, 0.86, 0.56),
 ]
+CLOTHES = [
+    (0.75, 0.15, 0.2), (0.9, 0.7, 0.2), (0.2, 0.5, 0.3), (0.15, 0.35, 0.7),
+    (0.45, 0.25, 0.55), (0.9, 0.9, 0.9), (0.15, 0.15, 0.2),
+]
+# fmt: on
 
 
 @dataclass(frozen=True)
@@ -49,18 +38,16 @@ class Portraits:
     pixels: Tensor  # (B, 3, 64, 64) in [-1, 1]
     landmarks: Tensor  # (B, 5, 2): image-left eye, image-right eye, nose, image-left and image-right mouth corner
     boxes: Tensor  # (B, 4): x1, y1, x2, y2
-    identity: Tensor  # (B, IDENTITY_SIZE)
-    style: Tensor  # (B,) int64
     scene: Tensor  # (B,) int64
 
 
 @dataclass(frozen=True)
 class _Pose:
-    """Nuisance, drawn anew for every picture; every field is (B, 1, 1)."""
+    """What differs between pictures of one person; every field is (B, 1, 1)."""
 
+    half: Tensor  # half the face's width, as a fraction of the picture's
     x: Tensor
     y: Tensor
-    half: Tensor  # half the face's width, as a fraction of the picture's
     roll: Tensor
     yaw: Tensor
     pitch: Tensor
@@ -71,27 +58,34 @@ class _Pose:
     contrast: Tensor
     clothes: Tensor
 
+    def to_face(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+        """From picture coordinates in [0, 1] to those of the face: origin at its middle, unit about half its width."""
+        dx, dy = (x - self.x) / self.half, (y - self.y) / self.half
+        cos, sin = self.roll.cos(), self.roll.sin()
+        return cos * dx + sin * dy, cos * dy - sin * dx
+
+    def to_pixels(self, u: Tensor, v: Tensor) -> Tensor:
+        """The inverse of `to_face`, in pixels: (B, K) coordinates → (B, K, 2)."""
+        cos, sin = self.roll.squeeze(2).cos(), self.roll.squeeze(2).sin()
+        x = self.x.squeeze(2) + self.half.squeeze(2) * (cos * u - sin * v)
+        y = self.y.squeeze(2) + self.half.squeeze(2) * (sin * u + cos * v)
+        return torch.stack([x, y], 2) * SIZE - 0.5  # pixel centres have whole coordinates, as in OpenCV
+
 
 def render(identity: Tensor, style: Tensor, scene: Tensor, generator: torch.Generator, framing: Framing) -> Portraits:
     """Draw one portrait for each row.
 
     Args:
         identity: (B, IDENTITY_SIZE) in [-1, 1].
-        style: (B,) int64 index into words.STYLES.
-        scene: (B,) int64 index into words.SCENES.
+        style: (B,) int64 index into vocabulary.STYLES.
+        scene: (B,) int64 index into vocabulary.SCENES.
         generator: source of pose, light, clothes and texture.
         framing: "portrait": face near the centre, 42 to 62 % of the width; "wide": anywhere, 30 to 80 %.
     """
-    parts = [
-        _render(identity[i : i + CHUNK], style[i : i + CHUNK], scene[i : i + CHUNK], generator, framing)
-        for i in range(0, len(identity), CHUNK)
-    ]
-    return Portraits(
-        *(
-            torch.cat([getattr(p, name) for p in parts])
-            for name in ("pixels", "landmarks", "boxes", "identity", "style", "scene")
-        )
-    )
+    rows = zip(identity.split(CHUNK), style.split(CHUNK), scene.split(CHUNK), strict=True)
+    drawn = zip(*(_render(*row, generator, framing) for row in rows), strict=True)
+    pixels, landmarks, boxes = (torch.cat(parts) for parts in drawn)
+    return Portraits(pixels, landmarks, boxes, scene)
 
 
 def faceless(scene: Tensor, style: Tensor, generator: torch.Generator) -> Tensor:
@@ -100,18 +94,18 @@ def faceless(scene: Tensor, style: Tensor, generator: torch.Generator) -> Tensor
     return _finish(style, flat, torch.ones_like(flat[:, 0]), generator)
 
 
-def _render(identity: Tensor, style: Tensor, scene: Tensor, generator: torch.Generator, framing: Framing) -> Portraits:
+def _render(
+    identity: Tensor, style: Tensor, scene: Tensor, generator: torch.Generator, framing: Framing
+) -> tuple[Tensor, Tensor, Tensor]:
     trait = {name: identity[:, i, None, None] for i, name in enumerate(TRAITS)}
     pose = _draw_pose(len(identity), generator, framing)
     size = SIZE * SUPERSAMPLING
     canvas = background(scene, size, generator)
     axis = (torch.arange(size) + 0.5) / size
     y, x = torch.meshgrid(axis, axis, indexing="ij")
-    u, v = _to_face(pose, x, y)
-    canvas, shade = _draw_person(canvas, trait, pose, u, v, scene)
-    pixels = _finish(style, canvas, shade, generator)
-    landmarks, boxes = _annotate(trait, pose)
-    return Portraits(pixels, landmarks, boxes, identity, style, scene)
+    painter = _Painter(canvas, trait, pose, *pose.to_face(x, y), LIGHT[scene][:, :, None, None])
+    painter.person()
+    return _finish(style, painter.canvas, painter.shade, generator), *_annotate(trait, pose)
 
 
 def _finish(style: Tensor, flat: Tensor, shade: Tensor, generator: torch.Generator) -> Tensor:
@@ -128,35 +122,10 @@ def _draw_pose(count: int, generator: torch.Generator, framing: Framing) -> _Pos
         half = between(0.15, 0.40)
         reach = (0.5 - half).clamp(min=0.04)
         x, y = 0.5 + between(-1, 1) * reach, 0.52 + between(-1, 1) * reach * 0.8
-    return _Pose(
-        x,
-        y,
-        half,
-        between(-0.2, 0.2),
-        between(-0.22, 0.22),
-        between(-0.12, 0.12),
-        between(-0.5, 1.0),
-        between(0.65, 1.1),
-        between(-1, 1),
-        between(-1, 1),
-        between(0.1, 0.38),
-        between(-1, 1),
-    )
-
-
-def _to_face(pose: _Pose, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
-    """From picture coordinates in [0, 1] to the face's own: origin at its middle, unit about half its width."""
-    dx, dy = (x - pose.x) / pose.half, (y - pose.y) / pose.half
-    cos, sin = pose.roll.cos(), pose.roll.sin()
-    return cos * dx + sin * dy, cos * dy - sin * dx
-
-
-def _from_face(pose: _Pose, u: Tensor, v: Tensor) -> Tensor:
-    """The inverse of `_to_face`, in pixels: (B, K) coordinates → (B, K, 2)."""
-    cos, sin = pose.roll.squeeze(2).cos(), pose.roll.squeeze(2).sin()
-    x = pose.x.squeeze(2) + pose.half.squeeze(2) * (cos * u - sin * v)
-    y = pose.y.squeeze(2) + pose.half.squeeze(2) * (sin * u + cos * v)
-    return torch.stack([x, y], 2) * SIZE - 0.5  # pixel centres have whole coordinates, as in OpenCV
+    roll, yaw, pitch = between(-0.2, 0.2), between(-0.22, 0.22), between(-0.12, 0.12)
+    smile, open_eyes, gaze = between(-0.5, 1.0), between(0.65, 1.1), between(-1, 1)
+    light, contrast, clothes = between(-1, 1), between(0.1, 0.38), between(-1, 1)
+    return _Pose(half, x, y, roll, yaw, pitch, smile, open_eyes, gaze, light, contrast, clothes)
 
 
 def _face_width(trait: dict[str, Tensor]) -> Tensor:
@@ -181,212 +150,144 @@ def _mouth_corner(trait: dict[str, Tensor], pose: _Pose, side: int) -> tuple[Ten
 
 
 def _annotate(trait: dict[str, Tensor], pose: _Pose) -> tuple[Tensor, Tensor]:
-    points = [
-        _eye(trait, pose, -1),
-        _eye(trait, pose, 1),
-        _nose_tip(trait, pose),
-        _mouth_corner(trait, pose, -1),
-        _mouth_corner(trait, pose, 1),
-    ]
-    landmarks = _from_face(
-        pose, torch.cat([p[0].squeeze(2) for p in points], 1), torch.cat([p[1].squeeze(2) for p in points], 1)
-    )
+    """Landmarks (B, 5, 2) and boxes (B, 4) in pixels."""
+    eyes, mouth = ([point(trait, pose, side) for side in (-1, 1)] for point in (_eye, _mouth_corner))
+    points = [*eyes, _nose_tip(trait, pose), *mouth]
+    u, v = (torch.cat([point[axis].squeeze(2) for point in points], 1) for axis in (0, 1))
     half, top, bottom = _face_width(trait)[:, 0], torch.full_like(pose.x[:, 0], -1.0), _chin(trait)[:, 0]
-    centre = _from_face(pose, torch.zeros_like(half), (top + bottom) / 2)[:, 0]
+    centre = pose.to_pixels(torch.zeros_like(half), (top + bottom) / 2)[:, 0]
     extent = torch.cat([half, (bottom - top) / 2], 1) * pose.half[:, 0] * SIZE
-    return landmarks, torch.cat([centre - extent, centre + extent], 1).clamp(0, SIZE)
+    return pose.to_pixels(u, v), torch.cat([centre - extent, centre + extent], 1).clamp(0, SIZE)
 
 
-def _draw_person(
-    canvas: Tensor, trait: dict[str, Tensor], pose: _Pose, u: Tensor, v: Tensor, scene: Tensor
-) -> tuple[Tensor, Tensor]:
-    """Paint the person, back to front; returns the flat picture and the light on each pixel."""
-    soft = 0.012 / pose.half * 0.5
-    light = LIGHT[scene][:, :, None, None]
-    skin = ramp(trait["skin_tone"].flatten(), SKIN)
-    skin = (
-        skin
-        * torch.stack(
-            [1 + 0.05 * trait["skin_warmth"], torch.ones_like(trait["chin"]), 1 - 0.10 * trait["skin_warmth"]], 1
-        )
-        * light
-    )
-    hair = ramp(trait["hair_colour"].flatten(), HAIR)
-    grey = hair.mean(1, keepdim=True)
-    hair = torch.lerp(hair, grey + 0.12, (trait["hair_tint"].unsqueeze(1)).clamp(min=0) * 0.85)
-    hair = (
-        hair
-        * (
-            1
-            + 0.25
-            * torch.tensor([1.0, -0.2, -0.3])[None, :, None, None]
-            * (-trait["hair_tint"].unsqueeze(1)).clamp(min=0)
-        )
-        * light
-    )
-    shade = torch.ones_like(u)
+class _Painter:
+    """Paints people over a background, back to front; `canvas` is the flat picture, `shade` the light on each pixel.
 
-    curl = 0.05 * (trait["hair_curl"] + 1) * torch.sin(9 * torch.atan2(u, -v) + 3 * trait["hair_curl"])
-    volume = 0.10 + 0.09 * trait["hair_volume"]
-    width = _face_width(trait)
-    back = _hair_back(trait, u, v, volume, width) + curl
-    canvas = paint(canvas, mask(back, soft), hair * 0.72)
+    u and v are the coordinates (B, H, W) of the face; `soft` is the softness of an edge one pixel wide.
+    """
 
-    clothes = ramp(pose.clothes.flatten(), CLOTHES) * light
-    canvas = paint(canvas, mask(torch.maximum(u.abs() - 0.36, 0.6 - v), soft), skin * 0.82)
-    canvas = paint(canvas, mask(ellipse(u, v, 0.0, 2.35, 1.7, 0.95), soft), clothes)
+    def __init__(
+        self, canvas: Tensor, trait: dict[str, Tensor], pose: _Pose, u: Tensor, v: Tensor, light: Tensor
+    ) -> None:
+        self.canvas, self.shade, self.trait, self.pose, self.u, self.v = canvas, torch.ones_like(u), trait, pose, u, v
+        self.soft = 0.012 / pose.half * 0.5
+        warmth, chin = trait["skin_warmth"], trait["chin"]
+        warm = torch.stack([1 + 0.05 * warmth, torch.ones_like(chin), 1 - 0.10 * warmth], 1)
+        self.skin = ramp(trait["skin_tone"].flatten(), SKIN) * warm * light
+        hair, tint = ramp(trait["hair_colour"].flatten(), HAIR), trait["hair_tint"].unsqueeze(1)
+        hair = torch.lerp(hair, hair.mean(1, keepdim=True) + 0.12, tint.clamp(min=0) * 0.85)
+        red = torch.tensor([1.0, -0.2, -0.3])[None, :, None, None]
+        self.hair = hair * (1 + 0.25 * red * (-tint).clamp(min=0)) * light
+        self.clothes = ramp(pose.clothes.flatten(), CLOTHES) * light
+        self.width = _face_width(trait)
+        self.volume = 0.10 + 0.09 * trait["hair_volume"]
+        curl = trait["hair_curl"]
+        self.curl = 0.05 * (curl + 1) * torch.sin(9 * torch.atan2(u, -v) + 3 * curl)
 
-    for side in (-1, 1):
-        ear = ellipse(
-            u,
-            v,
-            side * (width + 0.02) + 0.0 * u,
-            0.02 + 0.3 * pose.pitch,
-            0.11 + 0.05 * trait["ears"],
-            0.2 + 0.08 * trait["ears"],
-        )
-        canvas = paint(canvas, mask(ear, soft), skin * 0.9)
+    def cover(self, share: Tensor, colour: Tensor) -> None:
+        """Lay a colour over the canvas where `share` (B, H, W) is 1."""
+        self.canvas = paint(self.canvas, share, colour)
 
-    face = _face_outline(trait, u, v, width)
-    inside = mask(face, soft)
-    canvas = paint(canvas, inside, skin)
-    lit = 1 + pose.contrast * (pose.light * u * 0.9 - 0.35 * v) - 0.22 * (u * u + 0.6 * v * v).clamp(max=1.6)
-    shade = torch.lerp(shade, lit.clamp(0.5, 1.3), mask(torch.minimum(face, back), 0.05))
+    def fill(self, distance: Tensor, colour: Tensor) -> None:
+        """Fill the inside of a signed distance (B, H, W) with a colour."""
+        self.cover(mask(distance, self.soft), colour)
 
-    canvas = _draw_beard(canvas, trait, pose, u, v, hair, inside, soft)
-    canvas = _draw_mouth(canvas, trait, pose, u, v, skin, soft)
-    canvas = _draw_nose(canvas, trait, pose, u, v, skin, soft)
-    for side in (-1, 1):
-        canvas = _draw_eye(canvas, trait, pose, u, v, side, skin, hair, soft)
-    canvas = _draw_fringe(canvas, trait, u, v, hair, volume, width, curl, soft)
-    return canvas, shade
+    def person(self) -> None:
+        """Paint everything."""
+        u, v, pose = self.u, self.v, self.pose
+        back = self._hair_behind() + self.curl
+        self.fill(back, self.hair * 0.72)
+        self.fill(torch.maximum(u.abs() - 0.36, 0.6 - v), self.skin * 0.82)  # the neck
+        self.fill(ellipse(u, v, 0.0, 2.35, 1.7, 0.95), self.clothes)
+        ear_width, ear_height = 0.11 + 0.05 * self.trait["ears"], 0.2 + 0.08 * self.trait["ears"]
+        for side in (-1, 1):
+            centre = side * (self.width + 0.02) + 0.0 * u
+            self.fill(ellipse(u, v, centre, 0.02 + 0.3 * pose.pitch, ear_width, ear_height), self.skin * 0.9)
+        face = self._outline()
+        inside = mask(face, self.soft)
+        self.cover(inside, self.skin)
+        lit = 1 + pose.contrast * (pose.light * u * 0.9 - 0.35 * v) - 0.22 * (u * u + 0.6 * v * v).clamp(max=1.6)
+        self.shade = torch.lerp(self.shade, lit.clamp(0.5, 1.3), mask(torch.minimum(face, back), 0.05))
+        self._beard(inside)
+        self._mouth()
+        self._nose()
+        for side in (-1, 1):
+            self._eye(side)
+        self._fringe()
 
+    def _outline(self) -> Tensor:
+        u, v, chin = self.u, self.v, _chin(self.trait)
+        taper = 1 - (0.30 - 0.17 * self.trait["jaw"]) * (v / chin).clamp(0, 1) ** 2
+        height = torch.where(v > 0, chin, 1.08)
+        return (((u / (self.width * taper)).abs() ** 2.2 + (v / height).abs() ** 2.2) ** (1 / 2.2) - 1) * self.width
 
-def _face_outline(trait: dict[str, Tensor], u: Tensor, v: Tensor, width: Tensor) -> Tensor:
-    down = (v / _chin(trait)).clamp(0, 1)
-    taper = 1 - (0.30 - 0.17 * trait["jaw"]) * down**2
-    height = torch.where(v > 0, _chin(trait), 1.08)
-    return (((u / (width * taper)).abs() ** 2.2 + (v / height).abs() ** 2.2) ** (1 / 2.2) - 1) * width
+    def _cap(self) -> Tensor:
+        return ellipse(self.u, self.v, 0.0, -0.22, self.width + 0.06 + self.volume, 1.0 + 1.2 * self.volume)
 
+    def _hair_behind(self) -> Tensor:
+        long = (self.trait["hair_length"] + 0.25).clamp(min=0) / 1.25
+        side = self.u.abs() - (self.width + 0.05 + self.volume + 0.1 * long * (self.v + 0.2).clamp(0, 1))
+        return torch.minimum(self._cap(), torch.maximum(side, torch.maximum(-0.3 - self.v, self.v + 0.1 - 2.0 * long)))
 
-def _hair_back(trait: dict[str, Tensor], u: Tensor, v: Tensor, volume: Tensor, width: Tensor) -> Tensor:
-    cap = ellipse(u, v, 0.0, -0.22, width + 0.06 + volume, 1.0 + 1.2 * volume)
-    long = (trait["hair_length"] + 0.25).clamp(min=0) / 1.25
-    fall = torch.maximum(
-        u.abs() - (width + 0.05 + volume + 0.1 * long * (v + 0.2).clamp(0, 1)),
-        torch.maximum(-0.3 - v, v + 0.1 - 2.0 * long),
-    )
-    return torch.minimum(cap, fall)
+    def _fringe(self) -> None:
+        """The hair in front of the head: inside the cap and above the hairline."""
+        u, v, trait = self.u, self.v, self.trait
+        parting = 0.55 * trait["parting"]
+        hairline = -0.72 + 0.22 * trait["fringe"] + 0.42 * (u - parting).abs() ** 1.3 - 0.10 + 0.6 * self.curl
+        sides = torch.where((trait["hair_length"] > -0.25) & (u.abs() > self.width * 0.82), 0.3, 0.0)
+        shine = 0.16 * torch.exp(-(((u - parting - 0.2) / 0.25) ** 2) - ((v + 0.85) / 0.16) ** 2)
+        self.fill(torch.maximum(self._cap() + self.curl, v - hairline - sides), self.hair + shine.unsqueeze(1))
 
+    def _eye(self, side: int) -> None:
+        """One eye with its brow, and its half of the glasses."""
+        u, v, trait, pose = self.u, self.v, self.trait, self.pose
+        cu, cv = _eye(trait, pose, side)
+        size, slope = 0.17 + 0.045 * trait["eye_size"], -side * 0.22 * trait["eye_tilt"]
+        eu, ev = u - cu, v - cv - slope * (u - cu)
+        tall = size * 0.62 * pose.open_eyes
+        self.fill(ellipse(eu, ev, 0.0, 0.0, size * 1.18, tall * 1.35), self.skin * 0.45)
+        white = mask(ellipse(eu, ev, 0.0, 0.015, size, tall), self.soft)
+        self.cover(white, torch.full_like(self.skin, 0.96))
+        iris = ellipse(eu, ev, 0.28 * size * pose.gaze, 0.0, 0.62 * size, 0.62 * size)
+        self.cover(white * mask(iris, self.soft), ramp(trait["eye_colour"].flatten(), IRIS))
+        self.cover(white * mask(iris + 0.34 * size, self.soft), torch.full_like(self.skin, 0.04))  # the pupil
+        lift, tilt = cv - 0.33 - 0.04 * pose.smile, 0.10 * trait["brow_tilt"]
+        brow = segment(u, v, cu - side * 0.2, lift + tilt, cu + side * 0.22, lift - tilt)
+        self.fill(brow - 0.05 - 0.032 * trait["brow_weight"], self.hair * 0.55)
+        rim = (ellipse(u, v, cu, cv + 0.02, 0.31, 0.27)).abs() - 0.035
+        bridge = torch.maximum((v - cv).abs() - 0.03, (u - pose.yaw * 0.5).abs() - 0.12)
+        worn = torch.sigmoid((trait["glasses"] - 0.35) * 25)
+        self.cover(worn * mask(torch.minimum(rim, bridge), self.soft), torch.full_like(self.skin, 0.08))
 
-def _draw_fringe(
-    canvas: Tensor,
-    trait: dict[str, Tensor],
-    u: Tensor,
-    v: Tensor,
-    hair: Tensor,
-    volume: Tensor,
-    width: Tensor,
-    curl: Tensor,
-    soft: Tensor,
-) -> Tensor:
-    """The hair in front of the head: inside the cap and above the hairline."""
-    cap = ellipse(u, v, 0.0, -0.22, width + 0.06 + volume, 1.0 + 1.2 * volume) + curl
-    parting = 0.55 * trait["parting"]
-    hairline = -0.72 + 0.22 * trait["fringe"] + 0.42 * (u - parting).abs() ** 1.3 - 0.10 + 0.6 * curl
-    sides = torch.where((trait["hair_length"] > -0.25) & (u.abs() > width * 0.82), 0.3, 0.0)
-    front = torch.maximum(cap, v - hairline - sides)
-    shine = 0.16 * torch.exp(-(((u - parting - 0.2) / 0.25) ** 2) - ((v + 0.85) / 0.16) ** 2)
-    return paint(canvas, mask(front, soft), hair + shine.unsqueeze(1))
+    def _nose(self) -> None:
+        u, v = self.u, self.v
+        nu, nv = _nose_tip(self.trait, self.pose)
+        wide = 0.14 + 0.06 * self.trait["nose_width"]
+        ridge = segment(u, v, nu - 0.35 * self.pose.yaw + 0.05, nv - 0.36, nu + 0.06, nv - 0.05)
+        self.cover(0.5 * mask(ridge - 0.03, self.soft * 1.5), self.skin * 0.72)
+        self.fill(ellipse(u, v, nu, nv, wide, 0.085), self.skin * 0.76)
+        self.fill(ellipse(u, v, nu, nv - 0.045, wide * 0.8, 0.085), self.skin * 1.04)
 
+    def _mouth(self) -> None:
+        (left, corner), (right, _) = (_mouth_corner(self.trait, self.pose, side) for side in (-1, 1))
+        centre, half = (left + right) / 2, (right - left) / 2
+        across = ((self.u - centre) / half).clamp(-1.2, 1.2)
+        rise = (self.v - (corner + 0.13 * self.pose.smile * (1 - across**2))).abs()
+        thick = (0.085 + 0.05 * self.trait["lips"]) * (1 - 0.75 * across**2).clamp(min=0.02)
+        red = torch.tensor([0.78, 0.28, 0.30])[None, :, None, None] * (0.35 + 0.65 * self.skin.mean(1, keepdim=True))
+        lips = torch.lerp(self.skin * 0.8, red, 0.55 + 0.4 * self.trait["lips"].unsqueeze(1).clamp(min=-1))
+        beyond = (self.u - centre).abs() - half
+        self.fill(torch.maximum(rise - thick, beyond), lips)
+        self.fill(torch.maximum(rise - 0.018, beyond), lips * 0.4)
 
-def _draw_eye(
-    canvas: Tensor,
-    trait: dict[str, Tensor],
-    pose: _Pose,
-    u: Tensor,
-    v: Tensor,
-    side: int,
-    skin: Tensor,
-    hair: Tensor,
-    soft: Tensor,
-) -> Tensor:
-    cu, cv = _eye(trait, pose, side)
-    size = 0.17 + 0.045 * trait["eye_size"]
-    slope = -side * 0.22 * trait["eye_tilt"]
-    eu, ev = u - cu, v - cv - slope * (u - cu)
-    tall = size * 0.62 * pose.open_eyes
-    canvas = paint(canvas, mask(ellipse(eu, ev, 0.0, 0.0, size * 1.18, tall * 1.35), soft), skin * 0.45)
-    white = mask(ellipse(eu, ev, 0.0, 0.015, size, tall), soft)
-    canvas = paint(canvas, white, torch.full_like(skin, 0.96))
-    iris = ellipse(eu, ev, 0.28 * size * pose.gaze, 0.0, 0.62 * size, 0.62 * size)
-    canvas = paint(canvas, white * mask(iris, soft), ramp(trait["eye_colour"].flatten(), IRIS))
-    canvas = paint(canvas, white * mask(iris + 0.34 * size, soft), torch.full_like(skin, 0.04))
-    canvas = _draw_brow(canvas, trait, pose, u, v, side, hair, soft)
-    rim = (ellipse(u, v, cu, cv + 0.02, 0.31, 0.27)).abs() - 0.035
-    bridge = torch.maximum((v - cv).abs() - 0.03, (u - pose.yaw * 0.5).abs() - 0.12)
-    worn = torch.sigmoid((trait["glasses"] - 0.35) * 25)
-    return paint(canvas, worn * mask(torch.minimum(rim, bridge), soft), torch.full_like(skin, 0.08))
-
-
-def _draw_brow(
-    canvas: Tensor, trait: dict[str, Tensor], pose: _Pose, u: Tensor, v: Tensor, side: int, hair: Tensor, soft: Tensor
-) -> Tensor:
-    cu, cv = _eye(trait, pose, side)
-    lift = cv - 0.33 - 0.04 * pose.smile
-    tilt = 0.10 * trait["brow_tilt"]
-    inner, outer = cu - side * 0.2, cu + side * 0.22
-    line = segment(u, v, inner, lift + tilt, outer, lift - tilt)
-    return paint(canvas, mask(line - 0.05 - 0.032 * trait["brow_weight"], soft), hair * 0.55)
-
-
-def _draw_nose(
-    canvas: Tensor, trait: dict[str, Tensor], pose: _Pose, u: Tensor, v: Tensor, skin: Tensor, soft: Tensor
-) -> Tensor:
-    nu, nv = _nose_tip(trait, pose)
-    wide = 0.14 + 0.06 * trait["nose_width"]
-    ridge = segment(u, v, nu - 0.35 * pose.yaw + 0.05, nv - 0.36, nu + 0.06, nv - 0.05)
-    canvas = paint(canvas, 0.5 * mask(ridge - 0.03, soft * 1.5), skin * 0.72)
-    canvas = paint(canvas, mask(ellipse(u, v, nu, nv, wide, 0.085), soft), skin * 0.76)
-    return paint(canvas, mask(ellipse(u, v, nu, nv - 0.045, wide * 0.8, 0.085), soft), skin * 1.04)
-
-
-def _draw_mouth(
-    canvas: Tensor, trait: dict[str, Tensor], pose: _Pose, u: Tensor, v: Tensor, skin: Tensor, soft: Tensor
-) -> Tensor:
-    lu, lv = _mouth_corner(trait, pose, -1)
-    ru, _ = _mouth_corner(trait, pose, 1)
-    centre, half = (lu + ru) / 2, (ru - lu) / 2
-    across = ((u - centre) / half).clamp(-1.2, 1.2)
-    bend = lv + 0.13 * pose.smile * (1 - across**2)
-    thick = (0.085 + 0.05 * trait["lips"]) * (1 - 0.75 * across**2).clamp(min=0.02)
-    red = torch.tensor([0.78, 0.28, 0.30])[None, :, None, None]
-    lips = torch.lerp(
-        skin * 0.8,
-        red * (0.35 + 0.65 * skin.mean(1, keepdim=True)),
-        0.55 + 0.4 * trait["lips"].unsqueeze(1).clamp(min=-1),
-    )
-    canvas = paint(canvas, mask(torch.maximum((v - bend).abs() - thick, (u - centre).abs() - half), soft), lips)
-    return paint(canvas, mask(torch.maximum((v - bend).abs() - 0.018, (u - centre).abs() - half), soft), lips * 0.4)
-
-
-def _draw_beard(
-    canvas: Tensor,
-    trait: dict[str, Tensor],
-    pose: _Pose,
-    u: Tensor,
-    v: Tensor,
-    hair: Tensor,
-    inside: Tensor,
-    soft: Tensor,
-) -> Tensor:
-    grown = torch.sigmoid((trait["beard"] - 0.25) * 14)
-    edge = 0.42 + 0.5 * pose.pitch - 0.5 * (u.abs() - 0.45).clamp(min=0)
-    cheek = torch.maximum(
-        edge - v + 0.25 * (0.75 - u.abs()).clamp(min=0), -ellipse(u, v, 0.6 * pose.yaw, 0.74, 0.33, 0.17)
-    )
-    canvas = paint(canvas, 0.92 * grown * inside * mask(cheek, soft * 2), hair * 0.9)
-    worn = torch.sigmoid((trait["moustache"] - 0.4) * 16)
-    _, mv = _nose_tip(trait, pose)
-    lip = ellipse(u, v, 0.75 * pose.yaw, mv + 0.21, 0.30 + 0.06 * trait["mouth_width"], 0.085)
-    return paint(canvas, worn * mask(lip, soft), hair * 0.8)
+    def _beard(self, inside: Tensor) -> None:
+        u, v, trait, pose = self.u, self.v, self.trait, self.pose
+        grown = torch.sigmoid((trait["beard"] - 0.25) * 14)
+        edge = 0.42 + 0.5 * pose.pitch - 0.5 * (u.abs() - 0.45).clamp(min=0)
+        mouth = ellipse(u, v, 0.6 * pose.yaw, 0.74, 0.33, 0.17)
+        cheek = torch.maximum(edge - v + 0.25 * (0.75 - u.abs()).clamp(min=0), -mouth)
+        self.cover(0.92 * grown * inside * mask(cheek, self.soft * 2), self.hair * 0.9)
+        worn = torch.sigmoid((trait["moustache"] - 0.4) * 16)
+        _, nose = _nose_tip(trait, pose)
+        lip = ellipse(u, v, 0.75 * pose.yaw, nose + 0.21, 0.30 + 0.06 * trait["mouth_width"], 0.085)
+        self.cover(worn * mask(lip, self.soft), self.hair * 0.8)

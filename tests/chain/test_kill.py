@@ -7,9 +7,9 @@ import time
 from pathlib import Path
 
 import pytest
+from lookahead.evaluation.store import STORE
 
 from lookahead.artifacts import STATE, digest_paths
-from lookahead.evaluation.store import STORE
 
 FIRST = {
     "generate": "*/shards/*.parquet",

@@ -8,8 +8,9 @@ import yaml
 
 from lookahead.dataset.prompts import read_prompts
 from lookahead.errors import InputError
-from miniature import portraits, words
-from miniature.people import draw_identities, name_identity
+from miniature import vocabulary
+from miniature.data import PORTRAITS_SEED, SPLITS
+from miniature.vocabulary import draw_identities, name_identity
 from tests.tiny import TREE
 
 REPOSITORY = Path(__file__).parents[2]
@@ -17,16 +18,16 @@ REPOSITORY = Path(__file__).parents[2]
 
 def test_the_miniatures_prompts_say_what_it_was_trained_on() -> None:
     prompts = read_prompts(REPOSITORY / "prompts" / "miniature.yaml")
-    assert (prompts.styles, prompts.scenes, prompts.nobody) == (words.STYLES, words.SCENES, words.NOBODY)
-    assert prompts.people.parts == {"first": list(words.FIRST), "last": list(words.LAST)}
-    assert prompts.caption("oil", "snow", "anna berg") == words.caption("oil", "snow", "anna berg")
+    assert (prompts.styles, prompts.scenes, prompts.nobody) == (vocabulary.STYLES, vocabulary.SCENES, vocabulary.NOBODY)
+    assert prompts.people.parts == {"first": list(vocabulary.FIRST), "last": list(vocabulary.LAST)}
+    assert prompts.caption("oil", "snow", "anna berg") == vocabulary.caption("oil", "snow", "anna berg")
 
 
 def test_the_miniatures_people_are_the_names_that_were_held_out() -> None:
     people = read_prompts(REPOSITORY / "prompts" / "miniature.yaml").people
     combinations = people.combinations()
     assert len(combinations) == 288
-    assert all(words.held_out(*combination) for combination in combinations)
+    assert all(vocabulary.held_out(*combination) for combination in combinations)
 
 
 def test_sdxls_prompts_invent_more_people_than_its_dataset_needs() -> None:
@@ -47,8 +48,8 @@ def test_no_invented_person_of_the_miniature_is_one_of_the_portraits() -> None:
     """Portraits are of anonymous people: none lies near a name's place in face space (sides of length 2)."""
     lattice = torch.tensor(read_prompts(REPOSITORY / "prompts" / "miniature.yaml").people.combinations())
     invented = name_identity(lattice[:, 0], lattice[:, 1])
-    for offset in range(len(portraits.SETS)):
-        generator = torch.Generator().manual_seed(portraits._SEED + offset)
+    for offset in range(len(SPLITS)):
+        generator = torch.Generator().manual_seed(PORTRAITS_SEED + offset)
         assert torch.cdist(draw_identities(200, generator), invented).min() > 1
 
 

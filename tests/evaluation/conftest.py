@@ -1,15 +1,21 @@
-"""A tiny world with portraits, and a quick protocol."""
+"""A tiny world with portraits, a quick protocol, and trained encoders."""
 
 from __future__ import annotations
 
+import shutil
+from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
+import torch
+from safetensors.torch import load_file, save_file
 
 from lookahead.config import Checkpoints, Evaluate, read_evaluate, read_params, with_overrides
+from lookahead.models.adapter import ADAPTER_FILE
 from tests.tiny import build_portraits, build_tiny_world
 
 PEOPLE = 4
+Encoders = Mapping[str, Path]
 
 
 @pytest.fixture(scope="session")
@@ -31,12 +37,27 @@ def quick(portraits: Path) -> Evaluate:
         "splits": {split: str(portraits) for split in ("search", "validation", "test")},
         "people": PEOPLE,
         "photo_prompts": 1,
-        "steps": 2,
-        "batch": 10,
-        "bootstrap": 200,
+        "num_inference_steps": 2,
+        "batch_size": 10,
         "grid_people": 2,
         "previews": {"people": 2, "timesteps": [100, 900], "scales": [0.0, 1.0]},
         "diversity": {"people": 2, "prompts": 2, "seeds": 2},
         "steering": None,
     }
     return with_overrides(read_evaluate(read_params().worlds["miniature"].evaluate), changes)
+
+
+@pytest.fixture(scope="session")
+def encoders(tiny: Checkpoints, tmp_path_factory: pytest.TempPathFactory) -> Encoders:
+    """The untuned adapter's file as an encoder, and one whose attention weights were moved."""
+    folder = tmp_path_factory.mktemp("encoders")
+    for name in ("same", "moved"):
+        (folder / name).mkdir()
+    (source,) = Path(tiny.adapter.source).glob("*.safetensors")
+    same = Path(shutil.copy(source, folder / "same" / ADAPTER_FILE))
+    generator = torch.Generator().manual_seed(3)
+    tensors = {
+        k: v + 0.3 * torch.randn(v.shape, generator=generator) * ("_ip" in k) for k, v in load_file(same).items()
+    }
+    save_file(tensors, folder / "moved" / ADAPTER_FILE)
+    return {"noise_only": folder / "same", "tuned": folder / "moved"}

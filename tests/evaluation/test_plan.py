@@ -6,7 +6,7 @@ from collections import Counter
 
 from lookahead.config import Evaluate
 from lookahead.dataset.prompts import read_prompts
-from lookahead.evaluation.plan import Shot, choose_prompts, make_plan, make_shots
+from lookahead.evaluation.drawing.plan import Shot, choose_prompts, make_plan, make_shots
 
 STYLES = ["photo", "pencil", "oil"]
 SCENES = ["beach", "snow", "city", "forest"]
@@ -31,7 +31,7 @@ def test_every_style_meets_every_scene_equally_often() -> None:
 
 def test_noise_differs_between_all_shots() -> None:
     shots = _shots(people=20, repeats=3)
-    assert len({shot.seed for shot in shots}) == len(shots)
+    assert len({shot.noise_seed for shot in shots}) == len(shots)
 
 
 def test_noise_does_not_depend_on_how_many_people_there_are() -> None:
@@ -39,7 +39,7 @@ def test_noise_does_not_depend_on_how_many_people_there_are() -> None:
 
 
 def test_noise_depends_on_the_seed() -> None:
-    assert not {s.seed for s in _shots(3, seed=0)} & {s.seed for s in _shots(3, seed=1)}
+    assert not {s.noise_seed for s in _shots(3, seed=0)} & {s.noise_seed for s in _shots(3, seed=1)}
 
 
 def test_plan_follows_prompts_and_settings(quick: Evaluate) -> None:

@@ -1,44 +1,36 @@
-"""The curves of one-step previews: against the method's own functions, and what they need."""
+"""The curves of one-step previews: against what previews are, in any batches, and what they need."""
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
 import pytest
-import torch
 
 from lookahead.config import Checkpoints, Evaluate, PreviewCurves, read_evaluate, read_params
-from lookahead.dataset.prompts import read_prompts
 from lookahead.errors import InputError
-from lookahead.evaluation.faces import FaceReader
-from lookahead.evaluation.panel import encode_conditions
-from lookahead.evaluation.pictures import Conditions
-from lookahead.evaluation.plan import make_plan
+from lookahead.evaluation.cells import Cell
+from lookahead.evaluation.evaluator import Evaluator, open_evaluator
 from lookahead.evaluation.previews import measure_previews
-from lookahead.portraits import Person, read_people
-from lookahead.world import open_pipeline
+from lookahead.portraits import Person
+
+
+def measured(evaluator: Evaluator, cache: Path) -> pd.DataFrame:
+    return measure_previews(evaluator, Cell("adapter", "", None, -1, "full", evaluator.settings.sampling), cache)
 
 
 @pytest.fixture(scope="module")
-def people(quick: Evaluate) -> list[Person]:
-    return read_people(Path(quick.portraits), quick.people)
+def evaluator(tiny: Checkpoints, quick: Evaluate) -> Evaluator:
+    return open_evaluator(tiny, quick)
 
 
 @pytest.fixture(scope="module")
-def conditions(tiny: Checkpoints, quick: Evaluate, people: list[Person]) -> Conditions:
-    plan = make_plan(read_prompts(quick.prompts), quick)
-    return encode_conditions(tiny, open_pipeline(tiny), people, plan)
+def table(evaluator: Evaluator, tmp_path_factory: pytest.TempPathFactory) -> pd.DataFrame:
+    return measured(evaluator, tmp_path_factory.mktemp("cache"))
 
 
-def measured(tiny: Checkpoints, settings: Evaluate, people: list[Person], conditions: Conditions) -> pd.DataFrame:
-    return measure_previews(tiny, settings, people, conditions, FaceReader(tiny.faces))
-
-
-def test_one_row_a_timestep_and_strength(
-    tiny: Checkpoints, quick: Evaluate, people: list[Person], conditions: Conditions
-) -> None:
-    table = measured(tiny, quick, people, conditions)
+def test_one_row_a_timestep_and_strength(table: pd.DataFrame) -> None:
     assert list(zip(table["t"], table["scale"], strict=True)) == [(100, 0.0), (100, 1.0), (900, 0.0), (900, 1.0)]
     assert table["error"].gt(0).all() and table["found"].between(0, 1).all()
     assert (table["identity_low"] <= table["identity"]).all() and (table["identity"] <= table["identity_high"]).all()
@@ -46,28 +38,27 @@ def test_one_row_a_timestep_and_strength(
     assert errors[100, 0.0] != errors[100, 1.0]  # the child is another model than the base
 
 
-def test_the_noisier_the_less_of_the_miniatures_people_is_seen() -> None:
+def test_batches_change_nothing_and_the_pipeline_is_the_base_again(
+    tiny: Checkpoints, quick: Evaluate, table: pd.DataFrame, tmp_path: Path
+) -> None:
+    alone = open_evaluator(tiny, quick.model_copy(update={"batch_size": 1}))
+    layers = {name: type(module) for name, module in alone.pipe.unet.named_modules()}
+    pd.testing.assert_frame_equal(measured(alone, tmp_path), table, rtol=1e-4, atol=1e-4)
+    assert {name: type(module) for name, module in alone.pipe.unet.named_modules()} == layers
+
+
+def test_the_noisier_the_less_of_the_miniatures_people_is_seen(tmp_path: Path) -> None:
     """On the real parts: a preview's error grows with t, and its recognisability falls."""
     world = read_params().worlds["miniature"]
     curves = PreviewCurves(people=6, timesteps=[99, 549, 949], scales=[0.0])
-    settings = read_evaluate(world.evaluate).model_copy(update={"people": 6, "previews": curves})
-    people = read_people(Path(settings.portraits), 6)
-    plan = make_plan(read_prompts(settings.prompts), settings)
-    told = encode_conditions(world.checkpoints, open_pipeline(world.checkpoints), people, plan)
-    table = measured(world.checkpoints, settings, people, told)
+    changes = {"people": 6, "split": "validation", "previews": curves}
+    table = measured(
+        open_evaluator(world.checkpoints, read_evaluate(world.evaluate).model_copy(update=changes)), tmp_path
+    )
     assert table["error"].is_monotonic_increasing and table["identity"].is_monotonic_decreasing
 
 
-def test_twice_is_the_same(tiny: Checkpoints, quick: Evaluate, people: list[Person], conditions: Conditions) -> None:
-    torch.manual_seed(1)
-    first = measured(tiny, quick, people, conditions)
-    torch.manual_seed(2)
-    pd.testing.assert_frame_equal(first, measured(tiny, quick, people, conditions))
-
-
-def test_people_without_a_second_photo_are_told(
-    tiny: Checkpoints, quick: Evaluate, people: list[Person], conditions: Conditions
-) -> None:
-    alone = [Person(person.name, person.reference, ()) for person in people]
+def test_too_few_people_with_a_second_photo_are_refused(evaluator: Evaluator, tmp_path: Path) -> None:
+    alone = replace(evaluator, people=[Person(person.name, person.reference, ()) for person in evaluator.people])
     with pytest.raises(InputError, match=r"previews\.people is 2, but 0 people"):
-        measured(tiny, quick, alone, conditions)
+        measured(alone, tmp_path)

@@ -10,13 +10,13 @@ import pytest
 from lookahead.config import Checkpoints, Evaluate, Scorer, read_evaluate, read_params, read_protocol, with_overrides
 from lookahead.dataset.prompts import read_prompts
 from lookahead.errors import InputError
-from lookahead.evaluation.plan import make_plan
-from lookahead.evaluation.protocol import HASH, Told, describe, differences
+from lookahead.evaluation.drawing.plan import make_plan
+from lookahead.evaluation.protocol import HASH, Description, describe, differences
 from lookahead.portraits import read_people
 from tests.modules import ROOT
 
 
-def told(settings: Evaluate, checkpoints: Checkpoints) -> Told:
+def told(settings: Evaluate, checkpoints: Checkpoints) -> Description:
     people = read_people(Path(settings.portraits), settings.people)
     return describe(settings, checkpoints, people, make_plan(read_prompts(settings.prompts), settings))
 
@@ -43,7 +43,7 @@ def test_a_variant_is_checked(quick: Evaluate) -> None:
         with_overrides(quick, {"split": "training"})
 
 
-@pytest.mark.parametrize("change", [{"batch": 3}, {"bootstrap": 77}, {"grid_people": 3}])
+@pytest.mark.parametrize("change", [{"batch_size": 3}, {"grid_people": 3}])
 def test_what_is_no_protocol_leaves_the_hash(change: dict[str, object], tiny: Checkpoints, quick: Evaluate) -> None:
     assert told(with_overrides(quick, change), tiny) == told(quick, tiny)
 
@@ -51,10 +51,10 @@ def test_what_is_no_protocol_leaves_the_hash(change: dict[str, object], tiny: Ch
 @pytest.mark.parametrize(
     ("change", "name"),
     [
-        ({"steps": 3}, ["settings.steps"]),
+        ({"num_inference_steps": 3}, ["settings.num_inference_steps"]),
         ({"seed": 9}, ["settings.seed"]),
         ({"people": 3}, ["other_photos", "people", "references", "settings.people"]),
-        ({"guidance": 1.5}, ["settings.guidance"]),
+        ({"guidance_scale": 1.5}, ["settings.guidance_scale"]),
     ],
 )
 def test_another_protocol_has_another_hash_and_says_where(
@@ -71,7 +71,7 @@ def test_the_hash_knows_photos_and_judges_by_their_contents(tiny: Checkpoints, q
     shutil.copy(moved / "001" / "1.jpg", moved / "000" / "0.jpg")
     assert differences(told(with_overrides(quick, {"splits": splits}), tiny), told(quick, tiny)) == ["references"]
     scorer = tiny.model_copy(update={"scorer": Scorer(model="ViT-L-14", pretrained="openai")})
-    assert differences(told(quick, scorer), told(quick, tiny)) == ["judges.scorer"]
+    assert differences(told(quick, scorer), told(quick, tiny)) == ["scorers.scorer"]
     swapped = tiny.faces.model_copy(update={"report": tiny.faces.select})
     faces = tiny.model_copy(update={"faces": swapped})
-    assert differences(told(quick, faces), told(quick, tiny)) == ["judges.recognisers.report"]
+    assert differences(told(quick, faces), told(quick, tiny)) == ["scorers.recognisers.report"]

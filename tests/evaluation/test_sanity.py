@@ -15,16 +15,17 @@ from PIL import Image, ImageDraw
 from torch.nn import functional as F
 
 from lookahead.config import Checkpoints, read_evaluate, read_params, with_overrides
-from lookahead.evaluation.measure import face_row
-from lookahead.evaluation.metrics import person_means, scale_of_identity
-from lookahead.evaluation.panel import Panel, judged, open_panel, open_sampler
-from lookahead.evaluation.pictures import draw_pictures, read_pictures
-from lookahead.evaluation.scoring import embed_pictures, score
-from lookahead.evaluation.statistics import interval
+from lookahead.evaluation.cells import Cell
+from lookahead.evaluation.contrasts import summary
+from lookahead.evaluation.drawing.pictures import read_pictures
+from lookahead.evaluation.evaluate import scale_of_identity
+from lookahead.evaluation.evaluator import Evaluator, open_evaluator
+from lookahead.evaluation.scoring.scores import face_scores
+from lookahead.evaluation.scoring.text import embed_pictures, score
 from lookahead.models.alignment import align
 from lookahead.models.recogniser import open_recogniser
 from lookahead.portraits import read_people, read_photo
-from lookahead.world import open_faces, open_pipeline, quiet_alignment, recogniser_onnx
+from lookahead.world import open_faces, quiet_alignment, recogniser_onnx
 
 WORLD = read_params().worlds["miniature"]
 EVALUATE = read_evaluate(WORLD.evaluate)
@@ -38,11 +39,10 @@ def checkpoints() -> Checkpoints:
 
 
 @pytest.fixture(scope="module")
-def panel(checkpoints: Checkpoints) -> Panel:
+def evaluator(checkpoints: Checkpoints) -> Evaluator:
     """Eight people of the validation portraits, each as a photo and in every style."""
-    changes = {"split": "validation", "people": 8, "photo_prompts": 1, "steps": 6, "bootstrap": 1000}
-    protocol = with_overrides(EVALUATE, changes)
-    return open_panel(checkpoints, protocol, open_pipeline(checkpoints))
+    changes = {"split": "validation", "people": 8, "photo_prompts": 1, "num_inference_steps": 6}
+    return open_evaluator(checkpoints, with_overrides(EVALUATE, changes))
 
 
 @pytest.fixture(scope="module")
@@ -51,45 +51,45 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("pictures")
 
 
-def _judged(panel: Panel, folder: Path) -> pd.DataFrame:
-    sampler = open_sampler(panel.checkpoints, open_pipeline(panel.checkpoints), panel.protocol, None)
-    draw_pictures(sampler, panel.plan, panel.conditions, panel.protocol.batch, folder, "adapter")
-    return judged(panel, "adapter", folder)
+def scored(evaluator: Evaluator, folder: Path) -> pd.DataFrame:
+    cell = Cell("adapter", "untuned", None, -1, "full", evaluator.settings.sampling)
+    return evaluator.run([cell], folder, folder / "cache")
 
 
 @pytest.fixture(scope="module")
-def table(panel: Panel, folder: Path) -> pd.DataFrame:
-    """The untuned adapter's pictures, judged."""
-    return _judged(panel, folder)
+def table(evaluator: Evaluator, folder: Path) -> pd.DataFrame:
+    """The untuned adapter's pictures, scored."""
+    return scored(evaluator, folder)
 
 
 @pytest.fixture(scope="module")
 def pictures(table: pd.DataFrame, folder: Path) -> list[Image.Image]:
     """Those pictures."""
-    return list(read_pictures(folder))
+    return list(read_pictures(folder / "adapter" / "full" / "-1"))
 
 
 def test_a_photo_of_the_person_beats_the_adapter_and_the_adapter_beats_a_stranger(
-    panel: Panel, table: pd.DataFrame
+    evaluator: Evaluator, table: pd.DataFrame
 ) -> None:
-    own = [face["report"] for face in panel.judges.references]
-    others = [[face["report"] for face in faces] for faces in panel.judges.others]
-    scale = {name: value.measured() for name, value in scale_of_identity(own, others, 1000, 0).items()}
-    _, low, high = interval(person_means(table, ["identity"])["identity"], 1000, 0).measured()
-    assert scale["stranger"][2] < low < high < scale["same_person"][1]
+    scorers = evaluator.scorers
+    others = [[face["report"] for face in faces] for faces in scorers.others]
+    scale = scale_of_identity([face["report"] for face in scorers.references], others).set_index("metric")
+    (drawn,) = summary(table, ("identity",)).itertuples()
+    assert scale["high"]["stranger"] < drawn.low < drawn.high < scale["low"]["same_person"]
 
 
-def test_a_black_picture_has_no_face_and_an_identity_of_zero(panel: Panel) -> None:
-    rows = [face_row(Image.new("RGB", (64, 64)), person, panel.judges) for person in range(8)]
+def test_a_black_picture_has_no_face_and_an_identity_of_zero(evaluator: Evaluator) -> None:
+    rows = [face_scores(Image.new("RGB", (64, 64)), person, evaluator.scorers) for person in range(8)]
     assert {row["detected"] for row in rows} == {row["identity"] for row in rows} == {0.0}
 
 
 def test_no_face_is_found_where_the_heads_are_blacked_out(
-    panel: Panel, table: pd.DataFrame, pictures: list[Image.Image]
+    evaluator: Evaluator, table: pd.DataFrame, pictures: list[Image.Image]
 ) -> None:
-    finder = open_faces(panel.checkpoints.faces.report, panel.checkpoints.faces.detection_size)
+    finder = open_faces(evaluator.checkpoints.faces.report, evaluator.checkpoints.faces.detection_size)
     covered = [_blacked_out(picture, finder) for picture in pictures]
-    rows = [face_row(p, shot.person, panel.judges) for p, shot in zip(covered, panel.plan.shots, strict=True)]
+    people = [shot.person for shot in evaluator.plan.shots]
+    rows = [face_scores(p, person, evaluator.scorers) for p, person in zip(covered, people, strict=True)]
     assert {row["detected"] for row in rows} == {row["identity"] for row in rows} == {0.0}
     assert table["detected"].mean() > 0.9
 
@@ -109,24 +109,26 @@ def _blacked_out(picture: Image.Image, finder: FaceAnalysis) -> Image.Image:
 
 
 def test_shuffled_prompts_are_right_by_chance_only(
-    panel: Panel, table: pd.DataFrame, pictures: list[Image.Image]
+    evaluator: Evaluator, table: pd.DataFrame, pictures: list[Image.Image]
 ) -> None:
     """Chance is how often two of the shots ask for the same style and scene: about 1 in 36."""
-    plan = panel.plan
+    plan = evaluator.plan
     style = torch.tensor([plan.style_number(shot) for shot in plan.shots])
     scene = torch.tensor([plan.scene_number(shot) for shot in plan.shots])
     chance = ((style[:, None] == style) & (scene[:, None] == scene)).float().mean().item()
     assert 1 / 40 < chance < 1 / 20
-    embeddings = embed_pictures(panel.judges.scorer, pictures)
+    embeddings = embed_pictures(evaluator.scorers.scorer, pictures)
     generator = torch.Generator().manual_seed(0)
     orders = [torch.randperm(len(style), generator=generator) for _ in range(100)]
-    shuffled = [score(embeddings, panel.judges.texts, style[o], scene[o])["prompt_right"].mean().item() for o in orders]
-    assert table["prompt_right"].mean() > 0.9
+    shuffled = [score(embeddings, evaluator.scorers.texts, style[o], scene[o])["prompt"].mean().item() for o in orders]
+    assert table["prompt"].mean() > 0.9
     assert np.mean(shuffled) == pytest.approx(chance, abs=0.01)
 
 
-def test_the_same_evaluation_twice_gives_the_same_numbers(panel: Panel, table: pd.DataFrame, tmp_path: Path) -> None:
-    pd.testing.assert_frame_equal(_judged(panel, tmp_path), table, check_exact=True)
+def test_the_same_evaluation_twice_gives_the_same_numbers(
+    evaluator: Evaluator, table: pd.DataFrame, tmp_path: Path
+) -> None:
+    pd.testing.assert_frame_equal(scored(evaluator, tmp_path), table, check_exact=True)
 
 
 @pytest.mark.parametrize("pack", PACKS)

@@ -8,7 +8,7 @@ from PIL import Image
 from torch.nn import functional as F
 
 from lookahead.config import Checkpoints
-from lookahead.evaluation.scoring import Texts, embed_pictures, embed_texts, score
+from lookahead.evaluation.scoring.text import Texts, embed_pictures, embed_texts, score
 from lookahead.world import open_scorer
 
 
@@ -23,7 +23,7 @@ def test_pictures_on_their_prompt_are_right() -> None:
     texts, style, scene = _texts(), torch.tensor([0, 1, 1]), torch.tensor([2, 0, 1])
     scores = score(texts.prompts[style, scene], texts, style, scene)
     assert scores["clip_t"].tolist() == pytest.approx([1, 1, 1])
-    assert scores["prompt_right"].tolist() == [1, 1, 1]
+    assert scores["prompt"].tolist() == [1, 1, 1]
 
 
 def test_style_and_scene_fail_apart() -> None:
@@ -32,7 +32,7 @@ def test_style_and_scene_fail_apart() -> None:
     scores = score(pictures, texts, torch.tensor([0, 0, 0]), torch.tensor([0, 0, 0]))
     assert scores["style_right"].tolist() == [0, 1, 0]
     assert scores["scene_right"].tolist() == [1, 0, 0]
-    assert scores["prompt_right"].tolist() == [0, 0, 0]
+    assert scores["prompt"].tolist() == [0, 0, 0]
     assert scores["clip_t"].tolist() == pytest.approx([0.5, 0.5, 0.0])
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 from collections import Counter
-from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -12,9 +11,10 @@ from PIL import Image, ImageEnhance, ImageOps
 
 from lookahead.config import Diversity, Evaluate
 from lookahead.dataset.prompts import read_prompts
-from lookahead.evaluation.layout import CELLS, colours, layout, leaking
-from lookahead.evaluation.plan import Plan, make_plan
-from lookahead.evaluation.spread import distances, gather, missing, spread_plan
+from lookahead.errors import InputError
+from lookahead.evaluation.drawing.plan import Plan, make_plan
+from lookahead.evaluation.scoring.layout import CELLS, colours, layout, leaking
+from lookahead.evaluation.spread import distances, missing, spread_plan
 
 
 def _pattern(seed: int, side: int = 64) -> Image.Image:
@@ -59,7 +59,18 @@ def test_everybody_has_a_photo_and_styles_in_turn_from_every_noise(quick: Evalua
     assert set(met.values()) == {3} and len(met) == 8
     assert all((person, plan.styles[0]) in met for person in range(4))
     assert len({style for _, style in met}) == 1 + 4  # another style for each person
-    assert len({shot.seed for shot in spread.shots}) == len(spread.shots)
+    assert len({shot.noise_seed for shot in spread.shots}) == len(spread.shots)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [({"people": 5}, "diversity.people is 5, but evaluate.people only 4"), ({"prompts": 7}, "diversity.prompts is 7")],
+)
+def test_more_diversity_than_there_is_is_refused(
+    change: dict[str, int], message: str, quick: Evaluate, plan: Plan
+) -> None:
+    with pytest.raises(InputError, match=message):
+        spread_plan(plan, quick.model_copy(update={"diversity": quick.diversity.model_copy(update=change)}))
 
 
 def test_the_plans_own_shots_are_not_drawn_again(quick: Evaluate, plan: Plan) -> None:
@@ -68,16 +79,6 @@ def test_the_plans_own_shots_are_not_drawn_again(quick: Evaluate, plan: Plan) ->
     assert {shot.repeat for shot in further.shots} == {1} and len(spread.shots) == 2 * len(further.shots)
     more = make_plan(read_prompts(quick.prompts), quick.model_copy(update={"seeds": 2}))
     assert missing(spread, more).shots == []
-
-
-def test_pictures_are_gathered_in_the_order_of_the_shots(quick: Evaluate, plan: Plan) -> None:
-    spread = spread_plan(plan, quick)
-    colours = {shot: Image.new("RGB", (1, 1), (i, 0, 0)) for i, shot in enumerate(spread.shots)}
-    drawn = [(shot, colours.get(shot, Image.new("RGB", (1, 1)))) for shot in plan.shots]
-    drawn += [(shot, colours[shot]) for shot in missing(spread, plan).shots]
-    assert [p.getpixel((0, 0))[0] for p in gather(spread, drawn)] == list(range(len(spread.shots)))
-    with pytest.raises(KeyError):
-        gather(replace(spread), drawn[: len(plan.shots)])
 
 
 def _dressed(body: int, clothes: int) -> Image.Image:

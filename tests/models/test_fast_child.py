@@ -1,5 +1,8 @@
 """The fast child's strength: 0 is the base, 1 the full LoRA, and gradients survive checkpointing."""
 
+from collections.abc import Callable
+from functools import partial
+
 import pytest
 import torch
 from torch import Tensor
@@ -7,6 +10,7 @@ from torch import Tensor
 from lookahead import world
 from lookahead.config import Checkpoints
 from lookahead.errors import InputError
+from lookahead.method.lora_scale import lora_scale
 from lookahead.models.adapter import adapter_parameters
 from lookahead.models.fast_child import child_at, hold_scale_as_tensor, lora_layers, switch_off
 
@@ -91,42 +95,44 @@ def test_nothing_of_the_child_becomes_trainable(pipeline: world.Pipeline):
     assert not any(p.requires_grad for p in pipeline.unet.parameters())
 
 
-def gradients(unet: torch.nn.Module, layers: list, checkpointing: bool, inside: bool) -> dict[str, Tensor]:
+def gradients(unet: torch.nn.Module, checkpointing: bool, inside: Callable, backward_inside: bool) -> dict[str, Tensor]:
+    """The adapter's gradients, with `backward()` inside the context that `inside()` makes, or after it."""
     trained = adapter_parameters(unet)
     for p in trained.values():
         p.requires_grad_(True)
-        p.grad = None
     (unet.enable_gradient_checkpointing if checkpointing else unet.disable_gradient_checkpointing)()
-    with child_at(layers, world.FAST_CHILD, 0.6):
-        loss = unet(**inputs())[0].square().mean()
-        if inside:
+    try:
+        with inside():
+            loss = unet(**inputs())[0].square().mean()
+            if backward_inside:
+                loss.backward()
+        if not backward_inside:
             loss.backward()
-    if not inside:
-        loss.backward()
-    found = {name: p.grad.clone() for name, p in trained.items()}
-    unet.disable_gradient_checkpointing()
-    for p in trained.values():
-        p.requires_grad_(False)
-        p.grad = None
-    return found
+        return {name: p.grad.clone() for name, p in trained.items()}
+    finally:
+        unet.disable_gradient_checkpointing()
+        for p in trained.values():
+            p.requires_grad_(False)
+            p.grad = None
 
 
 def test_gradients_are_equal_with_and_without_checkpointing(pipeline: world.Pipeline):
-    layers = lora_layers(pipeline.unet, world.FAST_CHILD)
-    plain = gradients(pipeline.unet, layers, checkpointing=False, inside=True)
-    checkpointed = gradients(pipeline.unet, layers, checkpointing=True, inside=True)
+    inside = partial(child_at, lora_layers(pipeline.unet, world.FAST_CHILD), world.FAST_CHILD, 0.6)
+    plain, checkpointed = (gradients(pipeline.unet, on, inside, backward_inside=True) for on in (False, True))
     for name, gradient in plain.items():
         torch.testing.assert_close(checkpointed[name], gradient, rtol=1e-4, atol=1e-7, msg=name)
 
 
-def test_backward_outside_would_be_wrong_with_checkpointing(pipeline: world.Pipeline):
-    """Why `backward()` belongs inside: this is the mistake that the rule prevents."""
+def test_backward_outside_is_an_error_or_wrong_with_checkpointing(pipeline: world.Pipeline):
+    """Why `backward()` belongs inside. Where the child is off again, torch notices; where its strength alone is
+    restored, it does not, and the gradients are wrong."""
     layers = lora_layers(pipeline.unet, world.FAST_CHILD)
-    right = gradients(pipeline.unet, layers, checkpointing=True, inside=True)
-    try:
-        wrong = gradients(pipeline.unet, layers, checkpointing=True, inside=False)
-    except torch.utils.checkpoint.CheckpointError:
-        return  # the recomputation ran other operations, and torch noticed
+    whole, strength = (partial(set_, layers, world.FAST_CHILD, 0.6) for set_ in (child_at, lora_scale))
+    with pytest.raises(torch.utils.checkpoint.CheckpointError):
+        gradients(pipeline.unet, True, whole, backward_inside=False)
+    with child_at(layers, world.FAST_CHILD, 0.1):
+        right = gradients(pipeline.unet, True, strength, backward_inside=True)
+        wrong = gradients(pipeline.unet, True, strength, backward_inside=False)
     error = sum((wrong[n] - g).norm() for n, g in right.items()) / sum(g.norm() for g in right.values())
     assert error > 0.01
 

@@ -261,7 +261,7 @@ def test_captions_are_used_and_those_of_no_file_listed(
         (b"", "its first line"),
         (b"file,caption\nanna/0.png\n", "line 2"),
         (b"file,caption\nanna/0.png, \n", "line 2"),
-        (b"file,caption\na,b\na,c\n", "has a caption already"),
+        (b"file,caption\na,b\na,c\n", "line 3"),
         (b"\xff\xfe\x00", "UTF-8"),
     ],
 )

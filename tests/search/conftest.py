@@ -1,15 +1,13 @@
 """A search of the tiny world: two steps a trial, two people, a space with a conditional parameter."""
 
-from collections.abc import Callable
-from functools import partial
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import pytest
-from lookahead.tracking.study import NoStudyRecorder
 
-from lookahead.artifacts import Log
-from lookahead.config import Checkpoints, PreviewCurves, Search, Train, World, read_params
-from lookahead.search.run import Task, run_search
+from lookahead.config import Checkpoints, PreviewCurves, Search, Train, World, read_evaluate, read_params
+from lookahead.search.objective import Task
+from lookahead.search.run import run_search
 from tests.modules import ROOT
 from tests.protocols import write_protocol
 from tests.tiny import build_portraits
@@ -39,14 +37,13 @@ SEARCH = {
     "mode": "pareto",
     "trials": 3,
     "workers": 1,
-    "launch": [],
     "startup": 2,
     "seed": 3,
     "steps": 2,
     "split": "search",
     "people": 2,
     "photo_prompts": 1,
-    "sample_steps": 2,
+    "num_inference_steps": 2,
     "prompt_loss": 0.02,
     "checks": {"every": 1, "people": 2},
     "confirm": {"settings": 1, "seeds": [11], "split": "validation", "people": 2},
@@ -68,11 +65,15 @@ def world(tiny_world: Checkpoints, settings: Train, tmp_path_factory: pytest.Tem
     for split in ("search", "validation"):
         build_portraits(portraits / split, 2)
     read = read_params(ROOT / "params.yaml").worlds["miniature"]
-    own = {"prompts": str(ROOT / "prompts" / "miniature.yaml"), "people": 2, "photo_prompts": 1, "steps": 2}
+    own = {
+        "prompts": str(ROOT / "prompts" / "miniature.yaml"),
+        "people": 2,
+        "photo_prompts": 1,
+        "num_inference_steps": 2,
+    }
     small = {
         "protocol": str(write_protocol(portraits / "protocol.yaml", str(portraits), **own)),
-        "batch": 16,
-        "bootstrap": 100,
+        "batch_size": 16,
         "previews": PreviewCurves(people=1, timesteps=[500], scales=[1.0]),
     }
     train = changed(settings, {"steps": 2, "gradient_accumulation_steps": 1, "num_samples": 1})
@@ -80,36 +81,37 @@ def world(tiny_world: Checkpoints, settings: Train, tmp_path_factory: pytest.Tem
     return read.model_copy(update=update)
 
 
-class Notes(NoStudyRecorder):
-    """Keeps what a search told of its trials."""
+class Notes:
+    """A recorder that keeps which trials ended, with which figures, None after a failure."""
 
-    def __init__(self) -> None:
-        self.ends: list[tuple[str, int, dict[str, object]]] = []
-        self.rows: list[dict[str, float]] = []
+    def __init__(self, name: str = "study", ends: list[tuple[str, object]] | None = None) -> None:
+        self.name, self.ends, self.rows = name, [] if ends is None else ends, 0
 
-    def begin(self, _kind: str, _slot: int, _told: object) -> Log:
-        return lambda row, _step: self.rows.append(dict(row))
+    def log(self, _metrics: Mapping[str, float], _step: int) -> None:
+        self.rows += 1
 
-    def end(self, kind: str, slot: int, told: object, _folder: Path) -> None:
-        self.ends.append((kind, slot, dict(told)))  # type: ignore[call-overload]
+    def child(self, name: str, _settings: object, _tags: object) -> "Notes":
+        return Notes(name, self.ends)
+
+    def finish(self, out: Path | None, metrics: Mapping[str, float] | None = None) -> dict[str, object]:
+        if self.name != "study":
+            self.ends.append((self.name, None if out is None else dict(metrics or {})))
+        return {"tracked": False}
 
 
-Run = Callable[..., tuple[Notes, list[str]]]
+Run = Callable[..., tuple[list[tuple[str, object]], list[str]]]
 
 
 @pytest.fixture(scope="session")
 def run(world: World, features: Path) -> Run:  # noqa: F811
-    """Run a search into a folder: `state/` and `out/`."""
+    """Run a search into a folder, `state/` and `out/`; returns how its trials ended and what it said."""
 
-    def start(folder: Path, search: Search, train: Train | None = None) -> tuple[Notes, list[str]]:
+    def start(folder: Path, search: Search, train: Train | None = None) -> tuple[list[tuple[str, object]], list[str]]:
         notes, said = Notes(), []
         own = world if train is None else world.model_copy(update={"train": train})
-        task = Task("tiny", own, search, features, folder / "state", None, said.append)
-        run_search(task, partial(_watch, notes), folder / "out")
-        return notes, said
+        (folder / "out").mkdir(parents=True, exist_ok=True)
+        task = Task("tiny", own, read_evaluate(own.evaluate), search, features, folder / "state")
+        run_search(task, lambda _: notes, said.append, folder / "out")  # type: ignore[arg-type,return-value]
+        return notes.ends, said
 
     return start
-
-
-def _watch(notes: Notes, _study: str, known: str | None) -> tuple[Notes, str | None]:
-    return notes, known

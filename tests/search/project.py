@@ -24,7 +24,7 @@ def build_search(root: Path, checkpoints: Checkpoints, features: Path, tracking:
     shutil.copytree(features, root / "runs" / WORLD / "features")
     tree: dict[str, Any] = tree_of(checkpoints)
     tree["worlds"][WORLD]["train"] |= {"steps": 2, "sample_every": 2}
-    tree["studies"]["search"][WORLD] = yaml.safe_load(yaml.safe_dump(SEARCH | changes))
+    tree["studies"]["search"] = {"defaults": yaml.safe_load(yaml.safe_dump(SEARCH)), "worlds": {WORLD: changes}}
     tree["tracking"] = {"enabled": True, "uri": tracking, "experiment": "lookahead"}
     save_tree(root, tree)
     return root

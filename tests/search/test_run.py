@@ -10,23 +10,26 @@ import pytest
 import yaml
 from PIL import Image
 
+from lookahead import artifacts
 from lookahead.config import Steering, read_evaluate, with_overrides
 from lookahead.errors import InputError
-from lookahead.search.inputs import inputs_of
-from lookahead.search.objectives import protocol_of
-from lookahead.search.storage import open_storage
+from lookahead.evaluation import evaluator
+from lookahead.search import objective
+from lookahead.search.objective import Task
+from lookahead.search.run import inputs_of
+from lookahead.search.study import open_storage
+from lookahead.training import loop
+from tests.modules import PACKAGE
 from tests.search.conftest import SPACE, make_search
 
-FILES = {"best.yaml", "trials.csv", "front.csv", "metrics.json", "report.html"}
-FIGURES = {"front.png", "history.png", "importance.png", "slices.png", "contour_low_high.png"}
+FILES = {"best.yaml", "trials.csv", "contrasts.csv", "metrics.json", "report.html", "front.png"}
 
 
 @pytest.fixture(scope="module")
 def done(run, tmp_path_factory) -> Path:
-    """A finished search, and what it told."""
+    """A finished search, how its trials ended, and what it said."""
     folder = tmp_path_factory.mktemp("search")
-    notes, said = run(folder, make_search())
-    (folder / "notes.json").write_text(json.dumps([notes.ends, said]))
+    (folder / "notes.json").write_text(json.dumps(run(folder, make_search())))
     return folder
 
 
@@ -38,93 +41,107 @@ def own(done: Path, tmp_path: Path) -> Path:
 
 
 def trials(folder: Path) -> dict[str, list[optuna.trial.FrozenTrial]]:
-    storage = open_storage(None, folder / "state" / "journal.log", make_search().heartbeat)
-    found = optuna.get_all_study_summaries(storage)
-    return {s.study_name: optuna.load_study(study_name=s.study_name, storage=storage).get_trials() for s in found}
+    storage = open_storage(None, folder / "state" / "studies.db", make_search().heartbeat)
+    names = [summary.study_name for summary in optuna.get_all_study_summaries(storage)]
+    return {name: optuna.load_study(study_name=name, storage=storage).get_trials() for name in names}
 
 
-def test_every_trial_is_there_and_the_first_is_params_yaml(done: Path) -> None:
+def rows(folder: Path) -> pd.DataFrame:
+    return pd.read_csv(folder / "out" / "trials.csv", keep_default_na=False)
+
+
+def test_the_first_trial_is_params_yaml_and_all_are_recorded(done: Path) -> None:
     ends, said = json.loads((done / "notes.json").read_text())
-    assert [(kind, slot) for kind, slot, _ in ends][:3] == [("trial", 0), ("trial", 1), ("trial", 2)]
-    assert {kind for kind, _, _ in ends[3:]} == {"confirm"} and len(ends) in (4, 5)
-    assert len(said) == 2 and said[0].startswith("new study tiny-")
-    table = pd.read_csv(done / "out" / "trials.csv")
-    assert list(table["state"]) == ["complete"] * 3
+    names = [name for name, _ in ends]
+    assert names[:3] == ["trial-000", "trial-001", "trial-002"] and "confirm-0-11" in names
+    assert all(set(figures) == {"identity", "prompt"} for _, figures in ends)
+    assert len(said) == 1 and said[0].startswith("new study tiny-")
+    table = rows(done)
     first = table.iloc[0]
+    assert list(table["state"]) == ["complete"] * 3
     assert (first["low"], first["high"], first["density"], first["redraw"]) == (0.1, 1.0, "cosine", 3)
-    assert (table["identity.low"] <= table["identity.mean"]).all() and (table["prompt.high"] <= 1).all()
-    assert table["power"].notna().tolist() == (table["density"] == "power").tolist()
+    assert (table["power"] != "").tolist() == (table["density"] == "power").tolist()
 
 
-def test_the_results_are_what_the_contract_names(done: Path) -> None:
+def test_the_results_are_whole_and_nothing_of_a_trial_is_left_behind(done: Path) -> None:
     out = done / "out"
-    assert {path.name for path in out.iterdir()} >= FILES | FIGURES
-    for name in FIGURES:
+    figures = {path.name for path in out.glob("*.png")}
+    assert {path.name for path in out.iterdir()} >= FILES
+    assert figures >= {"history_identity.png", "slices_prompt.png", "contour_low_high_identity.png"}
+    for name in figures:
         with Image.open(out / name) as picture:
-            assert picture.width > 500
+            assert picture.width > 300
     page = (out / "report.html").read_text()
-    assert page.count("data:image/png") == len(FIGURES) + 1 and "http" not in page.replace("http-equiv", "")
+    assert page.count("data:image/png") == len(figures)
     metrics = json.loads((out / "metrics.json").read_text())
-    assert metrics["trials"] == {"complete": 3, "fail": 0, "pruned": 0} and metrics["front"]
-    assert set(metrics["validation"]["0"]["identity"]) == {"mean", "low", "high"}
-    assert str(metrics["recommended"]) in metrics["validation"]
-
-
-def test_the_patch_is_of_the_recommended_setting(done: Path) -> None:
-    patch = yaml.safe_load((done / "out" / "best.yaml").read_text())
-    recommended = json.loads((done / "out" / "metrics.json").read_text())["recommended"]
-    assert patch == {} if recommended == 0 else list(patch["worlds"]) == ["tiny"]
-
-
-def test_nothing_of_a_trial_is_left_behind(done: Path) -> None:
+    assert metrics["trials"] == {"complete": 3} and metrics["front"]
+    assert set(metrics["validation"]["0.identity"]) == {"mean", "low", "high"}
+    patch = yaml.safe_load((out / "best.yaml").read_text())
+    assert bool(patch) == (metrics["recommended"] != 0) and all(path.startswith("worlds.tiny.train.") for path in patch)
     assert not list((done / "state").rglob("*.safetensors"))
 
 
-def test_twice_is_once(own: Path, run) -> None:
+def test_twice_is_once_and_more_trials_are_added(own: Path, run) -> None:
     before = {path.name: path.read_bytes() for path in (own / "out").iterdir()}
-    known = trials(own)
-    notes, said = run(own, make_search())
-    assert notes.ends == [] and said == []
-    assert {name: len(found) for name, found in trials(own).items()} == {n: len(f) for n, f in known.items()}
+    assert run(own, make_search()) == ([], [])
     assert {path.name: path.read_bytes() for path in (own / "out").iterdir()} == before
-
-
-def test_more_trials_are_added_to_those_that_are_there(own: Path, run) -> None:
-    notes, said = run(own, make_search(trials=4))
-    assert [slot for kind, slot, _ in notes.ends if kind == "trial"] == [3] and said == []
+    ends, said = run(own, make_search(trials=4))
+    assert [name for name, _ in ends if "trial" in name] == ["trial-003"] and said == []
 
 
 def test_a_changed_space_is_a_new_study_and_says_so(own: Path, run) -> None:
     space = SPACE | {"low": SPACE["low"] | {"high": 0.4}}
-    notes, said = run(own, make_search(space=space, trials=1))
-    assert "other space than tiny-" in said[0] and len([name for name in trials(own) if "confirm" not in name]) == 2
-    assert [slot for kind, slot, _ in notes.ends if kind == "trial"] == [0]
+    ends, said = run(own, make_search(space=space, trials=1))
+    assert "other space than tiny-" in said[0] and ends[0][0] == "trial-000"
+    assert len([name for name in trials(own) if "confirm" not in name]) == 2
 
 
-def test_changed_fixed_parameters_are_a_new_study(own: Path, run, world) -> None:
-    _, said = run(own, make_search(trials=1), with_overrides(world.train, {"weight_decay": 0.02}))
-    assert "other settings than tiny-" in said[0]
+def test_a_study_is_named_after_what_decides_its_numbers(world, features, tmp_path, monkeypatch) -> None:
+    def task(settings, search=None) -> Task:
+        return Task("tiny", settings, read_evaluate(settings.evaluate), search or make_search(), features, tmp_path)
 
+    def inputs(settings=world, search=None):
+        return inputs_of(task(settings, search))
 
-def test_lookahead_guidance_of_the_evaluation_names_no_other_study(world, features) -> None:
-    """No trial is drawn with it."""
-    found = []
-    for steering in (None, Steering(strength=0.2, timestep_min=0, timestep_max=999, preview_steps=1)):
-        settings = with_overrides(read_evaluate(world.evaluate), {"steering": steering})
-        own = world.model_copy(update={"evaluate": world.evaluate.model_copy(update={"steering": steering})})
-        found.append(inputs_of(own, settings, make_search(), features))
-        assert protocol_of(settings, "search", {}).steering is None
-    assert found[0] == found[1]
+    def changed(other: dict[str, str]) -> list[str]:
+        return [name for name, digest in inputs().items() if other[name] != digest]
+
+    assert changed(inputs(search=make_search(trials=9, workers=2, startup=5, contours=[]))) == []
+    assert changed(inputs(search=make_search(seed=4))) == ["settings"]
+    train = with_overrides(world.train, {"weight_decay": 0.02})
+    assert changed(inputs(world.model_copy(update={"train": train}))) == ["settings"]
+    steering = Steering(strength=0.2, timestep_min=0, timestep_max=999, preview_steps=1)
+    steered = world.model_copy(update={"evaluate": world.evaluate.model_copy(update={"steering": steering})})
+    assert changed(inputs(steered)) == []  # no trial is drawn with it
+    assert task(steered).trial_settings().steering is None
+    before = inputs()
+    shutil.copytree(PACKAGE, tmp_path / "lookahead", ignore=shutil.ignore_patterns("__pycache__"))
+    monkeypatch.setattr(artifacts, "__file__", str(tmp_path / "lookahead" / "artifacts.py"))
+    for path, moved in (
+        ("report/search.py", []),
+        ("search/results.py", []),
+        ("stage.py", []),
+        ("evaluation/contrasts.py", []),
+        ("evaluation/scoring/scores.py", ["code"]),
+        ("training/losses.py", ["code"]),
+        ("world/diffusion.py", ["code"]),
+        ("search/objective.py", ["code"]),
+    ):
+        file = tmp_path / "lookahead" / path
+        text = file.read_text()
+        file.write_text(text + "\n")
+        assert changed(before) == moved, path
+        file.write_text(text)
 
 
 def test_a_failing_trial_is_recorded_and_the_study_goes_on(tmp_path: Path, run) -> None:
     space = {"rate": {"path": "learning_rate", "kind": "categorical", "choices": [1e-3, 1e38], "when": {}}}
-    notes, _ = run(tmp_path, make_search(space=space, trials=4, contours=[], steps=3, startup=4))
-    table = pd.read_csv(tmp_path / "out" / "trials.csv", keep_default_na=False)
-    assert len(table) == 4 and table["state"][0] == "complete"
+    ends, _ = run(tmp_path, make_search(space=space, trials=3, contours=[], steps=3, startup=4))
+    table = rows(tmp_path)
     failed = table[table["state"] == "fail"]
     assert len(failed) and failed["reason"].str.contains("training broke down").all()
-    assert {told["state"] for _, _, told in notes.ends} == {"complete", "failed"}
+    assert (table["state"] == "complete").sum() == 3 or len(failed) == 3
+    assert [name for name, figures in ends if figures is None] == [f"trial-{n:03d}" for n in failed["number"]]
     assert "broke down" in (tmp_path / "out" / "report.html").read_text()
 
 
@@ -135,18 +152,19 @@ def test_a_study_of_failures_alone_ends_with_their_reason(tmp_path: Path, run, w
         run(tmp_path, make_search(space=space, trials=6, contours=[], steps=3), train)
 
 
-def test_under_a_constraint_trials_are_checked_on_the_way(tmp_path: Path, run) -> None:
-    search = make_search(mode="constrained", trials=5, startup=1, steps=3)
-    run(tmp_path, search)
+def test_under_a_constraint_trials_are_checked_with_the_networks_in_training(tmp_path, run, monkeypatch) -> None:
+    opened: list[str] = []
+    for module, name in ((loop, "open_training"), (objective, "open_evaluator"), (evaluator, "open_pipeline")):
+        real = getattr(module, name)
+        monkeypatch.setattr(module, name, lambda *a, n=name, f=real: (opened.append(n), f(*a))[1])
+    run(tmp_path, make_search(mode="constrained", trials=4, startup=1, steps=3))
     found = next(found for name, found in trials(tmp_path).items() if "confirm" not in name)
     assert all(set(trial.intermediate_values) <= {1, 2} and trial.intermediate_values for trial in found)
     complete = [trial for trial in found if trial.state == optuna.trial.TrialState.COMPLETE]
     assert complete and all("constraints:prompt" in trial.system_attrs for trial in complete)
-    pruned = [trial for trial in found if trial.state == optuna.trial.TrialState.PRUNED]
-    assert len(complete) + len(pruned) == 5
-    assert all("below the median" in row for row in _reasons(tmp_path, "pruned"))
-
-
-def _reasons(folder: Path, state: str) -> list[str]:
-    table = pd.read_csv(folder / "out" / "trials.csv", keep_default_na=False)
-    return list(table[table["state"] == state]["reason"])
+    assert (
+        len(found) == 4 and rows(tmp_path).query("state == 'pruned'")["reason"].str.contains("below the median").all()
+    )
+    confirmed = sum(len(found) for name, found in trials(tmp_path).items() if "confirm" in name)
+    assert opened.count("open_training") == len(found) + confirmed
+    assert opened.count("open_evaluator") == opened.count("open_pipeline") == 2  # of both splits

@@ -6,7 +6,7 @@ from pydantic import ValidationError
 
 from lookahead.config import read_params, with_overrides
 from lookahead.errors import InputError
-from lookahead.search.space import as_changes, check_space, present, suggest
+from lookahead.search.space import as_overrides, check_space, present, suggest
 from tests.modules import ROOT
 from tests.search.conftest import FLOAT, SPACE, make_search
 
@@ -25,7 +25,7 @@ def test_a_conditional_parameter_is_drawn_only_under_its_condition(world) -> Non
         values = suggest(search.space, study.ask())
         assert ("power" in values) == (values["density"] == "power")
         assert 1 <= values["redraw"] <= 9 and isinstance(values["redraw"], int)
-        train = with_overrides(world.train, as_changes(search.space, values))
+        train = with_overrides(world.train, as_overrides(search.space, values))
         assert train.noise_density.strength == values.get("power", world.train.noise_density.strength)
         seen.append(values["density"])
     assert set(seen) == {"uniform", "cosine", "power"}
@@ -34,7 +34,7 @@ def test_a_conditional_parameter_is_drawn_only_under_its_condition(world) -> Non
 def test_trial_0_is_params_yaml(world) -> None:
     values = present(make_search().space, world.train)
     assert values == {"low": 0.1, "high": 1.0, "density": "cosine", "redraw": 3}
-    assert with_overrides(world.train, as_changes(make_search().space, values)) == world.train
+    assert with_overrides(world.train, as_overrides(make_search().space, values)) == world.train
 
 
 def refused(world, entry: dict[str, object], said: str, **changes: object) -> None:
@@ -49,7 +49,7 @@ def refused(world, entry: dict[str, object], said: str, **changes: object) -> No
         ("lookahead.wait", 0.1, 1.0, r"train\.lookahead\.wait is no parameter"),
         ("lookahead", 0.1, 1.0, r"train\.lookahead is no parameter"),
         ("lookahead.lora_scale.probability_of_one", 0.0, 1.5, "odd = 1.5"),
-        ("ema", 0.0, 1.0, "odd = 1.0"),
+        ("ema_decay", 0.0, 1.0, "odd = 1.0"),
         ("learning_rate", 0.1, 0.2, "outside 'odd'"),
         ("seed", 0.0, 9.0, "every trial sets itself"),
     ],
@@ -59,7 +59,7 @@ def test_wrong_paths_and_bounds_are_refused(world, path: str, low: float, high: 
 
 
 def test_a_range_of_the_wrong_kind_is_refused(world) -> None:
-    refused(world, {"path": "batch", "kind": "categorical", "choices": [2, "many"], "when": {}}, "batch")
+    refused(world, {"path": "batch_size", "kind": "categorical", "choices": [2, "many"], "when": {}}, "batch_size")
 
 
 def test_two_ranges_that_can_cross_are_refused(world) -> None:

@@ -7,16 +7,15 @@ from pathlib import Path
 
 import pytest
 import torch
-from lookahead.training.fit import fit, resume_folder
-from lookahead.training.samples import draw_samples
-from lookahead.training.setup import Training, open_training
 from safetensors.torch import load_file
 from torch._dynamo.backends.common import aot_autograd
 from torch._dynamo.utils import counters
 from torch._functorch.partitioners import min_cut_rematerialization_partition
 
 from lookahead.config import Checkpoints, Train
-from lookahead.training.losses import micro_step, read
+from lookahead.training.loop import backward, draw_samples, fit
+from lookahead.training.losses import read
+from lookahead.training.networks import Training, open_training
 from tests.training.conftest import changed
 
 pytestmark = pytest.mark.slow
@@ -32,8 +31,8 @@ def opened(world: Checkpoints, settings: Train, features: Path, compiled: bool) 
 
 
 def step(training: Training, index: int) -> tuple[dict[str, float], dict[str, torch.Tensor]]:
-    training.optimiser.zero_grad(set_to_none=True)
-    row = read([micro_step(training, index, 0.0)])[0]
+    training.optimizer.zero_grad(set_to_none=True)
+    row = read([backward(training, index)])[0]
     return row, {name: weight.grad for name, weight in training.weights.items() if weight.grad is not None}
 
 
@@ -54,7 +53,8 @@ def test_a_compiled_step_equals_a_plain_one_and_is_compiled_once(tiny_world, fea
     plain, compiled = (opened(tiny_world, settings, features, on) for on in (False, True))
     assert plain.weights.keys() == compiled.weights.keys()
     counters.clear()
-    scales, redrawn = [], settings.lookahead.lora_scale.redraw_every
+    scales = []
+    redrawn = settings.lookahead.lora_scale.redraw_every * settings.gradient_accumulation_steps
     for number in range(5):
         with torch.compiler.set_stance("fail_on_recompile" if number else "default"):
             row, gradients = step(compiled, number * redrawn)
@@ -72,17 +72,15 @@ class Stop(Exception):
 
 
 def test_a_compiled_run_that_stops_ends_the_same_bit_for_bit(tiny_world, features, settings, tmp_path):
-    settings = changed(settings, {"steps": 2, "accumulate": 1, "checkpoint_every": 1})
+    settings = changed(settings, {"steps": 2, "gradient_accumulation_steps": 1, "checkpoint_every": 1})
 
     def run(work: Path, stop: int) -> dict[str, torch.Tensor]:
         def log(_row: object, number: int) -> None:
             if number == stop:
                 raise Stop
 
-        work.mkdir(exist_ok=True)
-        resume_folder(work).mkdir(exist_ok=True)
         fit(opened(tiny_world, settings, features, True), work, log)
-        return load_file(resume_folder(work) / "step_000002.safetensors")
+        return load_file(work / "step_000002.safetensors")
 
     with pytest.raises(Stop):
         run(tmp_path / "work", stop=2)
@@ -105,7 +103,7 @@ def test_a_smaller_budget_keeps_less_and_changes_no_gradient(tiny_world, feature
             bw_compiler=lambda graph, _inputs: graph,
             partition_fn=min_cut_rematerialization_partition,
         )
-        changes = {"compile": True, "memory_budget": budget, "lookahead": {"weight": 0.0}}
+        changes = {"compile": True, "activation_memory_budget": budget, "lookahead": {"weight": 0.0}}
         training = open_training(tiny_world, changed(settings, changes), features, backend)
         _, gradients = step(training, 0)
         return sum(kept), gradients

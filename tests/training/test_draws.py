@@ -1,9 +1,9 @@
-"""What is drawn for a micro-batch depends on the seed and its index alone."""
+"""The draws for a micro-batch depend on the seed and its index alone."""
 
 import torch
-from lookahead.training.draws import density_at, draw_both, draw_kept, generator_for, scale_at
 
 from lookahead.config import LoraScale
+from lookahead.training.data import density_at, draw_both, generator_for, scale_at
 from tests.training.conftest import changed
 
 
@@ -13,29 +13,28 @@ def test_generators_differ_by_purpose_seed_and_index():
     assert len(numbers) == len(keys)
 
 
-def test_scale_depends_on_the_index_alone():
+def test_scale_depends_on_the_step_alone():
     settings = LoraScale(low=0.1, high=1.0, probability_of_one=0.0, redraw_every=5)
-    forwards = [scale_at(settings, 0, index) for index in range(40)]
-    backwards = [scale_at(settings, 0, index) for index in reversed(range(40))][::-1]
+    forwards = [scale_at(settings, 0, step) for step in range(40)]
+    backwards = [scale_at(settings, 0, step) for step in reversed(range(40))][::-1]
     assert forwards == backwards
     for start in range(0, 40, 5):
         assert len(set(forwards[start : start + 5])) == 1
     assert len(set(forwards)) == 8
     assert all(0.1 <= scale <= 1 for scale in forwards)
-    assert forwards != [scale_at(settings, 1, index) for index in range(40)]
+    assert forwards != [scale_at(settings, 1, step) for step in range(40)]
 
 
 def test_no_draw_touches_the_global_generator(settings):
     torch.manual_seed(0)
     before = torch.random.get_rng_state()
-    draw_both(torch.Size((2, 4, 8, 8)), settings, 1000, 0.5, 0)
-    draw_kept(4, 0.5, generator_for("noise_pass", 0, 1))
+    draw_both(torch.Size((2, 4, 8, 8)), settings, 1000, 0)
     assert torch.equal(torch.random.get_rng_state(), before)
 
 
 def test_noise_is_standard_and_timesteps_are_those_of_the_density(settings):
     bounded = changed(settings, {"lookahead": {"density": {"timestep_min": 500, "timestep_max": 600}}})
-    draws = draw_both(torch.Size((500, 4, 4, 4)), bounded, 1000, 0.0, 0)
+    draws = draw_both(torch.Size((500, 4, 4, 4)), bounded, 1000, 0)
     assert draws.lookahead.t.min() >= 500 and draws.lookahead.t.max() <= 600
     assert draws.noise.t.min() < 100 and draws.noise.t.max() > 900
     for draw in (draws.noise, draws.lookahead):
@@ -53,17 +52,9 @@ def test_the_focus_is_annealed_over_the_training(settings):
 
 def test_shared_timesteps_differ_in_their_weights_alone(settings):
     focused = {"lookahead": {"density": {"timestep_min": 500}}, "share_timesteps": True}
-    draws = draw_both(torch.Size((4000, 1, 2, 2)), changed(settings, focused), 1000, 0.0, 0)
+    draws = draw_both(torch.Size((4000, 1, 2, 2)), changed(settings, focused), 1000, 0)
     assert torch.equal(draws.noise.t, draws.lookahead.t) and torch.equal(draws.noise.noise, draws.lookahead.noise)
     early = draws.noise.t < 500
     assert (draws.lookahead.weight[early] == 0).all() and (draws.noise.weight[early] == 2).all()
     for draw in (draws.noise, draws.lookahead):
         assert draw.weight.max() <= 2 and abs(draw.weight.mean().item() - 1) < 0.05
-
-
-def test_drop_is_a_share_of_the_samples():
-    kept = draw_kept(5000, 0.1, generator_for("x", 0, 0))
-    assert kept.shape == (5000,) and kept.dtype == torch.bool
-    assert abs(kept.float().mean().item() - 0.9) < 0.02
-    assert draw_kept(100, 0.0, generator_for("x", 0, 0)).all()
-    assert not draw_kept(100, 1.0, generator_for("x", 0, 0)).any()

@@ -9,14 +9,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from lookahead.training.batches import Batch
-from lookahead.training.step import Networks, decode, lookahead_pass
 from PIL import Image
 from torch import Tensor
 
 from lookahead.config import read_params
 from lookahead.models.alignment import align
-from lookahead.training.networks import open_networks
+from lookahead.training.data import Batch
+from lookahead.training.losses import decode, preview_distances
+from lookahead.training.networks import Networks, open_networks
 from lookahead.world import LandmarkDetector, encode_latents, open_pipeline
 
 PEOPLE = Path("models/miniature/portraits/search")
@@ -52,7 +52,7 @@ def networks_and_batch() -> tuple[Networks, Batch]:
 def gradient(networks: Networks, batch: Batch) -> tuple[Tensor, Tensor]:
     """Distances (B,) of what the latents show, and their gradients at the latents, (B, D)."""
     latents = batch.latents.clone().requires_grad_()
-    distance, _ = lookahead_pass(networks, batch, decode(networks, latents), "identity")
+    distance, _ = preview_distances(networks, batch, decode(networks, latents), "identity")
     (slope,) = torch.autograd.grad(distance.sum(), latents)
     return distance.detach(), slope.flatten(1)
 

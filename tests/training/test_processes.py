@@ -1,4 +1,4 @@
-"""One process, two of them, and two of which one dies: the same training up to rounding."""
+"""One process, two of them, and two of which one dies or comes late: the same training up to rounding."""
 
 import json
 import os
@@ -8,56 +8,66 @@ import sys
 from pathlib import Path
 
 import pytest
-from lookahead.training.fit import train
-from lookahead.training.shares import check_shares, own_indices
 from safetensors.torch import load_file
 
 from lookahead.config import Checkpoints, Train
 from lookahead.errors import InputError
-from lookahead.world.processes import Processes
+from lookahead.training import loop
+from lookahead.training.loop import train
 from tests.launcher import launch
 from tests.training.conftest import changed
 
 CODE = """
 import os
+import shutil
 import sys
+import time
 import torch
 from pathlib import Path
 from lookahead.config import Checkpoints, Train
 from lookahead.errors import InputError
-from lookahead.training import fit
-from lookahead.world.processes import launched
+from lookahead.training import loop
+from lookahead.training.checkpoint import resume_folder
+from lookahead.world.distributed import is_main_process, wait_for_everyone
 
-checkpoints, settings, features, work, deadly = sys.argv[1:]
+checkpoints, settings, features, work, deadly, late = sys.argv[1:]
 torch.set_num_threads(1)
-step = fit.train_step
+step, opening = loop.train_step, loop.open_training
 
 def watched(training, done):
-    if done == int(deadly) and not launched().first:
+    if done == int(deadly) and not is_main_process():
         os._exit(9)
     return step(training, done)
 
-fit.train_step = watched
+def slowly(*words):
+    time.sleep(0 if is_main_process() else float(late))
+    return opening(*words)
+
+loop.train_step, loop.open_training = watched, slowly
+loaded = Checkpoints.model_validate_json(checkpoints), Train.model_validate_json(settings)
 try:
-    if launched().first:
-        loaded = Checkpoints.model_validate_json(checkpoints), Train.model_validate_json(settings)
-        fit.train(*loaded, Path(features), Path(work), lambda _row, _step: None)
-    else:
-        fit.assist()
+    loop.train(*loaded, Path(features), Path(work), lambda _row, _step: None)
+    if float(late) and is_main_process():
+        shutil.rmtree(resume_folder(Path(work)))  # as whoever needs it no longer
+    wait_for_everyone()
 except InputError as error:
     sys.exit(f"error: {error}")
 """
 NEVER, DEAD = -1, 9
 
 
-def command(world: Checkpoints, settings: Train, features: Path, work: Path, deadly: int) -> list[str]:
+def command(
+    world: Checkpoints, settings: Train, features: Path, work: Path, deadly: int = NEVER, late: float = 0
+) -> list[str]:
+    """A script and its words: the step at which the second process dies, and how many seconds it comes late."""
     script = work.with_name("train.py")
     script.write_text(CODE)
-    return [str(script), world.model_dump_json(), settings.model_dump_json(), str(features), str(work), str(deadly)]
+    words = (world.model_dump_json(), settings.model_dump_json(), features, work, deadly, late)
+    return [str(script), *map(str, words)]
 
 
 def machines(words: list[str]) -> subprocess.CompletedProcess:
-    """Train with a process on each of two machines, which no launcher watches over; what the first one says."""
+    """Train with a process on each of two machines, with no launcher to watch them; the main one's output."""
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
     common = os.environ | {"OMP_NUM_THREADS": "1", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
@@ -78,40 +88,45 @@ def assert_equal_trainings(one: Path, other: Path) -> None:
     assert numbers[0] == pytest.approx(numbers[1], rel=1e-3)
 
 
+@pytest.fixture(scope="module")
+def one(tiny_world: Checkpoints, with_kv: Train, features: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The output of one process."""
+    work = tmp_path_factory.mktemp("one") / "one"
+    train(tiny_world, with_kv, features, work, lambda _row, _step: None)
+    return work
+
+
 @pytest.mark.slow
 def test_two_processes_and_one_make_the_same_steps(
-    tiny_world: Checkpoints, with_kv: Train, features: Path, tmp_path: Path
+    one: Path, tiny_world: Checkpoints, with_kv: Train, features: Path, tmp_path: Path
 ) -> None:
-    train(tiny_world, with_kv, features, tmp_path / "one", lambda _row, _step: None)
-    launch(*command(tiny_world, with_kv, features, tmp_path / "two", NEVER))
-    assert_equal_trainings(tmp_path / "one", tmp_path / "two")
-    alone = changed(with_kv, {"accumulate": 1})
+    """And after the last checkpoint a resumed run ends, also where one process is late and the other has finished."""
+    launch(*command(tiny_world, with_kv, features, tmp_path / "two"))
+    assert_equal_trainings(one, tmp_path / "two")
+    (tmp_path / "two" / "metrics.json").unlink()
+    launch(*command(tiny_world, with_kv, features, tmp_path / "two", late=5))
+    assert_equal_trainings(one, tmp_path / "two")
+    alone = changed(with_kv, {"gradient_accumulation_steps": 1})
     train(tiny_world, alone, features, tmp_path / "other", lambda _row, _step: None)
     with pytest.raises(AssertionError):  # the comparison can fail
-        assert_equal_trainings(tmp_path / "one", tmp_path / "other")
+        assert_equal_trainings(one, tmp_path / "other")
 
 
 @pytest.mark.slow
 def test_when_a_process_dies_the_run_ends_with_a_message_and_continues(
-    tiny_world: Checkpoints, with_kv: Train, features: Path, tmp_path: Path
+    one: Path, tiny_world: Checkpoints, with_kv: Train, features: Path, tmp_path: Path
 ) -> None:
-    train(tiny_world, with_kv, features, tmp_path / "one", lambda _row, _step: None)
-    done = machines(command(tiny_world, with_kv, features, tmp_path / "two", 3))
+    done = machines(command(tiny_world, with_kv, features, tmp_path / "two", deadly=3))
     assert done.returncode == 1 and "error: another process of this launch ended" in done.stderr
-    assert [path.name for path in sorted((tmp_path / "two.resume").glob("*"))] == ["step_000002.safetensors"]
+    assert [path.name for path in (tmp_path / "two.resume").glob("step*")] == ["step_000002.safetensors"]
     assert not (tmp_path / "two" / "encoder").exists()
-    launch(*command(tiny_world, with_kv, features, tmp_path / "two", NEVER))
-    assert_equal_trainings(tmp_path / "one", tmp_path / "two")
+    launch(*command(tiny_world, with_kv, features, tmp_path / "two"))
+    assert_equal_trainings(one, tmp_path / "two")
 
 
-def test_micro_batches_are_dealt_out_and_each_once(settings: Train) -> None:
-    four = changed(settings, {"accumulate": 4})
-    dealt = [own_indices(four, 5, Processes(rank, rank, 2)) for rank in (0, 1)]
-    assert dealt == [[20, 22], [21, 23]]
-    assert own_indices(four, 5, Processes(0, 0, 1)) == [20, 21, 22, 23]
-
-
-def test_a_number_of_processes_that_cannot_share_is_refused(settings: Train) -> None:
-    check_shares(settings, Processes(0, 0, 2))
-    with pytest.raises(InputError, match=r"train\.accumulate is 2, .* make it a multiple of 3"):
-        check_shares(settings, Processes(0, 0, 3))
+def test_a_number_of_processes_that_cannot_share_is_refused(
+    tiny_world: Checkpoints, settings: Train, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(loop, "distributed", lambda: type("Three", (), {"num_processes": 3}))
+    with pytest.raises(InputError, match=r"gradient_accumulation_steps is 2, .* make it a multiple of 3"):
+        train(tiny_world, settings, tmp_path, tmp_path, lambda _row, _step: None)

@@ -5,14 +5,14 @@ from pathlib import Path
 
 import pytest
 import torch
-from lookahead.training.draws import draw_both
-from lookahead.training.setup import open_training
-from lookahead.training.update import train_step
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from lookahead.config import Checkpoints, Train
-from lookahead.training import losses
-from lookahead.training.losses import draw_index, micro_step, read
+from lookahead.training import loop, losses
+from lookahead.training.data import draw_both
+from lookahead.training.loop import backward, draw_batch, train_step
+from lookahead.training.losses import read
+from lookahead.training.networks import open_training
 from tests.training.conftest import changed
 
 READING = ("aten::_local_scalar_dense", "aten::nonzero", "aten::is_nonzero", "aten::equal", "aten::masked_select")
@@ -35,18 +35,18 @@ class Readings(TorchDispatchMode):
 
 
 @pytest.mark.parametrize("shared", [False, True])
-def test_a_micro_step_reads_nothing(
+def test_a_micro_batch_reads_nothing(
     tiny_world: Checkpoints, with_kv: Train, features: Path, shared: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Once its pairs are read from the features and its draws are made, both on the CPU."""
     settings = changed(with_kv, {"share_timesteps": shared, "gradient_checkpointing": True})
     training = open_training(tiny_world, settings, features)
-    batch = draw_index(training, 0)
-    draws = draw_both(batch.latents.shape, settings, training.timesteps, 0.0, 0)
-    for name, made in {"draw_index": batch, "draw_both": draws, "scale_at": 0.5}.items():
-        monkeypatch.setattr(losses, name, lambda *_, made=made: made)
+    batch = draw_batch(training, 0)
+    draws = draw_both(batch.latents.shape, settings, training.timesteps, 0)
+    for module, name, value in ((loop, "draw_batch", batch), (loop, "draw_both", draws), (losses, "scale_at", 0.5)):
+        monkeypatch.setattr(module, name, lambda *_, value=value: value)
     with Readings() as readings:
-        figures = micro_step(training, 0, 0.0)
+        figures = backward(training, 0)
     assert not readings.seen
     with Readings() as readings:
         read([figures])
@@ -56,7 +56,7 @@ def test_a_micro_step_reads_nothing(
 
 def test_figures_are_those_of_the_tensors(tiny_world: Checkpoints, settings: Train, features: Path) -> None:
     training = open_training(tiny_world, settings, features)
-    figures = [micro_step(training, index, 0.0) for index in range(2)]
+    figures = [backward(training, index) for index in range(2)]
     rows = read(figures)
     assert [list(row) for row in rows] == [list(figures[0])] * 2
     assert [row["loss_noise"] for row in rows] == [one["loss_noise"].item() for one in figures]

@@ -28,6 +28,7 @@ def search(
 @app.command()
 def adopt(world: World = None, yes: Annotated[bool, typer.Option("--yes", help="do not ask")] = False) -> None:
     """Show what the search recommends for params.yaml, and apply it; comments stay."""
+    from lookahead.artifacts import atomic
     from lookahead.search import adopt as adoption
 
     params = Path("params.yaml")
@@ -38,7 +39,8 @@ def adopt(world: World = None, yes: Annotated[bool, typer.Option("--yes", help="
         return
     print(adoption.difference(before, after))
     if yes or typer.confirm("Apply this to params.yaml?"):
-        adoption.adopt(params, after)
+        with atomic(params) as temporary:
+            temporary.write_text(after, encoding="utf-8")
         print("params.yaml is changed; `make repro` continues from it")
 
 
@@ -91,13 +93,13 @@ def ui(port: Annotated[int, typer.Option(help="on 127.0.0.1")] = 5000) -> None:
 
 @app.command()
 def dashboard(
-    storage: Annotated[str | None, typer.Option(help="of a shared study; default: this machine's studies")] = None,
+    storage: Annotated[str | None, typer.Option(help="of a shared study; default: this machine's SQLite file")] = None,
     port: Annotated[int, typer.Option(help="of optuna-dashboard, on 127.0.0.1")] = 8080,
     ui_port: Annotated[int, typer.Option(help="of MLflow's pages, on 127.0.0.1")] = 5000,
 ) -> None:
     """Show the studies in optuna-dashboard and the runs in MLflow's pages, for this machine only."""
     tracking = parameters().tracking
-    from lookahead.search.storage import dashboard_command
+    from lookahead.search.study import dashboard_command
     from lookahead.tracking import server_command
 
     commands = [(dashboard_command(storage, port), dict(os.environ))]

@@ -5,9 +5,9 @@ from lookahead.config.dataset import Features, Generate, Photos
 from lookahead.config.fields import Section
 from lookahead.config.files import read_yaml
 from lookahead.config.overrides import merged, with_overrides
-from lookahead.config.params import Miniature, Params, Part, Tracking, World, parse_params, read_params
+from lookahead.config.params import Params, Tracking, World, parse_params, read_params
 from lookahead.config.personalize import Fast, Personalize
-from lookahead.config.protocol import Evaluate, Protocol, Splits, read_evaluate, read_protocol
+from lookahead.config.protocol import Evaluate, Protocol, Sampling, Splits, read_evaluate, read_protocol
 from lookahead.config.search import Checks, Choices, Confirm, FloatRange, Heartbeat, IntRange, Range, Search
 from lookahead.config.stages import (
     Diversity,
@@ -16,18 +16,16 @@ from lookahead.config.stages import (
     PreviewCurves,
     Steering,
 )
-from lookahead.config.studies import Ablation, Curves, Row, Studies
+from lookahead.config.studies import Studies, Study, StudyCell
 from lookahead.config.train import KV, Density, Lookahead, LoraScale, Preview, Train
 
 __all__ = [
     "KV",
-    "Ablation",
     "Adapter",
     "Checkpoints",
     "Checks",
     "Choices",
     "Confirm",
-    "Curves",
     "Density",
     "Diversity",
     "Evaluate",
@@ -44,22 +42,22 @@ __all__ = [
     "KVGuidance",
     "Lookahead",
     "LoraScale",
-    "Miniature",
     "Params",
-    "Part",
     "Personalize",
     "Photos",
     "Preview",
     "PreviewCurves",
     "Protocol",
     "Range",
-    "Row",
+    "Sampling",
     "Scorer",
     "Search",
     "Section",
     "Splits",
     "Steering",
     "Studies",
+    "Study",
+    "StudyCell",
     "Tracking",
     "Train",
     "World",

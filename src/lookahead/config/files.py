@@ -1,17 +1,32 @@
-"""Files that people write: YAML, checked as a whole, every fault named at once."""
+"""Files that people write: YAML 1.2, as DVC writes it, checked as a whole, every fault named at once."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
-import yaml
 from pydantic import BaseModel, ValidationError
+from ruamel.yaml import YAML
+from ruamel.yaml.error import YAMLError
 
 from lookahead.config.fields import faults
 from lookahead.errors import InputError
 
 Model = TypeVar("Model", bound=BaseModel)
+
+
+def read_tree(path: Path, what: str, mend: str) -> Any:
+    """The content of a YAML file; `1e-05` is a number, and a key that stands twice is a fault.
+
+    Raises:
+        InputError: the file is missing or is not YAML in UTF-8.
+    """
+    try:
+        return YAML(typ="safe", pure=True).load(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise InputError(f"{what} {path} cannot be read ({error.strerror}): {mend}") from None
+    except (YAMLError, UnicodeDecodeError) as error:
+        raise InputError(f"{what} {path} is not valid YAML: {error}") from None
 
 
 def read_yaml(path: str | Path, kind: type[Model], what: str, named_by: str) -> Model:
@@ -26,12 +41,7 @@ def read_yaml(path: str | Path, kind: type[Model], what: str, named_by: str) -> 
     Raises:
         InputError: the file is missing, is not YAML, or a key is unknown, missing or wrong; each is named.
     """
-    try:
-        tree = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
-    except OSError as error:
-        raise InputError(f"{what} {path} cannot be read ({error.strerror}): check `{named_by}`") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise InputError(f"{what} {path} is not valid YAML: {error}") from None
+    tree = read_tree(Path(path), what, f"check `{named_by}`")
     try:
         return kind.model_validate(tree)
     except ValidationError as error:

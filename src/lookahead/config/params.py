@@ -6,12 +6,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated
 
-import yaml
 from pydantic import Field, ValidationError, model_validator
 
 from lookahead.config.checkpoints import Checkpoints
 from lookahead.config.dataset import Features, Generate, Photos
-from lookahead.config.fields import Count, Positive, Section, Seed, faults
+from lookahead.config.fields import Section, faults
+from lookahead.config.files import read_tree
+from lookahead.config.overrides import merged
 from lookahead.config.personalize import Personalize
 from lookahead.config.protocol import read_evaluate, read_protocol
 from lookahead.config.stages import EvaluateStage
@@ -57,27 +58,6 @@ class Tracking(Section):
     experiment: str
 
 
-class Part(Section):
-    """How one part of the miniature is trained."""
-
-    steps: Count
-    batch: Count
-    learning_rate: Positive
-    seed: Seed
-
-
-class Miniature(Section):
-    """The training of the miniature's parts and the sizes of its portrait sets."""
-
-    pool_shards: Count
-    vae_shards: Count
-    trajectories: Count
-    parts: dict[str, Part]
-    search_people: Count
-    validation_people: Count
-    test_people: Count
-
-
 class Params(Section):
     """The whole of `params.yaml`."""
 
@@ -86,7 +66,6 @@ class Params(Section):
     tracking: Tracking
     worlds: dict[str, World]
     studies: Studies
-    miniature: Miniature
 
     @model_validator(mode="after")
     def _known_world(self) -> Params:
@@ -111,15 +90,28 @@ class Params(Section):
 
 
 def parse_params(tree: Mapping[str, object]) -> Params:
-    """Check a parameter tree.
+    """Check a parameter tree; each world is its own values over those of `defaults`.
 
     Raises:
         InputError: a key is unknown or missing, or a value is out of range; the message names each one.
     """
+    rest = dict(tree)
+    defaults, worlds = rest.pop("defaults", {}), rest.get("worlds")
+    if isinstance(defaults, Mapping) and isinstance(worlds, Mapping):
+        _check_sections(worlds)
+        rest["worlds"] = {name: merged(defaults, world) for name, world in worlds.items()}
     try:
-        return Params.model_validate(tree)
+        return Params.model_validate(rest)
     except ValidationError as error:
         raise InputError("params.yaml is not valid:\n" + faults(error, "params.yaml")) from None
+
+
+def _check_sections(worlds: Mapping[str, object]) -> None:
+    """DVC tracks a world's sections by name, so that each world has to state all of them, if only as `{}`."""
+    for name, world in worlds.items():
+        missing = [section for section in World.model_fields if isinstance(world, Mapping) and section not in world]
+        if missing:
+            raise InputError(f"params.yaml: worlds.{name} lacks {', '.join(missing)}: write `{missing[0]}: {{}}`")
 
 
 def read_params(path: Path = Path("params.yaml")) -> Params:
@@ -128,12 +120,7 @@ def read_params(path: Path = Path("params.yaml")) -> Params:
     Raises:
         InputError: the file is missing, is not YAML, or holds a bad parameter.
     """
-    try:
-        tree = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise InputError(f"{path} does not exist: run from the repository's root") from None
-    except yaml.YAMLError as error:
-        raise InputError(f"{path} is not valid YAML: {error}") from None
+    tree = read_tree(path, "params.yaml", "run from the repository's root")
     if not isinstance(tree, dict):
         raise InputError(f"{path} holds {type(tree).__name__}, not a mapping of parameters")
     return parse_params(tree)

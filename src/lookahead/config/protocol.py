@@ -9,7 +9,7 @@ from pydantic import Field, model_validator
 
 from lookahead.config.fields import Count, NotNegative, Section, Seed, Split
 from lookahead.config.files import read_yaml
-from lookahead.config.stages import EvaluateStage, KVGuidance
+from lookahead.config.stages import EvaluateStage, KVGuidance, Steering
 
 Styles = Literal["plain", "stylised"]
 
@@ -22,11 +22,29 @@ class Splits(Section):
     test: str
 
 
+class Sampling(Section):
+    """All that decides how a cell is drawn.
+
+    `adapter` false is the base model alone; `use_kv` uses the keys and values of an encoder that has any; `fast` puts
+    the fast child into the U-Net at full strength; `steering` is lookahead guidance.
+    """
+
+    scheduler: str
+    num_inference_steps: Count
+    guidance_scale: NotNegative
+    kv_guidance: KVGuidance
+    adapter_scale: NotNegative
+    adapter: bool
+    use_kv: bool
+    fast: bool
+    steering: Steering | None
+
+
 class Protocol(Section):
     """People, prompts and sampler of an evaluation.
 
     Everybody is drawn in the plain style in `photo_prompts` scenes and in every other style in one, `seeds` times each;
-    `groups` name the prompts of both kinds. `seed` is that of the noise and of the resampling.
+    `groups` name the prompts of both kinds. `seed` is that of the noise.
     """
 
     splits: Splits
@@ -36,9 +54,9 @@ class Protocol(Section):
     groups: dict[str, Styles]
     photo_prompts: Count
     seeds: Count
-    sampler: str
-    steps: Count
-    guidance: NotNegative
+    scheduler: str
+    num_inference_steps: Count
+    guidance_scale: NotNegative
     kv_guidance: KVGuidance
     adapter_scale: NotNegative
     seed: Seed
@@ -54,6 +72,21 @@ class Protocol(Section):
         """The folder of the split in use."""
         folder: str = getattr(self.splits, self.split)
         return folder
+
+    @property
+    def sampling(self) -> Sampling:
+        """How the protocol draws an adapter: with its keys and values, if it has any, without steering."""
+        return Sampling(
+            scheduler=self.scheduler,
+            num_inference_steps=self.num_inference_steps,
+            guidance_scale=self.guidance_scale,
+            kv_guidance=self.kv_guidance,
+            adapter_scale=self.adapter_scale,
+            adapter=True,
+            use_kv=True,
+            fast=False,
+            steering=None,
+        )
 
 
 class Evaluate(Protocol, EvaluateStage):

@@ -1,4 +1,4 @@
-"""A search: the space as data, how trials are judged, how the front is confirmed."""
+"""A search: the space as data, how trials are scored, how the preferred settings are confirmed."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ class Checks(Section):
 
 
 class Confirm(Section):
-    """How many settings of the front are trained at full length, with which fresh seeds, and who judges."""
+    """How many settings of the front are trained at full length, with which fresh seeds, and scored on whom."""
 
     settings: Annotated[int, Field(ge=1, le=3)]
     seeds: Annotated[list[Seed], Field(min_length=1)]
@@ -79,7 +79,7 @@ class Confirm(Section):
 
 
 class Heartbeat(Section):
-    """On a shared storage: how often a worker shows that it lives, and after how long its trial is given to another."""
+    """Seconds between a worker's signs of life, seconds without one after which its trial is run again, how often."""
 
     interval: Count
     grace: Count
@@ -91,23 +91,21 @@ class Search(Section):
 
     `pareto` looks for the front of identity and prompt alignment, `constrained` for the best identity whose prompt
     alignment is at most `prompt_loss` below the untuned adapter's. `split` is the one of the
-    protocol's whose first `people` judge: never `test`. In `space`, `when` names other entries and the values of theirs
-    with which a parameter is drawn; without them it keeps its value of `params.yaml`. `workers` processes of this
-    machine share the trials and the cores. The words of `launch` begin a command that runs a trial's training in
-    processes of its own, such as `accelerate launch --multi_gpu --num_processes 8`; without any it runs in the worker.
+    protocol's whose first `people` are drawn: never `test`. In `space`, `when` names other entries and the values of
+    theirs with which a parameter is drawn; without them it keeps its value of `params.yaml`. The study ends with
+    `trials` complete or pruned ones, or as many failed ones. `workers` processes of this machine share the trials.
     """
 
     mode: Literal["pareto", "constrained"]
     trials: Count
     workers: Count
-    launch: list[Annotated[str, Field(min_length=1)]]
     startup: Count
     seed: Seed
     steps: Count
     split: Literal["search", "validation"]
     people: Annotated[int, Field(ge=2)]
     photo_prompts: Count
-    sample_steps: Count
+    num_inference_steps: Count
     prompt_loss: Fraction
     checks: Checks
     confirm: Confirm

@@ -52,13 +52,14 @@ class Diversity(Section):
 
 
 class EvaluateStage(Section):
-    """The protocol's file, and what is no part of a protocol: how many pictures at once, resamples, what is shown, and
-    the lookahead guidance of the method `steered`, which null leaves out."""
+    """The protocol's file, and what is no part of a protocol: how many pictures at once, what is shown, the loss of a
+    metric up to which a cell is no worse than another (`margin`), and the lookahead guidance of the cell `steered`,
+    which null leaves out."""
 
     protocol: str
-    batch: Count
-    bootstrap: Count
+    batch_size: Count
     grid_people: Count
+    margin: dict[str, NotNegative]
     previews: PreviewCurves
     diversity: Diversity
     steering: Steering | None

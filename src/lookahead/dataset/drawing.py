@@ -124,8 +124,7 @@ def synthesise(
     refused, a person with such a face dropped. Every process calls this and draws its share of the shards; a run that
     was cut off continues at its missing shards.
     """
-    prompts = read_prompts(settings.prompts)
-    plan = Plan(prompts, settings)
+    plan = Plan(prompts := read_prompts(settings.prompts), settings)
     if is_main_process():
         folders, evaluated = read_evaluated(checkpoints, portraits)
         check_names(plan.names, folders)

@@ -76,10 +76,8 @@ def _mean(embedding: Array, rows: Rows) -> Array | None:
 def check_faces(columns: pd.DataFrame, embedding: Array, settings: Generate | Photos) -> pd.DataFrame:
     """Keep pictures that resemble their person's other photos, of people of whom enough pictures are kept.
 
-    Photos are compared with the person's other photos, stylised pictures with the photos that are kept.
-
-    Returns:
-        The columns, and `similarity` to those photos, `stranger` (to the next person's; NaN without a face), `reason`.
+    Photos are compared with the person's other photos, stylised pictures with the photos that are kept: the new columns
+    are `similarity` to those photos and to a `stranger`'s, both NaN without a face, and `reason`.
     """
     photo, several = columns["photo"].to_numpy(), (columns["second_face"] > settings.max_second_face).to_numpy()
     usable = columns["found"].to_numpy() & ~several  # of several faces one cannot know whose the largest is
@@ -103,7 +101,7 @@ def check_faces(columns: pd.DataFrame, embedding: Array, settings: Generate | Ph
         few[kept] = photo[kept].sum() < 2 or len(kept) < settings.min_images  # a photo needs another as reference
         if len(people) > 1:
             begin, end = people[(number + 1) % len(people)]
-            compare(stranger, rows, begin + np.flatnonzero((usable & photo)[begin:end]))
+            compare(stranger, rows, begin + np.flatnonzero(usable[begin:end] & photo[begin:end]))
     reasons = [several, ~usable, few | np.isnan(similarity), similarity < limit]
     codes = np.select(reasons, [REASONS.index(reason) for reason in (SEVERAL, NO_FACE, FEW, UNLIKE)], 0)
     reason = pd.Categorical.from_codes(codes, REASONS)
@@ -118,8 +116,8 @@ def read_evaluated(checkpoints: Checkpoints, portraits: Iterable[tuple[Path, Pix
     missing = [str(folder) for folder, face in found if face is None]
     if missing:
         raise InputError(
-            f"no face is found in the first photo of {', '.join(missing)}, so that nobody can be kept apart from them: "
-            "replace it, or remove the person"
+            f"no face is found in the first photo of {', '.join(missing)}: replace it, or remove the person, from whom "
+            "nobody can be kept apart"
         )
     embeddings = [face.embedding for _, face in found if face is not None]
     return [folder for folder, _ in found], np.stack(embeddings) if embeddings else np.zeros((0, 1), np.float32)
@@ -141,10 +139,9 @@ def check_names(names: Iterable[str], folders: Iterable[Path]) -> None:
 
 
 def drop_evaluated(columns: pd.DataFrame, embedding: Array, faces: Array, limit: float) -> float | None:
-    """Drop, in place, people whose mean kept photo is more similar to one of `faces` (K, E) than the limit.
+    """Drop people whose mean kept photo is more similar to one of `faces` (K, E) than the limit, by their `reason`.
 
-    Returns:
-        The similarity of the most similar pair that is left, if there is any.
+    Returns the similarity of the most similar pair that is left, if there is any.
     """
     kept, photo, nearest = (columns["reason"] == KEPT).to_numpy(), columns["photo"].to_numpy(), -2.0
     for start, stop in _people(columns) if len(faces) else ():

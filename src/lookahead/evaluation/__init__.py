@@ -1,1 +1,1 @@
-"""Evaluation: pictures of people never seen, what recognisers and CLIP say of them, and intervals over people."""
+"""Evaluation: cells (an encoder, a sampler, a training seed) are drawn, scored, put into one table and contrasted."""

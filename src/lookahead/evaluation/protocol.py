@@ -6,23 +6,23 @@ from collections.abc import Mapping
 
 from lookahead.artifacts import digest, digest_paths
 from lookahead.config import Checkpoints, Evaluate, Protocol
-from lookahead.evaluation.identity import identity
-from lookahead.evaluation.plan import Plan
+from lookahead.evaluation.drawing.plan import Plan
+from lookahead.evaluation.scoring.scores import models_of
 from lookahead.portraits import Person
 
 HASH, STEERING = "hash", "steering"
-_ELSEWHERE = {"splits", "prompts", "groups"}  # told by what they hold, not by their paths
-Told = dict[str, object]
+_ELSEWHERE = {"splits", "prompts", "groups"}  # described by what they hold, not by their paths
+Description = dict[str, object]
 
 
-def describe(settings: Evaluate, checkpoints: Checkpoints, people: list[Person], plan: Plan) -> Told:
+def describe(settings: Evaluate, checkpoints: Checkpoints, people: list[Person], plan: Plan) -> Description:
     """What decides the numbers besides the encoder, and its hash: equal hashes mean that they may be compared.
 
-    People and photos, prompts, noise and sampler, and the models that judge. Where files lie, how many pictures are
-    drawn at once and how many resamples an interval has do not matter. The steered method's lookahead guidance is told
-    outside of the hash: like an encoder, it is what is compared.
+    People and photos, prompts, noise and sampler, and the models that score. Where files lie and how many pictures are
+    drawn at once do not matter. The lookahead guidance of the cell `steered` is outside of the hash: like an encoder,
+    it is what is compared.
     """
-    told: Told = {
+    content: Description = {
         "people": [person.name for person in people],
         "references": digest_paths([person.reference for person in people]),
         "other_photos": digest_paths([photo for person in people for photo in person.others]),
@@ -31,10 +31,10 @@ def describe(settings: Evaluate, checkpoints: Checkpoints, people: list[Person],
         "scenes": plan.scenes,
         "groups": groups(settings, plan.styles),
         "settings": settings.model_dump(mode="json", include=set(Protocol.model_fields) - _ELSEWHERE),
-        "judges": _judges(checkpoints),
+        "scorers": models_of(checkpoints),
     }
     steering = None if settings.steering is None else settings.steering.model_dump(mode="json")
-    return told | {HASH: digest(told), STEERING: steering}
+    return content | {HASH: digest(content), STEERING: steering}
 
 
 def groups(settings: Protocol, styles: list[str]) -> dict[str, list[str]]:
@@ -43,17 +43,8 @@ def groups(settings: Protocol, styles: list[str]) -> dict[str, list[str]]:
     return {name: kinds[kind] for name, kind in settings.groups.items()}
 
 
-def _judges(checkpoints: Checkpoints) -> Told:
-    packs = checkpoints.faces.model_dump(exclude={"detection_size"})
-    return {
-        "recognisers": {role: identity(pack) for role, pack in packs.items()},
-        "detection_size": checkpoints.faces.detection_size,
-        "scorer": [identity(checkpoints.scorer.model), checkpoints.scorer.pretrained],
-    }
-
-
 def differences(one: Mapping[str, object], other: Mapping[str, object], above: str = "") -> list[str]:
-    """The dotted names of what two protocols tell differently, the hash and what it leaves out aside."""
+    """The dotted names in which two protocols differ, the hash and what it leaves out aside."""
     found: list[str] = []
     for name in sorted({*one, *other} - {HASH, STEERING}):
         left, right = one.get(name), other.get(name)

@@ -1,21 +1,28 @@
-"""The same person and prompt from several noises: how diverse a method's pictures are, and whose layout they keep."""
+"""The same person and prompt from several noises: how diverse a cell's pictures are, and whose layout they keep."""
 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
+import pandas as pd
 from PIL import Image
 
+from lookahead.artifacts import code_digest, digest
 from lookahead.config import Evaluate
 from lookahead.errors import InputError
-from lookahead.evaluation.layout import layout
-from lookahead.evaluation.measure import Judges, Row
-from lookahead.evaluation.plan import Plan, Shot, choose_prompts, make_shots
-from lookahead.evaluation.scoring import embed_pictures
-from lookahead.evaluation.statistics import Array
+from lookahead.evaluation.cells import Cell
+from lookahead.evaluation.drawing.pictures import read_pictures
+from lookahead.evaluation.drawing.plan import Plan, Shot, choose_prompts, make_shots
+from lookahead.evaluation.evaluator import Evaluator
+from lookahead.evaluation.scoring.layout import Array, layout
+from lookahead.evaluation.scoring.scores import Row, Scorers
+from lookahead.evaluation.scoring.text import embed_pictures
+
+METRICS = ("diversity", "diversity_faces", "layout")
 
 
 def spread_plan(plan: Plan, settings: Evaluate) -> Plan:
@@ -49,27 +56,57 @@ def missing(spread: Plan, plan: Plan) -> Plan:
     return replace(spread, shots=[shot for shot in spread.shots if shot not in set(plan.shots)])
 
 
-def gather(spread: Plan, drawn: Iterable[tuple[Shot, Image.Image]]) -> list[Image.Image]:
-    """The spread's pictures in its order, from pictures of the plan and those drawn besides."""
+def measure_spread(evaluator: Evaluator, cells: Sequence[Cell], base: Cell, cache: Path) -> pd.DataFrame:
+    """One row a picture of the cells and of the base model: its diversity and its layout (`spread_rows`).
+
+    Only what the evaluation's own plan does not draw is drawn further.
+
+    Raises:
+        InputError: as `spread_plan` and `Evaluator.draw`.
+    """
+    plan = evaluator.plan
+    spread = spread_plan(plan, evaluator.settings)
+    further = missing(spread, plan)
+    plans = {cell: [plan, further] for cell in cells} | {base: [spread]}
+    parts = {cell: [(own, evaluator.draw(cell, own, cache)) for own in plans[cell]] for cell in plans}
+
+    def measure() -> pd.DataFrame:
+        drawn = {cell: _gathered(spread, own) for cell, own in parts.items()}
+        rows = [
+            {"cell": cell.name, "sampler": cell.sampler, "training_seed": cell.training_seed} | row
+            for cell in (base, *cells)
+            for row in spread_rows(spread.shots, drawn[cell], drawn[base], evaluator.scorers)
+        ]
+        return pd.DataFrame(rows)
+
+    folders = [[cell.name, *(folder.name for _, folder in own)] for cell, own in parts.items()]
+    code = code_digest("evaluation/spread.py", "evaluation/scoring")
+    key = digest("spread", folders, evaluator.score_key, code)[:32]
+    return evaluator.cached(cache, key, measure)
+
+
+def _gathered(spread: Plan, parts: Sequence[tuple[Plan, Path]]) -> list[Image.Image]:
+    """The spread's pictures in its order, from folders of pictures of other plans."""
     wanted = set(spread.shots)
-    found = {shot: picture for shot, picture in drawn if shot in wanted}
+    found: dict[Shot, Image.Image] = {}
+    for plan, folder in parts:
+        found |= {shot: image for shot, image in zip(plan.shots, read_pictures(folder), strict=True) if shot in wanted}
     return [found[shot] for shot in spread.shots]
 
 
 def spread_rows(
-    method: str, shots: Sequence[Shot], pictures: Sequence[Image.Image], base: Sequence[Image.Image], judges: Judges
+    shots: Sequence[Shot], pictures: Sequence[Image.Image], base: Sequence[Image.Image], scorers: Scorers
 ) -> Iterator[Row]:
     """One row a picture: its distance to the pictures of the same person and prompt from other noise, and its layout.
 
     `diversity` is by CLIP, `diversity_faces` by recogniser `report` (NaN where no two faces are found), `layout` the
-    likeness to the base model's picture from the same noise, `layout_other` that to the method's own from other noise.
+    likeness to the base model's picture from the same noise, `layout_other` that to the cell's own from other noise.
 
     Args:
-        method: its name, a column of the rows.
         shots: the spread's, repeats of one person and prompt one after another.
-        pictures: the method's, as many.
+        pictures: the cell's, as many.
         base: the base model's, as many.
-        judges: the recognisers and CLIP.
+        scorers: the recognisers and CLIP.
     """
     triples = zip(shots, pictures, base, strict=True)
     for _, group in itertools.groupby(triples, lambda triple: (triple[0].person, triple[0].style, triple[0].scene)):
@@ -77,13 +114,13 @@ def spread_rows(
         drawn = [picture for _, picture, _ in block]
         own, other = np.stack([layout(p) for p in drawn]), np.stack([layout(p) for _, _, p in block])
         columns = {
-            "diversity": distances(embed_pictures(judges.scorer, drawn).double().numpy()),
-            "diversity_faces": _face_distances(drawn, judges),
+            "diversity": distances(embed_pictures(scorers.scorer, drawn).double().numpy()),
+            "diversity_faces": _face_distances(drawn, scorers),
             "layout": (own * other).sum(1),
             "layout_other": 1 - distances(own),
         }
         for i, (shot, _, _) in enumerate(block):
-            yield {"method": method} | shot.row() | {name: float(values[i]) for name, values in columns.items()}
+            yield shot.row() | {name: float(values[i]) for name, values in columns.items()}
 
 
 def distances(vectors: Array) -> Array:
@@ -93,8 +130,8 @@ def distances(vectors: Array) -> Array:
     return means
 
 
-def _face_distances(pictures: Sequence[Image.Image], judges: Judges) -> Array:
-    faces = [judges.faces.read(np.asarray(picture)) for picture in pictures]
+def _face_distances(pictures: Sequence[Image.Image], scorers: Scorers) -> Array:
+    faces = [scorers.faces.read(np.asarray(picture)) for picture in pictures]
     found = [i for i, face in enumerate(faces) if face is not None]
     values = np.full(len(pictures), np.nan)
     if len(found) > 1:

@@ -27,11 +27,7 @@ _LAYER_NAMES = {
 
 
 def image_projection(unet: UNet2DConditionModel) -> IPAdapterPlusImageProjection:
-    """The resampler that turns image features (B, S, D) into image tokens.
-
-    Raises:
-        InputError: the U-Net carries no adapter, several, or one of another kind than IP-Adapter-plus.
-    """
+    """The resampler that turns image features (B, S, D) into image tokens."""
     layers: Any = getattr(getattr(unet, "encoder_hid_proj", None), "image_projection_layers", ())
     if len(layers) != 1 or not isinstance(layers[0], IPAdapterPlusImageProjection):
         kinds = [type(layer).__name__ for layer in layers]
@@ -45,11 +41,7 @@ def _attention(unet: UNet2DConditionModel) -> list[tuple[str, nn.Module]]:
 
 
 def adapter_parameters(unet: UNet2DConditionModel) -> dict[str, nn.Parameter]:
-    """The adapter's parameters by name: the image projection, and keys and values of every cross-attention (§4.1).
-
-    Raises:
-        InputError: as `image_projection`.
-    """
+    """The adapter's parameters by name: the image projection, and keys and values of every cross-attention (§4.1)."""
     found = {f"image_projection.{name}": p for name, p in image_projection(unet).named_parameters()}
     for place, processor in _attention(unet):
         found |= {f"{place}.{name}": p for name, p in processor.named_parameters()}
@@ -73,9 +65,6 @@ def export_adapter(unet: UNet2DConditionModel) -> dict[str, Tensor]:
     """The adapter in IP-Adapter's layout ("image_proj.*", "ip_adapter.<odd>.to_k_ip.weight"), copied to the CPU.
 
     The exact inverse of diffusers' loading, so that `pipe.load_ip_adapter` opens the file.
-
-    Raises:
-        InputError: as `image_projection`.
     """
     exported = {f"image_proj.{name}": t for name, t in _export_projection(image_projection(unet)).items()}
     for number, (_, processor) in enumerate(_attention(unet)):
@@ -86,9 +75,5 @@ def export_adapter(unet: UNet2DConditionModel) -> dict[str, Tensor]:
 
 
 def save_adapter(path: Path, unet: UNet2DConditionModel) -> None:
-    """Write `export_adapter` as safetensors.
-
-    Raises:
-        InputError: as `image_projection`, or the disk is full.
-    """
+    """Write `export_adapter` as safetensors."""
     save_tensors(path, export_adapter(unet), {})

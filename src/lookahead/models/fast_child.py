@@ -14,11 +14,7 @@ from lookahead.method.lora_scale import lora_scale
 
 
 def lora_layers(unet: nn.Module, adapter: str) -> list[LoraLayer]:
-    """The U-Net's layers that carry this LoRA, to be found once: setting them is then 70 times cheaper (§4.2).
-
-    Raises:
-        InputError: no layer carries it.
-    """
+    """The U-Net's layers that carry this LoRA, to be found once: setting them is then 70 times cheaper (§4.2)."""
     found: list[LoraLayer] = [
         module for module in unet.modules() if isinstance(module, LoraLayer) and adapter in module.scaling
     ]
@@ -28,7 +24,7 @@ def lora_layers(unet: nn.Module, adapter: str) -> list[LoraLayer]:
 
 
 def switch_off(layers: Sequence[LoraLayer]) -> None:
-    """Take the LoRA out of the computation: equal to strength 0, without its cost (a third of a small U-Net's step)."""
+    """Take the LoRA out of the computation: as strength 0, without its cost (a third of a small U-Net's step)."""
     for layer in layers:
         layer.set_adapter([], inference_mode=True)
 
@@ -40,8 +36,8 @@ def hold_scale_as_tensor(layers: Sequence[LoraLayer], adapter: str) -> None:
     and a number not.
     """
     for layer in layers:
-        place = next(layer.parameters()).device
-        layer.scaling[adapter] = torch.tensor(layer.scaling[adapter], dtype=torch.float32, device=place)
+        device = next(layer.parameters()).device
+        layer.scaling[adapter] = torch.tensor(layer.scaling[adapter], dtype=torch.float32, device=device)
 
 
 @contextmanager

@@ -29,10 +29,10 @@ class SharedProjection(nn.Module):
     def __init__(self, frozen: nn.Linear, rank: int) -> None:
         """Start as the frozen projection: B is zero."""
         super().__init__()
-        place = frozen.weight.device
+        device = frozen.weight.device
         self.frozen = frozen
-        self.down = nn.Linear(frozen.in_features, rank, bias=False, device=place)
-        self.up = nn.Linear(rank, frozen.out_features, bias=False, device=place)
+        self.down = nn.Linear(frozen.in_features, rank, bias=False, device=device)
+        self.up = nn.Linear(rank, frozen.out_features, bias=False, device=device)
         nn.init.zeros_(self.up.weight)
 
     def forward(self, hidden: Tensor) -> Tensor:
@@ -117,21 +117,13 @@ def extend_self_attention(unet: UNet2DConditionModel) -> KeysValues:
 
 
 def save_kv_encoder(path: Path, encoder: KVEncoder) -> None:
-    """Write the LoRAs as safetensors.
-
-    Raises:
-        InputError: the disk is full.
-    """
+    """Write the LoRAs as safetensors."""
     weights = {name: weight.detach().cpu().contiguous() for name, weight in encoder.parameters().items()}
     save_tensors(path, weights, {})
 
 
 def load_kv_encoder(path: Path, encoder: KVEncoder) -> None:
-    """Read LoRAs into an encoder of the same ranks.
-
-    Raises:
-        InputError: the file is missing, damaged or of another U-Net or rank.
-    """
+    """Read LoRAs into an encoder of the same ranks."""
     tensors, weights = load_tensors(path)[0], encoder.parameters()
     if {name: t.shape for name, t in tensors.items()} != {name: w.shape for name, w in weights.items()}:
         raise InputError(f"{path} does not fit this U-Net: it was trained with another one; train again")
@@ -141,11 +133,7 @@ def load_kv_encoder(path: Path, encoder: KVEncoder) -> None:
 
 
 def open_kv_encoder(path: Path, unet: UNet2DConditionModel) -> KVEncoder:
-    """A KV-encoder of a plain base U-Net with the LoRAs of a file, whose ranks tell its own.
-
-    Raises:
-        InputError: as `load_kv_encoder`.
-    """
+    """A KV-encoder of a plain base U-Net with the LoRAs of a file, whose ranks tell its own."""
     shapes = {name: tensor.shape for name, tensor in load_tensors(path)[0].items()}
     ranks = [next((s[0] for name, s in shapes.items() if part in name), 0) for part in ("lora_A", "down.weight")]
     if 0 in ranks:

@@ -24,18 +24,14 @@ class Recogniser(nn.Module):
 
 
 def open_recogniser(path: Path) -> Recogniser:
-    """Open a pack's recogniser, an ONNX file with one image input and one output (Eq. 4).
-
-    Raises:
-        InputError: the file is missing, damaged or holds an operation that has no torch counterpart.
-    """
+    """Open a pack's recogniser, an ONNX file with one image input and one output (Eq. 4)."""
     import onnx
     import onnx2torch
     from insightface.model_zoo.arcface_onnx import ArcFaceONNX
 
     try:
         normal = ArcFaceONNX(str(path))  # insightface guesses the normalisation from the graph: take its answer
-        network = onnx2torch.convert(onnx.load(path))  # of a path it would write a temporary file beside it
+        network = onnx2torch.convert(onnx.load(path))  # of a path it would write a temporary file
     except Exception as error:  # onnx, onnxruntime and onnx2torch share no base class
         raise InputError(f"the recogniser {path} cannot be opened: {error}; fetch the face pack again") from error
     return Recogniser(network, normal.input_mean, normal.input_std)

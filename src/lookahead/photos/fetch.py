@@ -34,13 +34,14 @@ class Photo:
 
     def fault(self) -> str:
         """What is wrong with the line; nothing if it is valid."""
-        if not re.match(r"https?://", self.url):
-            return f"{self.url!r} is no http or https address"
-        if not re.fullmatch(r"[0-9a-f]{64}", self.sha256):
-            return f"{self.sha256!r} is no SHA-256 of 64 hexadecimal digits"
-        if not re.fullmatch(r"[\w-]+", self.person):
-            return f"{self.person!r} is no name for a folder (letters, digits, - and _)"
-        return ""
+        patterns = (
+            (self.url, r"https?://.*", "http or https address"),
+            (self.sha256, r"[0-9a-f]{64}", "SHA-256 of 64 hexadecimal digits"),
+            (self.person, r"[\w-]+", "name for a folder (letters, digits, - and _)"),
+        )
+        return "; ".join(
+            f"{text!r} is no {kind}" for text, pattern, kind in patterns if not re.fullmatch(pattern, text)
+        )
 
 
 def read_list(path: Path) -> list[Photo]:
@@ -74,7 +75,11 @@ def fetch(photos: list[Photo], out: Path, say: Callable[[str], None]) -> None:
         if any(digest_file(path) == photo.sha256 for path in stem.parent.glob(f"{stem.name}.*")):
             continue
         try:
-            content = _download(photo)
+            with urlopen(Request(photo.url, headers={"User-Agent": "lookahead"}), timeout=_TIMEOUT) as answer:
+                content: bytes = answer.read()
+            found = hashlib.sha256(content).hexdigest()
+            if found != photo.sha256:
+                raise ValueError(f"its SHA-256 is {found}, not {photo.sha256}")
             with Image.open(io.BytesIO(content), formats=FORMATS) as image:
                 image.verify()
                 suffix = _SUFFIXES[image.format or ""]
@@ -86,13 +91,3 @@ def fetch(photos: list[Photo], out: Path, say: Callable[[str], None]) -> None:
     if faults:
         failed = "\n".join(faults)
         raise InputError(f"{len(faults)} of {len(photos)} photos failed; correct these lines and run again:\n{failed}")
-
-
-def _download(photo: Photo) -> bytes:
-    request = Request(photo.url, headers={"User-Agent": "lookahead"})
-    with urlopen(request, timeout=_TIMEOUT) as answer:
-        content: bytes = answer.read()
-    found = hashlib.sha256(content).hexdigest()
-    if found != photo.sha256:
-        raise ValueError(f"its SHA-256 is {found}, not {photo.sha256}")
-    return content

@@ -19,21 +19,14 @@ _MAX_CAPTION = 1000  # characters; text encoders read fewer
 
 
 @dataclass(frozen=True)
-class Skipped:
-    """A file or folder that is not used, by its name below the root, and why."""
+class Entry:
+    """A file or folder: its name below the root, why it is skipped (empty: it is not), its path, and whose it is."""
 
     file: str
     reason: str
-
-
-@dataclass(frozen=True)
-class PhotoFile:
-    """One candidate: the person's number and name, its path, and its name below the root."""
-
-    identity: int
-    person: str
     path: Path
-    file: str
+    identity: int = -1
+    person: str = ""
 
 
 def _text(name: str) -> str:
@@ -47,7 +40,7 @@ def _entries(folder: Path) -> list[os.DirEntry[str]]:
 
 
 def _objection(path: Path) -> str:
-    """Why an entry of a person's folder is not opened; nothing if it may be."""
+    """Why a file of a person's folder is not opened; nothing if it may be."""
     try:
         mode = path.stat().st_mode  # of what a link points to: DVC links files
     except OSError as error:
@@ -61,30 +54,27 @@ def _objection(path: Path) -> str:
     return "" if path.suffix.lower() in SUFFIXES else f"no photo: {', '.join(SUFFIXES)} are read"
 
 
-def list_photos(root: Path) -> Iterator[PhotoFile | Skipped]:
-    """Every entry of `<root>/<person>/`, in the order of the names: a photo to read, or why it is not one."""
+def list_photos(root: Path) -> Iterator[Entry]:
+    """Every entry of `<root>/<person>/`, in the order of the names, usable or not."""
     try:
         entries = _entries(root)
     except OSError as error:
         raise InputError(f"the photo folder {root} cannot be read ({error.strerror}): name another one") from None
     identity = -1
     for entry in entries:
-        name = _text(entry.name)
+        name, path = _text(entry.name), Path(entry.path)
         if entry.is_dir(follow_symlinks=False):
             identity += 1
             try:
-                found = _entries(Path(entry.path))
+                photos = [Path(photo.path) for photo in _entries(path)]
             except OSError as error:
-                yield Skipped(name, f"cannot be read ({error.strerror})")
+                yield Entry(name, f"cannot be read ({error.strerror})", path)
                 continue
-            for photo in found:
-                file, path = f"{name}/{_text(photo.name)}", Path(photo.path)
-                reason = _objection(path)
-                yield Skipped(file, reason) if reason else PhotoFile(identity, name, path, file)
+            yield from (Entry(f"{name}/{_text(p.name)}", _objection(p), p, identity, name) for p in photos)
         elif entry.is_symlink():
-            yield Skipped(name, "a symbolic link: only links to files in a person's folder are followed")
+            yield Entry(name, "a symbolic link: only links to files in a person's folder are followed", path)
         elif entry.name not in (CAPTIONS, NOTES):
-            yield Skipped(name, "in no person's folder")
+            yield Entry(name, "in no person's folder", path)
 
 
 def read_captions(root: Path) -> dict[str, str]:
@@ -100,12 +90,9 @@ def read_captions(root: Path) -> dict[str, str]:
     if [name.strip().lower() for name in header] != _COLUMNS:
         raise InputError(f"{path} begins with {header!r:.80}: its first line has to be {','.join(_COLUMNS)}")
     for line, row in enumerate(rows, start=2):
-        if len(row) != len(_COLUMNS) or not row[1].strip() or len(row[1]) > _MAX_CAPTION:
-            raise InputError(
-                f"{path}, line {line}: {row!r:.80} is no file and its caption of 1 to {_MAX_CAPTION} letters"
-            )
         name = _text(row[0].strip().replace("\\", "/"))
-        if name in found:
-            raise InputError(f"{path}, line {line}: {name} has a caption already: remove one of them")
+        if len(row) != 2 or not row[1].strip() or len(row[1]) > _MAX_CAPTION or name in found:
+            limits = f"a file without a caption so far, and its caption of 1 to {_MAX_CAPTION} letters"
+            raise InputError(f"{path}, line {line}: {row!r:.80} is not {limits}")
         found[name] = " ".join(row[1].split())
     return found

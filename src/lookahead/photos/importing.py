@@ -21,11 +21,12 @@ from lookahead.dataset.prompts import Prompts, read_prompts
 from lookahead.dataset.shards import Picture, encode_png, read_rows, shard_path, write_shard, write_table
 from lookahead.dataset.summary import save_gallery, summarise
 from lookahead.errors import InputError
-from lookahead.photos.folders import CAPTIONS, PhotoFile, Skipped, list_photos, read_captions
+from lookahead.photos.folders import CAPTIONS, Entry, list_photos, read_captions
 from lookahead.portraits import Pixels, open_picture
 from lookahead.world import open_faces, quiet_alignment
 
 _WIDTH = 8  # pictures in a row of samples.png
+Skipped = list[tuple[str, str]]  # files and reasons
 
 
 def _crop(pixels: Pixels, face: Face, margin: float, resolution: int) -> tuple[Pixels, Face]:
@@ -38,52 +39,46 @@ def _crop(pixels: Pixels, face: Face, margin: float, resolution: int) -> tuple[P
     cut = Image.fromarray(pixels[y : y + side, x : x + side])
     sized = np.asarray(cut.resize((resolution, resolution), Image.Resampling.LANCZOS))
     scale, corner = resolution / side, np.array([x, y], dtype=np.float32)
-    points = ((face.landmarks - corner) * scale).astype(np.float32)
+    landmarks = ((face.landmarks - corner) * scale).astype(np.float32)
     box = ((face.box - np.tile(corner, 2)) * scale).astype(np.float32)
-    return sized, Face(box, points, face.embedding, face.second_face)
+    return sized, Face(box, landmarks, face.embedding, face.second_face)
 
 
-def _read_face(faces: FaceAnalysis, path: Path, settings: Photos, resolution: int) -> tuple[Pixels, Face] | str:
-    """The square around the one face of a photo and the face in it, or why the photo is not used."""
-    try:
-        picture = open_picture(path, settings.max_pixels, settings.min_face_size, settings.max_aspect_ratio)
-    except InputError as error:
-        return str(error).removeprefix(f"{path} ")
-    pixels = np.asarray(picture)
+def _read_face(faces: FaceAnalysis, path: Path, settings: Photos, resolution: int) -> tuple[Pixels, Face]:
+    """The square around the one face of a photo, and the face in it; `InputError` says why a photo is not used."""
+    pixels = np.asarray(open_picture(path, settings.max_pixels, settings.min_face_size, settings.max_aspect_ratio))
     face = find_face(faces, pixels)
     if face is None:
-        return "no face"
+        raise InputError("no face")
     if face.second_face > settings.max_second_face:
-        return "several faces"
+        raise InputError("several faces")
     size = max(face.box[2] - face.box[0], face.box[3] - face.box[1])
     if size < settings.min_face_size:
-        return f"too small a face: {size:.0f} pixels, {settings.min_face_size} are needed"
+        raise InputError(f"too small a face: {size:.0f} pixels, {settings.min_face_size} are needed")
     return _crop(pixels, face, settings.margin, resolution)
 
 
 def _read_photos(
-    entries: Sequence[PhotoFile | Skipped], checkpoints: Checkpoints, settings: Photos, skipped: list[Skipped]
-) -> Iterator[tuple[PhotoFile, bytes, Face]]:
+    entries: Sequence[Entry], checkpoints: Checkpoints, settings: Photos, skipped: Skipped
+) -> Iterator[tuple[Entry, bytes, Face]]:
     """The usable photos, cropped, as PNG; the others are appended to `skipped`."""
     faces, seen = open_faces(checkpoints.faces.select, checkpoints.faces.detection_size), dict[tuple[int, bytes], str]()
     for entry in tqdm(entries, desc="reading photos", unit="file"):
-        if isinstance(entry, Skipped):
-            skipped.append(entry)
-            continue
-        found = _read_face(faces, entry.path, settings, checkpoints.resolution)
-        if isinstance(found, str):
-            skipped.append(Skipped(entry.file, found))
-            continue
-        pixels, face = found
-        # A copy as the reference of its own twin would teach the encoder to copy.
-        first = seen.setdefault((entry.identity, hashlib.sha256(pixels.tobytes()).digest()), entry.file)
-        if first != entry.file:
-            skipped.append(Skipped(entry.file, f"the same picture as {first}"))
+        try:
+            if entry.reason:
+                raise InputError(entry.reason)
+            pixels, face = _read_face(faces, entry.path, settings, checkpoints.resolution)
+            # A copy as the reference of its own twin would teach the encoder to copy.
+            first = seen.setdefault((entry.identity, hashlib.sha256(pixels.tobytes()).digest()), entry.file)
+            if first != entry.file:
+                raise InputError(f"the same picture as {first}")
+        except InputError as error:
+            skipped.append((entry.file, str(error).removeprefix(f"{entry.path} ")))
         else:
             yield entry, encode_png(pixels), face
 
 
-def _picture(index: int, photo: PhotoFile, captions: dict[str, str], prompts: Prompts) -> Picture:
+def _picture(index: int, photo: Entry, captions: dict[str, str], prompts: Prompts) -> Picture:
     """The row of a photo; without a caption it is a plain photo of no one in particular, nowhere in particular."""
     plain = prompts.template.format(style=prompts.styles[prompts.plain], subject=prompts.nobody, scene="")
     caption = captions.get(photo.file, plain.strip(" ,;"))
@@ -98,31 +93,29 @@ def import_photos(checkpoints: Checkpoints, settings: Photos, folder: Path, work
     keep_only(work, [])
     keep_only(work / "shards", [])
     captions, prompts, entries = read_captions(folder), read_prompts(settings.prompts), list(list_photos(folder))
-    skipped: list[Skipped] = []
-    count = 0
+    count, skipped = 0, Skipped()
+    photos = _read_photos(entries, checkpoints, settings, skipped) if entries else iter(())
+    with quiet_alignment():
+        while batch := list(islice(photos, settings.shard_size)):
+            number = count // settings.shard_size
+            pictures = [_picture(count + i, photo, captions, prompts) for i, (photo, _, _) in enumerate(batch)]
+            write_shard(shard_path(work, number), pictures, [png for _, png, _ in batch], [face for *_, face in batch])
+            count += len(batch)
+            log({"images": float(count)}, number)
     if entries:
-        with quiet_alignment():
-            photos = _read_photos(entries, checkpoints, settings, skipped)
-            while batch := list(islice(photos, settings.shard_size)):
-                number = count // settings.shard_size
-                pictures = [_picture(count + i, photo, captions, prompts) for i, (photo, _, _) in enumerate(batch)]
-                write_shard(shard_path(work, number), pictures, [png for _, png, _ in batch], [f for *_, f in batch])
-                count += len(batch)
-                log({"images": float(count)}, number)
-        missing = captions.keys() - {entry.file for entry in entries}
-        skipped += [Skipped(file, f"named in {CAPTIONS}, but no such file") for file in captions if file in missing]
+        files = {entry.file for entry in entries}
+        skipped += [(file, f"named in {CAPTIONS}, but no such file") for file in captions if file not in files]
     with atomic(work / "skipped.csv") as path, path.open("w", encoding="utf-8", newline="") as file:
-        csv.writer(file, lineterminator="\n").writerows([("file", "reason"), *((s.file, s.reason) for s in skipped)])
-    if not entries:
-        write_json(work / "metrics.json", {"images": 0, "people": 0, "skipped": 0})
-        return
-    if not count:
-        reasons = Counter(each.reason.split(":")[0].split(" (")[0] for each in skipped).most_common(3)
+        csv.writer(file, lineterminator="\n").writerows([("file", "reason"), *skipped])
+    if entries and not count:
+        reasons = Counter(reason.split(":")[0].split(" (")[0] for _, reason in skipped).most_common(3)
         names = ", ".join(f"{reason} ({number})" for reason, number in reasons)
         raise InputError(f"none of {len(skipped)} files in {folder} can be used: {names}; see docs/own-photos.md")
-    table, columns, embedding = read_rows(work, prompts.plain)
-    columns = check_faces(columns, embedding, settings)
-    write_table(work, table, columns)
-    metrics = summarise(columns, [reason for reason in REASONS[1:] if reason != EVALUATED])
+    metrics: dict[str, object] = {"images": 0, "people": 0}
+    if count:
+        table, columns, embedding = read_rows(work, prompts.plain)
+        columns = check_faces(columns, embedding, settings)
+        write_table(work, table, columns)
+        metrics = summarise(columns, [reason for reason in REASONS[1:] if reason != EVALUATED])
+        save_gallery(work, (columns["reason"] == KEPT).to_numpy(), min(_WIDTH, count))
     write_json(work / "metrics.json", metrics | {"skipped": len(skipped)})
-    save_gallery(work, (columns["reason"] == KEPT).to_numpy(), min(_WIDTH, len(table)))

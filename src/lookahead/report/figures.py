@@ -1,9 +1,13 @@
-"""The report's plots: identity against prompt, differences with their intervals, identity by style and scene."""
+"""Axes and figures: intervals by row, identity against prompt, curves; equal inputs give PNG files of equal bytes."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+import textwrap
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -12,122 +16,158 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from lookahead.artifacts import writing
-from lookahead.evaluation.methods import METHODS, comparable, present
-from lookahead.evaluation.metrics import Metrics
-from lookahead.evaluation.statistics import Interval
+from lookahead.evaluation.contrasts import NOT_SIGNIFICANT
+from lookahead.report.formats import Estimate
 
-INK, LINE = "#2b2f36", "#d9dce1"
-_FOREST = {
-    "identity": "identity",
-    "identity_select": "identity, recogniser select",
-    "identity_loss": "identity, the loss's recogniser",
-    "prompt": "prompt alignment",
-    "detection_rate": "faces found",
+INK, LINE, ACCENT, BLUE, GREY = "#2b2f36", "#d9dce1", "#d4552a", "#3f7fbf", "#8d939c"
+# Samplers and cells of the main evaluation keep their colours, whichever of them there are.
+_FIXED = {
+    "full": ACCENT,
+    "fast": BLUE,
+    "base": INK,
+    "adapter": GREY,
+    "noise_only": BLUE,
+    "tuned_without_kv": "#e0a13b",
+    "tuned": ACCENT,
 }
-_DPI = 160
+_PALETTE = (
+    "#7a2e6b",
+    "#2a9d8f",
+    "#e0a13b",
+    "#6a4fb3",
+    "#a3b18a",
+    "#c9184a",
+    "#4a6fa5",
+    "#b08968",
+    "#588157",
+    "#fb8b24",
+)
+_DPI, _WIDTH = 160, {1: 6.4, 2: 10.4}  # inches, by number of panels
 
 
-def save_overview(metrics: Metrics, path: Path) -> None:
-    """Identity against prompt alignment of each method, and beside it the paired differences, with 95 % intervals."""
-    figure = Figure(figsize=(10.4, 3.9), layout="constrained")
-    left, right = figure.subplots(1, 2, width_ratios=(1, 1.25))
-    _trade(left, metrics)
-    _forest(right, metrics)
-    save_figure(figure, path)
+def colours(names: Sequence[str]) -> dict[str, str]:
+    """A colour for each name: its fixed one, or the next of the palette."""
+    others = [name for name in names if name not in _FIXED]
+    return {name: _FIXED.get(name) or _PALETTE[others.index(name) % len(_PALETTE)] for name in names}
 
 
-def save_breakdown(by_style: dict[str, Metrics], by_scene: dict[str, Metrics], path: Path) -> None:
-    """Identity of each method in each style and in each scene, with 95 % intervals."""
-    figure = Figure(figsize=(10.4, 3.4), layout="constrained")
-    axes = figure.subplots(1, 2, sharey=True)
-    for axis, groups, title in zip(axes, (by_style, by_scene), ("by style", "by scene"), strict=True):
-        methods = present(next(iter(groups.values())))
-        for offset, method in zip(np.linspace(-0.2, 0.2, len(methods)), methods, strict=True):
-            places = [i + offset for i in range(len(groups))]
-            _bars(axis, places, [m[method]["identity"] for m in groups.values()], method)
-        axis.set_xticks(range(len(groups)), list(groups))
-        dress(axis, f"Identity {title}")
-        axis.grid(axis="y", color=LINE, linewidth=0.8)
-    axes[0].legend(edgecolor="none", framealpha=1, fontsize=8.5)
-    save_figure(figure, path)
-
-
-def save_preview_curves(table: pd.DataFrame, path: Path) -> None:
-    """Recognisability and error of one-step previews over the timestep, one curve a strength of the fast child."""
-    figure = Figure(figsize=(10.4, 3.6), layout="constrained")
-    left, right = figure.subplots(1, 2)
-    scales = sorted(table["scale"].unique())
-    for number, scale in enumerate(scales):
-        rows = table[table["scale"] == scale].sort_values("t")
-        colour = colormaps["viridis"](0.9 * (1 - number / max(1, len(scales) - 1)))
-        label = "base: naive x0" if scale == 0 else f"LCM child at α = {scale:g}"
-        left.plot(rows["t"], rows["identity"], "o-", color=colour, markersize=4, label=label)
-        if scale in (scales[0], scales[-1]):
-            left.fill_between(rows["t"], rows["identity_low"], rows["identity_high"], color=colour, alpha=0.15, lw=0)
-        right.plot(rows["t"], rows["error"], "o-", color=colour, markersize=4, label=label)
-    for axis, title in ((left, "Recognised as the reference (cosine)"), (right, "Squared error to the noised photo")):
-        axis.set_xlabel("timestep t (999: pure noise)", fontsize=9)
-        axis.grid(color=LINE, linewidth=0.8)
-        dress(axis, title)
-    right.legend(edgecolor="none", framealpha=1, fontsize=8.5)
-    save_figure(figure, path)
-
-
-def _bars(axis: Axes, places: Sequence[float], values: list[Interval], method: str) -> None:
-    colour, label = METHODS[method].colour, METHODS[method].name
-    for place, value in zip(places, values, strict=True):
-        _, low, high = value.measured()
-        _line(axis, [place, place], [low, high], colour)
-    axis.plot(places, [value.measured()[0] for value in values], "o", color=colour, markersize=5.5, label=label)
-
-
-def _trade(axis: Axes, metrics: Metrics) -> None:
-    for method in present(metrics):
-        colour = METHODS[method].colour
-        prompt, prompt_low, prompt_high = metrics[method]["prompt"].measured()
-        identity, identity_low, identity_high = metrics[method]["identity"].measured()
-        _line(axis, [prompt_low, prompt_high], [identity, identity], colour)
-        _line(axis, [prompt, prompt], [identity_low, identity_high], colour)
-        axis.plot([prompt], [identity], "o", color=colour, markersize=7, label=METHODS[method].name)
-    axis.set_xlabel("prompt alignment (share with style and scene right)", fontsize=9)
-    axis.set_ylabel("identity (cosine)", fontsize=9)
-    axis.grid(color=LINE, linewidth=0.8)
-    axis.margins(0.25)
-    axis.legend(edgecolor="none", framealpha=1, fontsize=8.5)
-    dress(axis, "Identity against prompt: up and right is better")
-
-
-def _forest(axis: Axes, metrics: Metrics) -> None:
-    rows = list(reversed(_FOREST))
-    shown = comparable(metrics)
-    for offset, (group, one) in zip(np.linspace(-0.14, 0.14, len(shown)), shown.items(), strict=True):
-        places = [row + offset for row in range(len(rows))]
-        values = [metrics[group][metric].measured() for metric in rows]
-        for place, (_, low, high) in zip(places, values, strict=True):
-            _line(axis, [low, high], [place, place], one.colour)
-        for place, (mean, low, high) in zip(places, values, strict=True):
-            inside = "white" if low <= 0 <= high else one.colour  # hollow: no difference
-            axis.plot([mean], [place], "o", color=one.colour, markerfacecolor=inside, markersize=5.5)
-        axis.plot([], [], "o-", color=one.colour, markersize=5.5, label=one.name)
-    axis.axvline(0, color=INK, linewidth=1)
-    axis.set_yticks(range(len(rows)), [_FOREST[metric] for metric in rows])
-    axis.set_ylim(-0.5, len(rows) - 0.25 + 0.5 * -(-len(shown) // 2))  # room for the legend above the first row
-    axis.grid(axis="x", color=LINE, linewidth=0.8)
-    axis.legend(edgecolor="none", framealpha=1, fontsize=8.5, loc="upper right", ncols=2)
-    dress(axis, "Paired differences, 95 % intervals (hollow: no difference)")
-
-
-def _line(axis: Axes, x: list[float], y: list[float], colour: str) -> None:
-    axis.plot(x, y, color=colour, linewidth=2.2, solid_capstyle="round")
-
-
-def dress(axis: Axes, title: str) -> None:
-    """Give a plot its title and the frame that all plots have."""
+def style_axis(axis: Axes, title: str, x: str = "", y: str = "") -> None:
+    """Give an axis its title, labels, grid and frame."""
     axis.set_title(title, fontsize=10.5, loc="left", color=INK)
+    axis.set_xlabel(x, fontsize=9)
+    axis.set_ylabel(y, fontsize=9)
     axis.spines[["top", "right"]].set_visible(False)
     axis.spines[["left", "bottom"]].set_color(LINE)
+    axis.grid(color=LINE, linewidth=0.8)
     axis.tick_params(colors=INK, labelsize=8.5, length=0)
     axis.set_axisbelow(True)
+
+
+@dataclass(frozen=True)
+class Series:
+    """Estimates of one colour, one for each row of `plot_intervals`; None is left out."""
+
+    label: str
+    colour: str
+    values: Sequence[Estimate | None]
+
+
+def plot_intervals(axis: Axes, title: str, rows: Sequence[str], series: Sequence[Series]) -> None:
+    """Means with 95 % intervals, rows from top to bottom; contrasts that are not significant are hollow."""
+    offsets = np.linspace(-0.28, 0.28, len(series)) if len(series) > 1 else [0.0]
+    for offset, one in zip(offsets, series, strict=True):
+        for row, value in enumerate(one.values):
+            if value is None or math.isnan(value.mean):
+                continue
+            _segment(axis, [value.low, value.high], [row + offset] * 2, one.colour)
+            inside = "white" if value.verdict == NOT_SIGNIFICANT else one.colour
+            axis.plot([value.mean], [row + offset], "o", color=one.colour, markerfacecolor=inside, markersize=5.5)
+        axis.plot([], [], "o-", color=one.colour, markersize=5.5, label=one.label)
+    if any(value is not None and value.verdict for one in series for value in one.values):
+        axis.axvline(0, color=INK, linewidth=1)
+        axis.plot([], [], "o", color=GREY, markerfacecolor="white", markersize=5.5, label=NOT_SIGNIFICANT)
+    axis.set_yticks(range(len(rows)), [textwrap.fill(row, 36) for row in rows])
+    axis.set_ylim(len(rows) - 0.5, -0.5)
+    low, high = axis.get_xlim()
+    axis.set_xlim(min(low, high - 0.002), max(high, low + 0.002))  # where all numbers are equal
+    style_axis(axis, title)
+    axis.grid(visible=False, axis="y")
+
+
+@dataclass(frozen=True)
+class Trace:
+    """Points of one colour, joined in their order: prompt alignment, identity, and a note; None is left out."""
+
+    label: str
+    colour: str
+    points: Sequence[tuple[Estimate | None, Estimate | None, str]]
+
+
+def plot_tradeoff(axis: Axes, title: str, traces: Sequence[Trace]) -> None:
+    """Identity against prompt alignment with 95 % intervals."""
+    for trace in traces:
+        points = [(x, y, note) for x, y, note in trace.points if x is not None and y is not None]
+        for prompt, identity, note in points:
+            _segment(axis, [prompt.low, prompt.high], [identity.mean] * 2, trace.colour, 0.55)
+            _segment(axis, [prompt.mean] * 2, [identity.low, identity.high], trace.colour, 0.55)
+            place = (prompt.mean, identity.mean)
+            axis.annotate(note, place, (5, 4), textcoords="offset points", fontsize=8, color=trace.colour)
+        x, y = [prompt.mean for prompt, _, _ in points], [identity.mean for _, identity, _ in points]
+        axis.plot(x, y, "o-", color=trace.colour, markersize=6, linewidth=1.2, label=trace.label)
+    axis.margins(0.15)
+    style_axis(axis, title, "prompt alignment (share with everything asked for)", "identity (cosine)")
+
+
+def _segment(axis: Axes, x: list[float], y: list[float], colour: str, alpha: float = 1.0) -> None:
+    axis.plot(x, y, color=colour, linewidth=1.8, alpha=alpha, solid_capstyle="round")
+
+
+def plot_previews(axis: Axes, title: str, previews: pd.DataFrame, column: str) -> None:
+    """A column of `previews.csv` over the timestep, one curve a strength of the fast child."""
+    scales = sorted(previews["scale"].unique())
+    for number, scale in enumerate(scales):
+        rows = previews[previews["scale"] == scale].sort_values("t")
+        colour = colormaps["viridis"](0.9 * (1 - number / max(1, len(scales) - 1)))
+        label = "base: naive x0" if scale == 0 else f"LCM child at alpha {scale:g}"
+        axis.plot(rows["t"], rows[column], "o-", color=colour, markersize=4, label=label)
+        if f"{column}_low" in rows and scale in (scales[0], scales[-1]):
+            axis.fill_between(
+                rows["t"], rows[f"{column}_low"], rows[f"{column}_high"], color=colour, alpha=0.15, linewidth=0
+            )
+    style_axis(axis, title, "timestep t (999: pure noise)")
+
+
+def save_panels(path: Path, height: float, *panels: Callable[[Axes], None], share_y: bool = False) -> None:
+    """Draw panels in a row, with one legend below them, and write the figure.
+
+    Raises:
+        InputError: the disk is full or the folder cannot be written.
+    """
+    figure = Figure(figsize=(_WIDTH[min(len(panels), 2)], height), layout="constrained")
+    axes = figure.subplots(1, len(panels), sharey=share_y, squeeze=False)[0]
+    entries: dict[str, Any] = {}
+    for axis, panel in zip(axes, panels, strict=True):
+        panel(axis)
+        handles, labels = axis.get_legend_handles_labels()
+        entries = dict(zip(labels, handles, strict=True)) | entries
+    if entries:
+        figure.legend(
+            entries.values(), entries.keys(), loc="outside lower center", ncols=5, edgecolor="none", fontsize=8.5
+        )
+    save_figure(figure, path)
+
+
+def save_axes(axes: Any, path: Path) -> None:
+    """Write the figure of one or more axes, such as those of `optuna.visualization.matplotlib`, and close it.
+
+    Raises:
+        InputError: the disk is full or the folder cannot be written.
+    """
+    from matplotlib import pyplot
+
+    figure = np.ravel(axes)[0].figure
+    save_figure(figure, path)
+    pyplot.close(figure)
 
 
 def save_figure(figure: Figure, path: Path) -> None:

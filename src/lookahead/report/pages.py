@@ -1,27 +1,28 @@
-"""What every report is made of: the page's frame, numbers as people read them, pictures inside the page."""
+"""Self-contained HTML pages: templates, and pictures inside the page."""
 
 from __future__ import annotations
 
 import base64
+import io
+from collections.abc import Mapping
 from pathlib import Path
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from lookahead.artifacts import atomic
+from lookahead.report.album import opened
+from lookahead.report.formats import number, parameter
+from lookahead.report.grids import thumbnail
+
+_QUALITY = 92  # of the JPEG pictures inside a page
 
 
-def save_page(template: str, path: Path, content: dict[str, object]) -> None:
+def save_page(template: str, path: Path, content: Mapping[str, object]) -> None:
     """Render `templates/<template>`, which extends the frame `page.html.j2`, into one HTML file.
 
     Raises:
         InputError: the disk is full or the folder cannot be written.
     """
-    page = _environment().get_template(template).render(content)
-    with atomic(path) as temporary:
-        temporary.write_text(page, encoding="utf-8")
-
-
-def _environment() -> Environment:
     environment = Environment(
         loader=PackageLoader("lookahead.report"),
         autoescape=True,
@@ -29,52 +30,23 @@ def _environment() -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.globals.update(number=number, signed=signed, plain=plain, short=short, no_difference=no_difference)
-    environment.filters["shown"] = shown
-    return environment
+    environment.filters.update(number=number, parameter=parameter)
+    page = environment.get_template(template).render(content)
+    with atomic(path) as temporary:
+        temporary.write_text(page, encoding="utf-8")
 
 
-def no_difference(low: float | None, high: float | None) -> bool:
-    """Whether the interval of a difference holds 0 (or there is none), so that no difference is shown."""
-    return low is None or high is None or low <= 0 <= high
+def inline_file(path: Path) -> str:
+    """A PNG or JPEG file as a data URI."""
+    return _inline(path.read_bytes(), "png" if path.suffix == ".png" else "jpeg")
 
 
-def short(value: float | None) -> str:
-    """A number as it stands below a picture."""
-    return _formatted(value, "z.2f")
+def inline_thumbnail(image: bytes) -> str:
+    """A picture of an album as a small JPEG in a data URI."""
+    buffer = io.BytesIO()
+    thumbnail(opened(image)).save(buffer, "JPEG", quality=_QUALITY, subsampling=0)
+    return _inline(buffer.getvalue(), "jpeg")
 
 
-def plain(value: float | None) -> str:
-    """A number as most tables show it."""
-    return _formatted(value, "z.3f")
-
-
-def number(value: float | None) -> str:
-    """A number as the table of all numbers shows it."""
-    return _formatted(value, "z.4f")
-
-
-def signed(value: float | None) -> str:
-    """A difference with its sign."""
-    return _formatted(value, "+z.3f")
-
-
-def shown(value: object) -> str:
-    """A parameter's value; one that was not drawn is empty."""
-    if isinstance(value, float):
-        return "" if value != value else f"{value:.3g}"
-    return "" if value is None else str(value)
-
-
-def _formatted(value: float | None, form: str) -> str:
-    return "–" if value is None else format(value, form).replace("-", "−")
-
-
-def inline(data: bytes, kind: str) -> str:
-    """A picture's bytes as a data URI; `kind` is "png" or "jpeg"."""
+def _inline(data: bytes, kind: str) -> str:
     return f"data:image/{kind};base64,{base64.b64encode(data).decode('ascii')}"
-
-
-def inline_png(path: Path) -> str:
-    """A PNG file as a data URI."""
-    return inline(path.read_bytes(), "png")

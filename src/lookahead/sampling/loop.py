@@ -19,7 +19,7 @@ from lookahead.world import Pipeline, decode_latents, device, scheduler_class
 Steer = Callable[[Tensor, Tensor, Tensor, Condition, Tensor], Tensor]
 """The prediction to continue with, of the guided one (B, C, h, w), t (), the U-Net's noisy latents (B, C, h, w), the
 samples' conditions and the target embeddings (B, E)."""
-Callback = Callable[[int, int, Tensor], None]
+Callback = Callable[[int, int, Tensor], object]
 """Called after each step with its index, its timestep and the latents (B, C, h, w)."""
 
 

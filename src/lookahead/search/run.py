@@ -3,98 +3,94 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import optuna
+from optuna.study import MaxTrialsCallback
+from optuna.trial import TrialState
 
-from lookahead.artifacts import digest
-from lookahead.config import Search, World, read_evaluate
+from lookahead.artifacts import code_digest, digest, digest_paths, files_below, local_paths
 from lookahead.errors import InputError
-from lookahead.search.front import DEFAULT, complete, confirmations, confirmed
-from lookahead.search.inputs import inputs_of
-from lookahead.search.judge import Scores
-from lookahead.search.objectives import UNTUNED, Bench, Watch, confirm_trial, search_trial
-from lookahead.search.report import write_results
+from lookahead.search.confirm import chosen, compare, confirm, confirmed
+from lookahead.search.objective import METRICS, Task, mean_scores, search_trial, untuned
+from lookahead.search.results import write_results
 from lookahead.search.space import check_space, present
-from lookahead.search.storage import Storage, open_storage
-from lookahead.search.study import Slot, Tell, await_plan, open_study, plan, study_name, work_off
-from lookahead.search.tables import Outcome
+from lookahead.search.study import complete, open_storage, open_study, optimize
 
-TRACKED = "tracked"  # the study's attribute that names its run in the history
+if TYPE_CHECKING:
+    from lookahead.tracking import Recorder
 
-
-@dataclass(frozen=True)
-class Task:
-    """A search in a world: where the features lie, where studies and trials are kept, and who is told."""
-
-    name: str  # of the world
-    world: World
-    search: Search
-    features: Path
-    state: Path
-    address: str | None  # of a storage that several machines share
-    tell: Tell
+# Folders that can change a trial's numbers; pages, tables and tracking cannot.
+CODE = (
+    *("artifacts.py", "portraits.py", "dataset/prompts.py", "evaluation/drawing", "evaluation/scoring", "features"),
+    *("method", "models", "sampling", "search/space.py", "search/objective.py", "training", "world"),
+)
+# Changing these continues a study.
+OPEN = {"trials", "workers", "confirm", "heartbeat", "contours", "startup", "space"}
 
 
-Watching = Callable[[str, str | None], tuple[Watch, str | None]]
+def inputs_of(task: Task) -> dict[str, str]:
+    """Digests by name: equal ones mean that earlier trials count."""
+    world, search, settings, features = task.world, task.search, task.evaluate, task.features
+    tree = world.model_dump(mode="json", include={"checkpoints", "train"}, exclude={"train": {"steps", "seed"}})
+    evaluate = settings.model_dump(mode="json", exclude={"steering"})  # which no trial is drawn with
+    folders = [Path(getattr(settings.splits, split)) for split in (search.split, search.confirm.split)]
+    sizes = [(file.relative_to(features).as_posix(), file.stat().st_size) for file in files_below(features)]
+    data = sorted({*local_paths(tree["checkpoints"]), *folders, Path(settings.prompts), features / "table.parquet"})
+    return {
+        "space": digest({name: one.model_dump(mode="json") for name, one in search.space.items()}),
+        "settings": digest(tree, evaluate, search.model_dump(mode="json", exclude=OPEN)),
+        "data": digest(digest_paths(data), sizes),  # a large dataset is not read for its name
+        "code": code_digest(*CODE),
+    }
 
 
-def run_search(task: Task, watching: Watching, out: Path) -> dict[str, Any]:
+def run_search(
+    task: Task, open_record: Callable[[str], Recorder], tell: Callable[[str], None], out: Path | None
+) -> dict[str, Any]:
     """Run what is missing of the study and of its confirmation, write the results into `out`, return the lineage.
 
-    Args:
-        task: what is searched.
-        watching: opens the record of a study, by its name and by what its first worker got here.
-        out: the folder of the results.
-
-    Raises:
-        InputError: the space is not possible, an input is missing, the storage does not answer, or every trial fails.
+    `open_record` opens the record of a study by its name; without `out` this worker only helps others.
     """
-    search, world = task.search, task.world
+    search, world, file = task.search, task.world, task.state / "studies.db"
     check_space(search, world.train)
-    settings = read_evaluate(world.evaluate)
-    inputs = inputs_of(world, settings, search, task.features)
-    storage = open_storage(task.address, task.state / "journal.log", search.heartbeat)
-    study, new = open_study(task.name, 2 if search.mode == "pareto" else 1, storage, search, inputs, task.tell)
-    if not new:
-        await_plan(study)
-    watch, key = watching(study.study_name, study.user_attrs.get(TRACKED))
-    study.set_user_attr(TRACKED, key)
-    bench = Bench(world, settings, search, task.features, task.state / study.study_name, watch)
+    inputs, first = inputs_of(task), present(search.space, world.train)
+    storage = open_storage(task.address, file, search.heartbeat)
+    goals = METRICS if search.mode == "pareto" else METRICS[:1]
+    pruner = None if len(goals) > 1 else optuna.pruners.MedianPruner(search.startup)  # Optuna prunes by one objective
+    options = {"directions": ["maximize"] * len(goals), "pruner": pruner}
+    study, news = open_study(storage, file, task.name, inputs, first, **options)
+    study.set_metric_names(list(goals))
+    inputs["length"] = digest(search.confirm.model_dump(mode="json", exclude={"settings"}), world.train.steps)
+    grid, _ = open_study(storage, file, f"{task.name}-confirm", inputs, {}, directions=["maximize"] * len(METRICS))
+    if news:
+        tell(news)
+    record = open_record(study.study_name)
     try:
-        _try_out(task, study, bench)
-        outcome = _confirm(task, storage, study, bench, inputs)
-        write_results(outcome, task.name, world, out)
+        _run_trials(task, record, study)
+        base = untuned(task, study)
+        numbers = chosen(study, search, mean_scores(base)["prompt"] - search.prompt_loss)
+        confirm(task, record, study, grid, numbers)
+        if out is not None:
+            found = compare(confirmed(grid), numbers, search.confirm.seeds, task.evaluate.margin)
+            write_results(task, study, base, found, out)
     except BaseException:
-        watch.finish(None)
+        record.finish(None)
         raise
-    return watch.finish(out)
+    return record.finish(out)
 
 
-def _try_out(task: Task, study: optuna.Study, bench: Bench) -> None:
+def _run_trials(task: Task, record: Recorder, study: optuna.Study) -> None:
     search = task.search
-    slots = {number: Slot({}, {}) for number in range(search.trials)}
-    slots[DEFAULT] = Slot(present(search.space, task.world.train), {})
-    plan(study, slots, search)
-    work_off(study, partial(search_trial, bench), search, task.address is not None)
+    seed = int(digest(search.seed, len(study.get_trials(deepcopy=False)), task.worker)[:8], 16)
+    study.sampler = optuna.samplers.TPESampler(
+        n_startup_trials=search.startup, multivariate=True, group=True, seed=seed
+    )
+    limits = ((TrialState.COMPLETE, TrialState.PRUNED), (TrialState.FAIL,))
+    if all(len(study.get_trials(deepcopy=False, states=states)) < search.trials for states in limits):
+        stop = [MaxTrialsCallback(search.trials, states=states) for states in limits]
+        optimize(study, partial(search_trial, task, record), search.heartbeat.retries, *stop)
     if not complete(study):
-        raise InputError(f"no trial of {study.study_name} is complete: look at studies.search.{task.name}")
-
-
-def _confirm(task: Task, storage: Storage, study: optuna.Study, bench: Bench, inputs: dict[str, str]) -> Outcome:
-    """Train the front's preferred settings anew, in a study of its own, so that workers share this, too."""
-    search, settings = task.search, bench.evaluate
-    base = Scores(**study.user_attrs[UNTUNED])
-    slots = confirmations(study, search, base)
-    length = digest(search.confirm.model_dump(mode="json", exclude={"settings"}), task.world.train.steps)
-    full = inputs | {"search": study_name(task.name, inputs), "confirmation": length}
-    found, new = open_study(f"{task.name}-confirm", 2, storage, search, full, task.tell)
-    if not new:
-        await_plan(found)
-    plan(found, slots, search)
-    work_off(found, partial(confirm_trial, bench), search, task.address is not None)
-    results = confirmed(found, slots, settings.bootstrap, settings.seed)
-    return Outcome(study, search, settings, base, results)
+        raise InputError(f"no trial of {study.study_name} is complete: look at studies.search of {task.name}")

@@ -1,7 +1,4 @@
-"""What a training step sees: pairs of pictures, their features as a batch, and the random draws.
-
-A draw depends on the seed and an index alone, so that resuming needs no random state.
-"""
+"""Pairs of pictures, their features as a batch, and random draws, which depend on the seed and an index alone."""
 
 from __future__ import annotations
 
@@ -34,16 +31,10 @@ def _shares(groups: Tensor, inside: Tensor) -> Tensor:
 
 
 def balanced(own: Tensor, identity: Tensor, style: Tensor, own_share: float) -> Tensor:
-    """The chance of each picture: every person of a source has the same, as has every style of a person.
+    """The chance of each picture, (N,) float64 of sum 1: equal for the people of a source, and for a person's styles.
 
-    Args:
-        own: which pictures (N,) are own photos, bool.
-        identity: who is on them (N,); no one is in both sources.
-        style: a number (N,) for each one's style.
-        own_share: the own photos' chance, where there are both sources.
-
-    Returns:
-        Chances (N,), float64, of sum 1.
+    `own` (N,) says which are own photos, whose chance is `own_share` where there are both sources; `identity` and
+    `style` number people and styles (N,).
     """
     rows = torch.arange(len(own))
     looks = identity * (int(style.max()) + 1) + style  # a number for each style of each person
@@ -56,25 +47,14 @@ class Pairs:
     """The pairs of a dataset: any picture as target and, as its reference, another photo of the person."""
 
     def __init__(self, table: FeatureTable, own_share: float, photos_only: bool = False) -> None:
-        """Find who has a second photo.
-
-        Args:
-            table: who is on each picture, in which style, and which ones are photos.
-            own_share: the share of targets that are own photos, where there are any.
-            photos_only: leave stylised targets out.
-
-        Raises:
-            InputError: nobody has a second picture that could be the reference.
-        """
+        """Find who has a second photo; `own_share` is that of targets from own photos, if there are any."""
         photos = torch.nonzero(table.photo).squeeze(1)
         self._photos = photos[torch.argsort(table.identity[photos], stable=True)]  # (P,) grouped by person
         owners = table.identity[self._photos]
         self._first = torch.searchsorted(owners, table.identity)  # (N,) where each one's person begins among the photos
         number = torch.searchsorted(owners, table.identity, right=True) - self._first
         self._others = number - table.photo.long()  # (N,) photos that may be the reference
-        self._position = torch.full_like(
-            table.identity, len(photos)
-        )  # (N,) a photo's rank among the person's
+        self._position = torch.full_like(table.identity, len(photos))  # (N,) a photo's rank among the person's
         self._position[self._photos] = torch.arange(len(photos)) - self._first[self._photos]
         self.targets = torch.nonzero((self._others > 0) & (table.photo | (not photos_only))).squeeze(1)
         if len(self.targets) == 0:
@@ -86,15 +66,11 @@ class Pairs:
 
     def draw(self, count: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
         """Rows (count,) of targets and of references, which depend on the generator alone."""
-        targets = self._draw_targets(count, generator)
-        chance = torch.rand(count, generator=generator, dtype=torch.float64)
-        turn = (chance * self._others[targets]).long()  # (count,) in [0, others)
+        chances = (torch.rand(count, generator=generator, dtype=torch.float64) for _ in range(2))
+        targets = self.targets[torch.searchsorted(self._ends, next(chances) * self._ends[-1], right=True)]
+        turn = (next(chances) * self._others[targets]).long()  # (count,) in [0, others)
         skip = turn >= self._position[targets]  # a photo is not its own reference
         return targets, self._photos[self._first[targets] + turn + skip.long()]
-
-    def _draw_targets(self, count: int, generator: torch.Generator) -> Tensor:
-        chance = torch.rand(count, generator=generator, dtype=torch.float64) * self._ends[-1]
-        return self.targets[torch.searchsorted(self._ends, chance, right=True)]
 
 
 @dataclass(frozen=True)
@@ -116,8 +92,7 @@ def _float(tensor: Tensor) -> Tensor:
 def load_pairs(store: FeatureStore, targets: Tensor, references: Tensor, against: str = "reference") -> Batch:
     """The features of targets and references, rows (B,) each, in float32 on the device.
 
-    `against` says whom previews are compared with: the face of the "reference", or the "centroid" of all photos of the
-    person.
+    Previews are compared with the face of the "reference", or the "centroid" of all photos of the person.
     """
     embeddings = store.centroids(references) if against == "centroid" else store.embeddings(references)
     prompt, reference_prompt = (Prompt(*store.prompt_embeds(rows)).map(_float) for rows in (targets, references))
@@ -138,21 +113,15 @@ def null_condition(store: FeatureStore, count: int) -> Condition:
     return empty.map(lambda one: _float(one).expand(count, *one.shape[1:]))
 
 
-def draw_kept(count: int, dropout: float, generator: Generator) -> Tensor:
-    """Which samples keep a condition, bool (count,); the others are trained without it (as IP-Adapter)."""
-    return torch.rand(count, generator=generator) >= dropout
-
-
 def _where(kept: Tensor, given: Tensor, empty: Tensor) -> Tensor:
     return torch.where(to_device(kept).view(-1, *[1] * (given.ndim - 1)), given, empty)
 
 
 def with_dropout(store: FeatureStore, condition: Condition, settings: Train, generator: Generator) -> Condition:
     """The condition with some samples' image tokens dropped, and some samples' prompts (as IP-Adapter)."""
-    count = len(condition.image)
+    count, shares = len(condition.image), (settings.image_dropout, settings.text_dropout)
+    image_kept, text_kept = (torch.rand(count, generator=generator) >= share for share in shares)
     empty = null_condition(store, count)
-    image_kept = draw_kept(count, settings.image_dropout, generator)
-    text_kept = draw_kept(count, settings.text_dropout, generator)
     prompt = Prompt(
         _where(text_kept, condition.prompt.tokens, empty.prompt.tokens),
         _where(text_kept, condition.prompt.pooled, empty.prompt.pooled),
@@ -198,7 +167,8 @@ def draw_both(shape: torch.Size, settings: Train, timesteps: int, index: int) ->
     weights keep each loss's mean what it would be with draws of its own (tested to be unbiased). Previews from pure
     noise all start at T - 1, so that there is nothing to share.
     """
-    seed, progress = settings.seed, min(1.0, step_of(settings, index) / max(1, settings.steps - 1))
+    seed, step = settings.seed, index // settings.gradient_accumulation_steps
+    progress = min(1.0, step / max(1, settings.steps - 1))
     densities = [density_at(one, timesteps, progress) for one in (settings.noise_density, settings.lookahead.density)]
     if settings.shares_draws:
         both = mixture(*densities)
@@ -210,11 +180,6 @@ def draw_both(shape: torch.Size, settings: Train, timesteps: int, index: int) ->
     if settings.lookahead.preview.start == "noise":
         lookahead = replace(lookahead, t=torch.full_like(lookahead.t, timesteps - 1))
     return Draws(_to_device(noise), _to_device(lookahead))
-
-
-def step_of(settings: Train, index: int) -> int:
-    """The optimizer step that micro-batch `index` belongs to, from 0."""
-    return index // settings.gradient_accumulation_steps
 
 
 def scale_at(settings: LoraScale, seed: int, step: int) -> float:

@@ -1,12 +1,9 @@
-"""The losses of one micro-batch, and what the curves show of them.
-
-Functions whose names begin with `backward` add gradients to the trained weights'; the others only compute.
-"""
+"""The losses of one micro-batch, and their figures for the curves; `backward_...` add gradients to the weights'."""
 
 from __future__ import annotations
 
 import math
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import nullcontext
 
 import torch
 from torch import Generator, Tensor
@@ -20,23 +17,18 @@ from lookahead.method.shared_pass import drop_tokens
 from lookahead.models.alignment import align
 from lookahead.models.fast_child import child_at
 from lookahead.sampling.conditions import Condition
-from lookahead.training.data import Batch, NoiseDraw, generator_for, scale_at, step_of, with_dropout
+from lookahead.training.data import Batch, NoiseDraw, generator_for, scale_at, with_dropout
 from lookahead.training.networks import Networks, Training
 from lookahead.world import FAST_CHILD, decode_latents, to_device
 
 Figures = dict[str, Tensor]
 """Figures of a micro-batch, each a tensor () on the device: reading one makes the processor wait for the GPU."""
-Row = dict[str, float]
-"""The same as numbers."""
+Row = dict[str, float]  # the same as numbers
 BINS = 4  # of timesteps, in which the curves show the previews' distance
 
 
 def autocast(networks: Networks) -> torch.autocast:
-    """Half precision for the frozen networks; the trained weights and all that is between networks stay float32.
-
-    Decoding and recognising in bfloat16 turn the lookahead loss's gradient by less than 10 degrees
-    (tests/training/test_precision.py).
-    """
+    """Half precision inside of networks, also of the decoder and the recogniser (tests/training/test_precision.py)."""
     mixed = networks.precision != torch.float32
     return torch.autocast(networks.time_ids.device.type, networks.precision, enabled=mixed)
 
@@ -65,8 +57,7 @@ def encode_reference(networks: Networks, batch: Batch, draw: NoiseDraw) -> KeysV
     """The reference's keys and values at the target's t and with its noise; none without a KV-encoder (§4.1)."""
     if networks.kv is None:
         return {}
-    noisy = add_noise(networks.schedule, batch.reference.latents, draw.noise, draw.t)
-    prompt = batch.reference.prompt
+    prompt, noisy = batch.reference.prompt, add_noise(networks.schedule, batch.reference.latents, draw.noise, draw.t)
     conditions = {"text_embeds": prompt.pooled, "time_ids": networks.time_ids.expand(len(draw.t), -1)}
     with autocast(networks):
         return networks.kv.encode(noisy, draw.t, prompt.tokens, conditions)
@@ -102,8 +93,7 @@ def preview_pixels(
 def preview_distances(networks: Networks, batch: Batch, pixels: Tensor, distance: str) -> tuple[Tensor, Tensor]:
     """A distance by name, (B,), of previews (B, 3, H, W) to the wanted faces, and where a face was found, bool (B,).
 
-    Without a detector the target's landmarks align the preview, and all count as found. With one, the preview's own do
-    where a face is found, and the target's elsewhere (Eq. 4).
+    The target's landmarks align a preview where no face is found; without a detector all count as found (Eq. 4).
     """
     landmarks, found = batch.landmarks, torch.ones(len(pixels), dtype=torch.bool, device=pixels.device)
     if networks.detector is not None:
@@ -115,27 +105,19 @@ def preview_distances(networks: Networks, batch: Batch, pixels: Tensor, distance
     return DISTANCES[distance](embeddings, batch.embeddings), found
 
 
-def backward_noise_loss(
-    training: Training, batch: Batch, draw: NoiseDraw, keys_values: KeysValues, index: int
-) -> Figures:
+def backward_noise_loss(training: Training, batch: Batch, draw: NoiseDraw, leaves: KeysValues, index: int) -> Figures:
     """Add the noise loss's gradient of micro-batch `index`, under a condition of which parts are dropped (§3)."""
     settings, networks = training.settings, training.networks
     generator = generator_for("drops", settings.seed, index)
     condition = with_dropout(training.store, batch.condition, settings, generator)
-    with appended(networks.bank, drop_tokens(keys_values, settings.kv.token_dropout, generator)):
+    with appended(networks.bank, drop_tokens(leaves, settings.kv.token_dropout, generator)):
         loss = (draw.weight * noise_losses(networks, batch, draw, condition)).mean()
         (loss / settings.gradient_accumulation_steps).backward()
     return {"loss_noise": loss.detach(), "t_noise": draw.t.float().mean()}
 
 
-def _preview_model(training: Training, scale: float) -> AbstractContextManager[None]:
-    if training.settings.lookahead.preview.model == "naive":
-        return nullcontext()  # the base itself; the loss is weighted by alpha all the same
-    return child_at(training.networks.child, FAST_CHILD, scale)
-
-
 def backward_lookahead_loss(
-    training: Training, batch: Batch, draw: NoiseDraw, keys_values: KeysValues, index: int
+    training: Training, batch: Batch, draw: NoiseDraw, leaves: KeysValues, index: int
 ) -> Figures:
     """Add the lookahead loss's gradient of micro-batch `index` (Eq. 3, Eq. 4).
 
@@ -144,10 +126,11 @@ def backward_lookahead_loss(
     """
     settings, lookahead, networks = training.settings, training.settings.lookahead, training.networks
     generator = generator_for("preview", settings.seed, index)
-    scale = scale_at(lookahead.lora_scale, settings.seed, step_of(settings, index))
+    scale = scale_at(lookahead.lora_scale, settings.seed, index // settings.gradient_accumulation_steps)
+    naive = lookahead.preview.model == "naive"  # the base itself; the loss is weighted by alpha all the same
     with (
-        _preview_model(training, scale),
-        appended(networks.bank, drop_tokens(keys_values, settings.kv.token_dropout, generator)),
+        nullcontext() if naive else child_at(networks.child, FAST_CHILD, scale),
+        appended(networks.bank, drop_tokens(leaves, settings.kv.token_dropout, generator)),
     ):
         pixels = preview_pixels(networks, batch, draw, lookahead.preview, generator)
         distance, found = preview_distances(networks, batch, pixels, lookahead.distance)
@@ -180,12 +163,11 @@ def read(figures: list[Figures]) -> list[Row]:
 
 def mean_row(rows: list[Row]) -> Row:
     """The mean of each figure over micro-batches; a range of timesteps may have no sample in some of them."""
-    return {name: _mean([row[name] for row in rows], sparse=name.startswith("distance_t")) for name in rows[0]}
-
-
-def _mean(values: list[float], sparse: bool) -> float:
-    seen = [value for value in values if not (sparse and math.isnan(value))]
-    return sum(seen) / len(seen) if seen else math.nan
+    means = {}
+    for name in rows[0]:
+        values = [row[name] for row in rows if not (name.startswith("distance_t") and math.isnan(row[name]))]
+        means[name] = sum(values) / len(values) if values else math.nan
+    return means
 
 
 def finite(row: Row) -> Row:

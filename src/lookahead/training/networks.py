@@ -14,6 +14,7 @@ from diffusers import AutoencoderTiny, UNet2DConditionModel
 from peft.tuners.lora import LoraLayer
 from torch import Tensor, nn
 
+from lookahead import world
 from lookahead.config import Checkpoints, Train
 from lookahead.errors import InputError
 from lookahead.features.store import FeatureStore, open_features
@@ -24,21 +25,9 @@ from lookahead.models.fast_child import hold_scale_as_tensor, lora_layers, switc
 from lookahead.models.kv_encoder import KVEncoder, extend_self_attention, new_kv_encoder
 from lookahead.models.recogniser import Recogniser, open_recogniser
 from lookahead.training.data import Pairs
-from lookahead.world import (
-    FAST_CHILD,
-    LandmarkDetector,
-    Pipeline,
-    attach_adapter,
-    attach_fast_child,
-    device,
-    dtype,
-    open_denoiser,
-    open_preview_vae,
-    recogniser_onnx,
-)
+from lookahead.world import FAST_CHILD, LandmarkDetector, Pipeline, device
 
-Backend = str | Callable[..., Any]
-"""A backend of torch.compile: a name that torch knows, or a function."""
+Backend = str | Callable[..., Any]  # of torch.compile: a name that torch knows, or a function
 
 
 @dataclass(frozen=True)
@@ -77,11 +66,7 @@ class Training:
 
 
 def noise_schedule(pipe: Pipeline) -> NoiseSchedule:
-    """The schedule that the base model was trained with, in float32 on the device.
-
-    Raises:
-        InputError: the base predicts neither noise nor velocity.
-    """
+    """The schedule that the base model was trained with, in float32 on the device."""
     prediction_type = pipe.scheduler.config.prediction_type
     if prediction_type not in ("epsilon", "v_prediction"):
         raise InputError(f"the base model predicts {prediction_type!r}; training supports epsilon and v_prediction")
@@ -109,16 +94,11 @@ def enable_checkpointing(unets: Sequence[UNet2DConditionModel], preview_vae: Aut
 def compile_unets(
     unets: Sequence[UNet2DConditionModel], child: Sequence[LoraLayer], memory_budget: float, backend: Backend
 ) -> None:
-    """Compile U-Nets whose adapters and attention processors are in place; parameters keep their names.
+    """Compile U-Nets, adapters and attention processors in place, at their first call; parameters keep their names.
 
     Each graph is whole, or torch raises: a break in every attention layer would cost more than compiling gains. There
-    is one for each of: the child on or off, with or without keys and values, with or without gradients.
-
-    Args:
-        unets: to be compiled at their first call, for one shape.
-        child: the fast child's layers, whose strength becomes an input.
-        memory_budget: the share of activations that is kept for `backward()`, of all that this process compiles.
-        backend: of torch.compile.
+    is one for each of: the child on or off, with or without keys and values, with or without gradients. The child's
+    strength becomes an input. `memory_budget` is the share of activations that is kept, in this whole process.
     """
     hold_scale_as_tensor(child, FAST_CHILD)
     # Checkpointed layers of the KV-encoder put keys and values into a dict, which `backward()` need not repeat.
@@ -135,25 +115,22 @@ def open_networks(
 
     With `kv.enabled` the KV-encoder too, over the same frozen weights. With `compile` both U-Nets are compiled by that
     backend of torch.compile.
-
-    Raises:
-        InputError: a checkpoint is missing, damaged or does not fit, or the precision is float16.
     """
     if checkpoints.precision == "float16":
         raise InputError("precision is float16, which cannot train without loss scaling: choose bfloat16 or float32")
-    pipe = open_denoiser(checkpoints)
+    pipe = world.open_denoiser(checkpoints)
     if settings.channels_last:
         pipe.unet.to(memory_format=torch.channels_last)
     kv = settings.kv
     encoder = new_kv_encoder(pipe.unet, kv.rank, kv.shared_rank, settings.seed) if kv.enabled else None
-    attach_fast_child(pipe, checkpoints)
-    attach_adapter(pipe, checkpoints)
+    world.attach_fast_child(pipe, checkpoints)
+    world.attach_adapter(pipe, checkpoints)
     child = lora_layers(pipe.unet, FAST_CHILD)
     switch_off(child)
     train_adapter_only(pipe.unet)
     bank = extend_self_attention(pipe.unet) if encoder is not None else {}
     unets = [pipe.unet] if encoder is None else [pipe.unet, encoder.unet]
-    preview_vae = open_preview_vae(checkpoints)
+    preview_vae = world.open_preview_vae(checkpoints)
     if settings.gradient_checkpointing:
         enable_checkpointing(unets, preview_vae)
     if settings.compile:
@@ -167,39 +144,26 @@ def open_networks(
         bank=bank,
         schedule=noise_schedule(pipe),
         preview_vae=preview_vae,
-        recogniser=open_recogniser(recogniser_onnx(faces.loss)).to(device()),
+        recogniser=open_recogniser(world.recogniser_onnx(faces.loss)).to(device()),
         detector=LandmarkDetector(faces.loss, faces.detection_size) if detects else None,
         time_ids=torch.tensor([[side, side, 0, 0, side, side]], dtype=torch.float32, device=device()),
-        precision=dtype(checkpoints),
+        precision=world.dtype(checkpoints),
     )
 
 
-def trained_weights(networks: Networks) -> dict[str, nn.Parameter]:
-    """The trainable parameters by name: the adapter's, then the KV-encoder's, if there is one (§4.1)."""
-    kv = {} if networks.kv is None else networks.kv.parameters()
-    return adapter_parameters(networks.unet) | {f"kv.{name}": weight for name, weight in kv.items()}
-
-
-def new_optimizer(weights: dict[str, nn.Parameter], settings: Train) -> torch.optim.AdamW:
-    """AdamW in which the adapter and the KV-encoder have learning rates of their own (official recipe)."""
-    rates = {False: settings.learning_rate, True: settings.kv.learning_rate}
-    groups = [
-        {"params": [w for name, w in weights.items() if name.startswith("kv.") == kv], "lr": rate, "initial_lr": rate}
-        for kv, rate in rates.items()
-    ]
-    groups = [group for group in groups if group["params"]]
-    return torch.optim.AdamW(groups, weight_decay=settings.weight_decay, fused=True)
-
-
 def open_training(checkpoints: Checkpoints, settings: Train, features: Path, backend: Backend = "inductor") -> Training:
-    """Open the features and the networks, and make the optimizer.
-
-    Raises:
-        InputError: a checkpoint or a file of features is missing or damaged, or nobody has two photos.
-    """
+    """Open the features and the networks, and make the optimizer."""
     store = open_features(features)
     pairs = Pairs(store.table, settings.own_photos, settings.photos_only)
     pipe, networks = open_networks(checkpoints, settings, backend)
-    weights = trained_weights(networks)
+    kv = {} if networks.kv is None else networks.kv.parameters()
+    adapter = adapter_parameters(networks.unet)
+    weights = adapter | {f"kv.{name}": weight for name, weight in kv.items()}  # all that is trained (§4.1)
     ema = {name: weight.detach().clone() for name, weight in weights.items()} if settings.ema_decay else {}
-    return Training(pipe, networks, store, pairs, settings, weights, new_optimizer(weights, settings), ema)
+    groups = [  # with learning rates of their own (official recipe)
+        {"params": list(own.values()), "lr": rate, "initial_lr": rate}
+        for own, rate in ((adapter, settings.learning_rate), (kv, settings.kv.learning_rate))
+        if own
+    ]
+    optimizer = torch.optim.AdamW(groups, weight_decay=settings.weight_decay, fused=True)
+    return Training(pipe, networks, store, pairs, settings, weights, optimizer, ema)

@@ -1,6 +1,6 @@
 """Opens the parts of a world: one loader for hub ids and folders (design §2)."""
 
-from lookahead.world.devices import device, dtype, to_device
+from lookahead.world.devices import compute_dtype, device, dtype, frozen, to_device
 from lookahead.world.diffusion import (
     FAST_CHILD,
     Pipeline,
@@ -27,6 +27,7 @@ __all__ = [
     "Scorer",
     "attach_adapter",
     "attach_fast_child",
+    "compute_dtype",
     "decode_latents",
     "detach_adapter",
     "detach_fast_child",
@@ -35,6 +36,7 @@ __all__ = [
     "dtype",
     "encode_latents",
     "fetch",
+    "frozen",
     "open_denoiser",
     "open_faces",
     "open_generator",

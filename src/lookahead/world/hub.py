@@ -20,8 +20,10 @@ from lookahead.config import Checkpoints
 from lookahead.errors import InputError
 
 LORA_FILE = "pytorch_lora_weights.safetensors"
-PARTS = ("base", "vae", "preview_vae", "fast_child", "generator.pipeline", "generator.lora", "adapter")
-PARTS += ("image_encoder", "scorer", "faces.loss", "faces.select", "faces.report")
+PARTS = (
+    *("base", "vae", "preview_vae", "fast_child", "generator.pipeline", "generator.lora", "adapter"),
+    *("image_encoder", "scorer", "faces.loss", "faces.select", "faces.report"),
+)
 _HUB_ID = re.compile(r"(?P<repository>[\w.-]+/[\w.-]+)(@(?P<revision>[0-9a-f]{40}))?(:(?P<variant>\w+))?")
 PACK_DIGESTS = {  # SHA-256 of detectors and recognisers, as several public repositories name them
     "buffalo_l/det_10g.onnx": "5838f7fe053675b1c7a08b633df49e7af5495cee0493c7dcf6697200b85b5b91",

@@ -1,1 +1,0 @@
-"""Identity against prompt alignment over the adapter's strength, untuned and tuned."""

@@ -1,0 +1,155 @@
+"""From the long table, one row a picture, to means and paired contrasts with intervals."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+
+import numpy as np
+import pandas as pd
+
+from lookahead.errors import InputError
+from lookahead.evaluation.statistics import Array, crossed_interval, holm
+
+ALL = "all"
+UNTRAINED = -1  # the training seed of a cell without a training
+HIGHER, LOWER, NOT_SIGNIFICANT, NOT_MEASURED = "higher", "lower", "not significant", "not measured"
+COLUMNS = ["contrast", "cell", "baseline", "sampler", "group", "metric", "mean", "low", "high", "people", "seeds", "p"]
+_LEVEL = 0.05
+
+
+@dataclass(frozen=True)
+class Contrast:
+    """A paired difference, `cell` minus `baseline`, and its name."""
+
+    name: str
+    cell: str
+    baseline: str
+
+
+def summary(table: pd.DataFrame, metrics: Sequence[str], group: str | None = None) -> pd.DataFrame:
+    """The mean and 95 % interval of each metric of every cell and sampler, in each group of pictures.
+
+    Args:
+        table: one row a picture.
+        metrics: columns of the table.
+        group: a column whose values form groups; None is all pictures, the group "all".
+
+    Returns:
+        Columns cell, sampler, group, metric, mean, low, high, people, seeds.
+    """
+    rows = [
+        {"cell": cell, "sampler": sampler, "group": name, "metric": metric} | asdict(crossed_interval(values))
+        for sampler, name, cells in _parts(table, metrics, group)
+        for cell, means in cells.items()
+        for metric, (_, values) in means.items()
+    ]
+    return pd.DataFrame(rows).drop(columns="p")
+
+
+def contrasts(
+    table: pd.DataFrame,
+    pairs: Sequence[Contrast],
+    metrics: Sequence[str],
+    group: str | None = None,
+    margin: Mapping[str, float] | None = None,
+) -> pd.DataFrame:
+    """Paired differences, person by person and seed by seed, and their verdicts by Holm over the whole frame.
+
+    A baseline with one seed is compared with every seed of the cell. A pair is left out where a cell is missing.
+
+    Args:
+        table: one row a picture.
+        pairs: which cells are compared.
+        metrics: columns of the table.
+        group: a column whose values form groups; None is all pictures.
+        margin: by metric, the loss that still counts as "no worse".
+
+    Returns:
+        Columns contrast, cell, baseline, sampler, group, metric, mean, low, high, people, seeds, p, p_holm, verdict and
+        non_inferior: whether the interval excludes a loss of the margin; None where the metric has none.
+
+    Raises:
+        InputError: two cells have different people, or several but different seeds.
+    """
+    rows = []
+    for sampler, name, cells in _parts(table, metrics, group):
+        for pair in (pair for pair in pairs if pair.cell in cells and pair.baseline in cells):
+            for metric in metrics:
+                values = difference(pair, cells[pair.cell][metric], cells[pair.baseline][metric])
+                names = {"contrast": pair.name, "cell": pair.cell, "baseline": pair.baseline}
+                where = {"sampler": sampler, "group": name, "metric": metric}
+                rows.append(names | where | asdict(crossed_interval(values)))
+    columns = [
+        "contrast",
+        "cell",
+        "baseline",
+        "sampler",
+        "group",
+        "metric",
+        "mean",
+        "low",
+        "high",
+        "people",
+        "seeds",
+        "p",
+    ]
+    frame = pd.DataFrame(rows, columns=columns)
+    corrected = holm(frame["p"].to_numpy(np.float64))
+    verdicts = [_verdict(mean, p) for mean, p in zip(frame["mean"], corrected, strict=True)]
+    limits = frame["metric"].map({} if margin is None else dict(margin)).astype(float)
+    kept = [None if np.isnan(limit) else bool(low > -limit) for limit, low in zip(limits, frame["low"], strict=True)]
+    return frame.assign(p_holm=corrected, verdict=verdicts, non_inferior=pd.Series(kept, dtype=object))
+
+
+def _verdict(mean: float, p: float) -> str:
+    if np.isnan(p):
+        return NOT_MEASURED
+    return NOT_SIGNIFICANT if p > _LEVEL else HIGHER if mean > 0 else LOWER
+
+
+Means = tuple[list[int], Array]
+"""Training seeds and one mean a seed and person (S, P)."""
+
+
+def _parts(
+    table: pd.DataFrame, metrics: Sequence[str], group: str | None
+) -> Iterator[tuple[str, str, dict[str, dict[str, Means]]]]:
+    """Each sampler and group of pictures with the means of its cells by metric, in the order of the table."""
+    groups = pd.Series(ALL, table.index) if group is None else table[group]
+    for (sampler, name), part in table.groupby(
+        [table["sampler"].rename("_sampler"), groups.rename("_group")], sort=False
+    ):
+        cells = part.groupby("cell", sort=False)
+        yield str(sampler), str(name), {str(cell): person_means(rows, metrics) for cell, rows in cells}
+
+
+def person_means(rows: pd.DataFrame, metrics: Sequence[str]) -> dict[str, Means]:
+    """The means of one cell's pictures by metric, training seeds and people in ascending order."""
+    means = rows.groupby(["training_seed", "person"])[list(metrics)].mean()
+    found = {}
+    for metric in metrics:
+        wide = means[metric].unstack("person")
+        found[metric] = ([int(seed) for seed in wide.index], wide.to_numpy(np.float64))
+    return found
+
+
+def difference(pair: Contrast, cell: Means, baseline: Means) -> Array:
+    """The cell's means less the baseline's, (S, P); a baseline or cell with one seed is paired with every other one's.
+
+    Raises:
+        InputError: they have different people, or several but different seeds.
+    """
+    (seeds, values), (others, base) = cell, baseline
+    if values.shape[1] != base.shape[1]:
+        raise InputError(
+            f"the contrast {pair.name} needs the same people twice: {pair.cell} has {values.shape[1]}, {pair.baseline} "
+            f"has {base.shape[1]}"
+        )
+    if seeds != others and min(len(seeds), len(others)) > 1:
+        raise InputError(
+            f"the contrast {pair.name} needs the same training seeds twice: {pair.cell} has {seeds}, {pair.baseline} "
+            f"has {others}"
+        )
+    change: Array = values - base
+    return change

@@ -1,0 +1,138 @@
+"""`lookahead compare`: evaluations contrasted with the first one, and the same pictures in a row."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from lookahead.artifacts import read_json
+from lookahead.errors import InputError
+from lookahead.evaluation.contrasts import ALL, HIGHER, LOWER, Contrast, contrasts, summary
+from lookahead.evaluation.protocol import HASH, differences
+from lookahead.report.album import ALBUM, REFERENCE, SHOT, read_album
+from lookahead.report.formats import FULL, Entry, Row, Table, as_text, read_contrasts, read_summary
+from lookahead.report.glossary import TITLES
+from lookahead.report.pages import inline_thumbnail, save_page
+
+FILES = ("protocol.json", "per_image.parquet", ALBUM)  # what a comparison reads of an evaluation
+METRICS = ("identity", "prompt", "detected")
+KEYS = ("cell", "sampler", "training_seed", "person", "style")
+
+
+@dataclass(frozen=True)
+class Run:
+    """One cell of one evaluation: its label in the comparison, its protocol, its rows and its pictures."""
+
+    label: str
+    cell: str
+    protocol: Mapping[str, Any]
+    table: pd.DataFrame
+    album: pd.DataFrame
+
+
+def read_run(label: str, folder: Path, cell: str) -> Run:
+    """Read one cell of the folder of an evaluation.
+
+    Raises:
+        InputError: a file is missing or damaged, or the evaluation has no such cell.
+    """
+    for name in FILES:
+        if not (folder / name).is_file():
+            raise InputError(f"{folder} is no evaluation: it has no {name}; run `lookahead evaluate` again")
+    path = folder / "per_image.parquet"
+    try:
+        table = pd.read_parquet(path, columns=[*KEYS, *METRICS])
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path} is damaged or old ({error!s:.120}): run `lookahead evaluate` again") from None
+    if cell not in (known := sorted(table["cell"].unique())):
+        raise InputError(f"{folder} has no method {cell!r}: it has {', '.join(known)}")
+    own = table[(table["cell"] == cell) & (table["sampler"] == FULL)]
+    return Run(label, cell, read_json(folder / "protocol.json"), own, read_album(folder / ALBUM))
+
+
+def check_comparable(runs: Sequence[Run]) -> None:
+    """Refuse runs that were not evaluated alike, or that have one label.
+
+    Raises:
+        InputError: two protocols differ, and their keys are named; or a label stands twice.
+    """
+    first, labels = runs[0], [run.label for run in runs]
+    if twice := sorted({label for label in labels if labels.count(label) > 1}):
+        raise InputError(f"two runs are called {', '.join(twice)}: give each a `--label` of its own")
+    for run in runs[1:]:
+        if run.protocol.get(HASH) != first.protocol.get(HASH):
+            parts = ", ".join(differences(first.protocol, run.protocol)) or HASH
+            raise InputError(
+                f"{first.label} and {run.label} were evaluated by different protocols, which differ in {parts}: "
+                "evaluate both by the same one"
+            )
+
+
+def compare(runs: Sequence[Run]) -> Table:
+    """Every run against the first: over all prompts and in each group of them, with Holm's correction over the table.
+
+    Raises:
+        InputError: as `check_comparable`.
+    """
+    check_comparable(runs)
+    first, table = runs[0], pd.concat([_rows(run) for run in runs], ignore_index=True)
+    means = read_summary(summary(table, METRICS, "prompts"))
+    pairs = [Contrast(run.label, run.label, first.label) for run in runs[1:]]
+    changes = read_contrasts(contrasts(table, pairs, METRICS, "prompts"))
+    rows = []
+    for run in runs[1:]:
+        for group in (ALL, *first.protocol["groups"]):
+            for metric in METRICS:
+                values = [means[label, FULL, group, metric] for label in (first.label, run.label)]
+                change = changes[run.label, FULL, group, metric]
+                entries: list[Entry] = [
+                    group,
+                    TITLES[metric],
+                    *(value.number for value in values),
+                    change,
+                    change.verdict,
+                ]
+                rows.append(Row(run.label, entries, change.verdict in (HIGHER, LOWER)))
+    return Table(["run", "prompts", "metric", first.label, "this", "difference", "verdict"], rows)
+
+
+def _rows(run: Run) -> pd.DataFrame:
+    """The run's rows as a cell of its own, once for all prompts and once for their group; one training is seed 0."""
+    groups = {style: name for name, styles in run.protocol["groups"].items() for style in styles}
+    table = run.table.assign(cell=run.label)
+    if table["training_seed"].nunique() == 1:
+        table = table.assign(training_seed=0)
+    return pd.concat([table.assign(prompts=ALL), table.assign(prompts=table["style"].map(groups))])
+
+
+def write_comparison(runs: Sequence[Run], out: Path) -> str:
+    """Write the page of two or more runs and return its table as text.
+
+    Raises:
+        InputError: two protocols differ, or two runs have one label.
+    """
+    table = compare(runs)
+    content = {"runs": runs, "table": table, "people": _people(runs), "hash": runs[0].protocol[HASH]}
+    save_page("comparison.html.j2", out, content)
+    return as_text(table)
+
+
+def _people(runs: Sequence[Run]) -> list[dict[str, object]]:
+    """Every person that all albums show: the name, the reference, and a line a prompt with one picture a run."""
+    references = runs[0].album[runs[0].album["cell"] == REFERENCE].set_index("person")["image"]
+    albums = [run.album[run.album["cell"] == run.cell].set_index(SHOT)["image"] for run in runs]
+    shots = [shot for shot in albums[0].index if all(shot in album.index for album in albums)]
+    shown: dict[int, list[tuple[str, list[str]]]] = {}
+    for shot in shots:
+        person, style, scene, _ = shot
+        line = f"{style}, {scene}", [inline_thumbnail(album[shot]) for album in albums]
+        shown.setdefault(person, []).append(line)
+    names = runs[0].protocol["people"]
+    return [
+        {"name": names[person], "reference": inline_thumbnail(references[person]), "lines": lines}
+        for person, lines in shown.items()
+    ]

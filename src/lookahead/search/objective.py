@@ -1,0 +1,150 @@
+"""A trial: a training with some settings, scored person by person; checks on the way may end it."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import optuna
+from filelock import FileLock
+
+from lookahead.config import Evaluate, Search, Train, World, with_overrides
+from lookahead.evaluation.cells import FULL, Cell
+from lookahead.evaluation.contrasts import UNTRAINED
+from lookahead.evaluation.evaluator import Evaluator, open_evaluator
+from lookahead.search.space import as_overrides, suggest
+from lookahead.search.study import FAILURES, first_number
+from lookahead.training.loop import OnCheckpoint, train
+
+if TYPE_CHECKING:
+    from lookahead.tracking import Recorder
+
+Scores = dict[str, list[float]]  # by metric, one number a person
+METRICS = ("identity", "prompt")
+_COLUMNS = {"identity_select": "identity", "prompt": "prompt"}  # the report's recogniser is left to `evaluate`
+_DIGITS = 6  # of what the storage keeps of a person
+SCORES, UNTUNED = "scores", "untuned"  # attributes of a trial and of the study
+
+
+@dataclass
+class Task:
+    """A search in a world: where features lie, the folder of studies and trials, the shared storage, which worker."""
+
+    name: str  # of the world
+    world: World
+    evaluate: Evaluate
+    search: Search
+    features: Path
+    state: Path
+    address: str | None = None
+    worker: str = ""  # others than the first of a machine draw other settings
+    evaluators: dict[str, Evaluator] = field(default_factory=dict)
+
+    def evaluator(self, settings: Evaluate) -> Evaluator:
+        """The evaluator on the people of a split; only one stays open."""
+        if settings.split not in self.evaluators:
+            self.evaluators.clear()
+            self.evaluators[settings.split] = open_evaluator(self.world.checkpoints, settings)
+        return self.evaluators[settings.split]
+
+    def settings(self, split: str, seed: int, **changes: object) -> Evaluate:
+        """The world's evaluation on the people of another split; nothing is steered."""
+        return with_overrides(self.evaluate, {"split": split, "seed": seed, "seeds": 1, "steering": None, **changes})
+
+    def trial_settings(self) -> Evaluate:
+        """The evaluation of every trial: the same people, prompts and noise (common random numbers)."""
+        own = self.search.model_dump(include={"people", "photo_prompts", "num_inference_steps"})
+        return self.settings(self.search.split, self.search.seed, **own)
+
+
+def mean_scores(scores: Scores) -> dict[str, float]:
+    """Means over people."""
+    return {name: float(np.mean(values)) for name, values in scores.items()}
+
+
+def score(evaluator: Evaluator, encoder: Path | None, folder: Path, people: int | None = None) -> Scores:
+    """Draw the first people with an encoder's folder, or the untuned adapter, and score them; `folder` is removed."""
+    cell = Cell(folder.name, "", encoder, UNTRAINED, FULL, evaluator.settings.sampling)
+    table = evaluator.run([cell], None, folder, people)
+    shutil.rmtree(folder)
+    means = table.groupby("person")[list(_COLUMNS)].mean().round(_DIGITS).rename(columns=_COLUMNS)
+    return {name: means[name].tolist() for name in METRICS}
+
+
+def untuned(task: Task, study: optuna.Study) -> Scores:
+    """The untuned adapter's scores, measured once a study; other workers of this machine wait for them."""
+    with FileLock(task.state / f"{study.study_name}.lock"):
+        if UNTUNED not in study.user_attrs:
+            evaluator, folder = task.evaluator(task.trial_settings()), task.state / study.study_name / UNTUNED
+            study.set_user_attr(UNTUNED, score(evaluator, None, folder))
+    return dict(study.user_attrs[UNTUNED])
+
+
+def search_trial(task: Task, record: Recorder, trial: optuna.Trial) -> float | tuple[float, ...]:
+    """Draw settings, train for fewer steps with the study's seed, score on the split of the search."""
+    search = task.search
+    constrained, every = search.mode == "constrained", search.checks.every
+    values = suggest(search.space, trial)
+    fixed = {"steps": search.steps, "seed": search.seed, "sample_every": search.steps}
+    fixed["checkpoint_every"] = every if constrained else search.steps
+    settings = with_overrides(task.world.train, {**as_overrides(search.space, values), **fixed})
+    check = partial(_check, task, trial) if constrained else None
+    name = f"trial-{first_number(trial.study.get_trials(deepcopy=False)[trial.number]):03d}"
+    means = run_trial(task, record, trial, name, settings, values, task.trial_settings(), check)
+    if not constrained:
+        return means["identity"], means["prompt"]
+    floor = mean_scores(untuned(task, trial.study))["prompt"] - search.prompt_loss
+    trial.set_constraint("prompt", floor - means["prompt"])
+    return means["identity"]
+
+
+def _check(task: Task, trial: optuna.Trial, encoder: Path, step: int) -> None:
+    """Report identity on some of the people at a step, and end the trial where the median is better."""
+    evaluator, pictures = task.evaluator(task.trial_settings()), encoder.with_name("pictures")
+    identity = mean_scores(score(evaluator, encoder, pictures, task.search.checks.people))["identity"]
+    trial.report(identity, step)
+    if trial.should_prune():
+        raise optuna.TrialPruned(f"identity {identity:.3f} at step {step} is below the median")
+
+
+def run_trial(
+    task: Task,
+    record: Recorder,
+    trial: optuna.Trial,
+    name: str,
+    settings: Train,
+    values: Mapping[str, object],
+    evaluate: Evaluate,
+    check: OnCheckpoint | None = None,
+    known: Callable[[], Scores | None] = lambda: None,
+) -> dict[str, float]:
+    """Train and score, and record it; a trial that is run again continues from its checkpoints.
+
+    `check` gets the encoder of the networks in training at every checkpoint; `known` finds scores of another worker.
+    """
+    work = task.state / trial.study.study_name / name
+    work.mkdir(parents=True, exist_ok=True)
+    trained = work / "training"
+    with FileLock(work.with_suffix(".lock")):
+        scores = known()
+        if scores is None:
+            tags = {"optuna.study": trial.study.study_name, "optuna.trial": str(trial.number)}
+            own = record.child(name, values, tags)
+            try:
+                if not (trained / "metrics.json").exists():  # what a training writes last
+                    train(task.world.checkpoints, settings, task.features, trained, own.log, on_checkpoint=check)
+                scores = score(task.evaluator(evaluate), trained / "encoder", work / "pictures")
+            except (optuna.TrialPruned, *FAILURES) as error:
+                own.finish(trained if isinstance(error, optuna.TrialPruned) else None)
+                shutil.rmtree(work, ignore_errors=True)
+                raise
+            own.finish(trained, mean_scores(scores))
+        for key, value in {SCORES: scores, **mean_scores(scores)}.items():
+            trial.set_user_attr(key, value)
+        shutil.rmtree(work, ignore_errors=True)
+    return mean_scores(scores)

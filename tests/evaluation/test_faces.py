@@ -1,0 +1,70 @@
+"""Faces of portraits: what is read of them, and how wrong ones are refused."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from lookahead.config import Checkpoints
+from lookahead.errors import InputError
+from lookahead.evaluation.drawing.conditions import in_batches
+from lookahead.evaluation.scoring.faces import PACKS, FaceReader, read_others, read_references, similarity
+from lookahead.portraits import read_people, read_photo
+
+
+@pytest.fixture(scope="module")
+def reader(tiny: Checkpoints) -> FaceReader:
+    return FaceReader(tiny.faces)
+
+
+def test_a_portrait_is_turned_upright_by_its_exif_data(
+    reader: FaceReader, tiny: Checkpoints, portraits: Path, tmp_path: Path
+) -> None:
+    """A phone's photo: stored on its side, with a note how to turn it; scores and conditions see it upright."""
+    shutil.copytree(portraits / "000", tmp_path / "upright" / "000")
+    (tmp_path / "turned" / "000").mkdir(parents=True)
+    for photo in (tmp_path / "upright" / "000").iterdir():
+        image = Image.open(photo)
+        image.save(photo.with_suffix(".png"))
+        photo.unlink()
+        exif = Image.Exif()
+        exif[0x0112] = 6  # turn by 90 degrees
+        image.rotate(90).save(tmp_path / "turned" / "000" / f"{photo.stem}.png", exif=exif)
+    upright, turned = (read_people(tmp_path / name) for name in ("upright", "turned"))
+    (one,), (other,) = read_references(reader, upright), read_references(reader, turned)
+    assert similarity(one, other, "report") == pytest.approx(1)
+    pixels = [
+        in_batches([p.reference for p in people], 1, lambda photos: np.asarray(photos[0]))
+        for people in (upright, turned)
+    ]
+    assert np.array_equal(*pixels)
+
+
+def test_embeddings_are_unit_and_packs_differ(reader: FaceReader, portraits: Path) -> None:
+    face = reader.read(read_photo(portraits / "000" / "0.jpg"))
+    assert face is not None and tuple(face) == PACKS
+    for pack in PACKS:
+        assert np.linalg.norm(face[pack]) == pytest.approx(1)
+        assert similarity(face, face, pack) == pytest.approx(1)
+    assert not np.allclose(face["report"], face["loss"])
+
+
+def test_no_face_is_none(reader: FaceReader) -> None:
+    assert reader.read(np.zeros((64, 64, 3), np.uint8)) is None
+
+
+def test_reference_without_face_is_refused(reader: FaceReader, portraits: Path, tmp_path: Path) -> None:
+    shutil.copytree(portraits, tmp_path / "p")
+    Image.new("RGB", (64, 64)).save(tmp_path / "p" / "002" / "0.jpg")
+    with pytest.raises(InputError, match=r"no face is found in the reference photo .*002"):
+        read_references(reader, read_people(tmp_path / "p", 4))
+
+
+def test_other_photo_without_face_is_left_out(reader: FaceReader, portraits: Path, tmp_path: Path) -> None:
+    shutil.copytree(portraits, tmp_path / "p")
+    Image.new("RGB", (64, 64)).save(tmp_path / "p" / "000" / "1.jpg")
+    assert [len(photos) for photos in read_others(reader, read_people(tmp_path / "p", 2))] == [1, 2]

@@ -1,0 +1,153 @@
+"""Comparisons of evaluations: contrasts with the first, what is refused, the page and the command."""
+
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pyarrow as pa
+import pytest
+from typer.testing import CliRunner
+
+from lookahead import cli
+from lookahead.artifacts import write_json, write_parquet
+from lookahead.config import read_params
+from lookahead.errors import InputError
+from lookahead.report.album import make_album, save_album
+from lookahead.report.comparison import FILES, compare, read_run, write_comparison
+from lookahead.tracking import Origin, open_recorder
+from tests.modules import ROOT
+from tests.report.frames import draw, long_table, portraits, protocol
+
+
+def build(folder: Path, shift: float, told: dict[str, Any]) -> Path:
+    """What an evaluation leaves: the cells `adapter` and `tuned`, whose identity is higher by `shift` in oil."""
+    table = long_table({"adapter": 0.0, "tuned": 0.0})
+    album = make_album(table, portraits(folder / "portraits"), draw(table, folder / "pictures"), 2)
+    table["identity"] += shift * ((table["cell"] == "tuned") & (table["style"] == "oil"))
+    shuffled = table.sample(frac=1, random_state=1)
+    write_parquet(folder / "per_image.parquet", pa.Table.from_pandas(shuffled, preserve_index=False))
+    write_json(folder / "protocol.json", told)
+    save_album(album, folder / "album.parquet")
+    return folder
+
+
+@pytest.fixture
+def one(tmp_path: Path) -> Path:
+    return build(tmp_path / "one", 0.0, protocol())
+
+
+@pytest.fixture
+def other(tmp_path: Path) -> Path:
+    return build(tmp_path / "other", 0.2, protocol())
+
+
+def verdicts(*runs: tuple[str, Path]) -> dict[tuple[str, str, str], tuple[str, str]]:
+    """Difference and verdict by run, group and metric."""
+    table = compare([read_run(label, folder, "tuned") for label, folder in runs])
+    return {(r.label, str(r.entries[0]), str(r.entries[1])): (str(r.entries[4]), str(r.entries[5])) for r in table.rows}
+
+
+def test_differences_are_those_by_hand(one: Path, other: Path) -> None:
+    found = verdicts(("a", one), ("b", other))
+    assert len(found) == 3 * 3
+    assert found["b", "all", "identity"] == ("+0.050 [+0.050 to +0.050]", "higher")
+    assert found["b", "restyle", "identity"] == ("+0.100 [+0.100 to +0.100]", "higher")
+    assert found["b", "recontextualise", "identity"][1] == found["b", "all", "faces found"][1] == "not significant"
+    assert verdicts(("b", other), ("a", one))["a", "restyle", "identity"][1] == "lower"
+
+
+def test_runs_of_another_training_seed_are_compared(one: Path, other: Path) -> None:
+    table = pd.read_parquet(other / "per_image.parquet")
+    write_parquet(other / "per_image.parquet", pa.Table.from_pandas(table.assign(training_seed=7)))
+    rows = compare([read_run("a", one, "tuned"), read_run("b", other, "tuned"), read_run("c", one, "adapter")]).rows
+    assert {row.sample for row in rows} == {"4 people, this training"} and len(rows) == 2 * 3 * 3
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"settings": {"num_inference_steps": 9, "seed": 1}}, r"differ in settings\.num_inference_steps:"),
+        ({"people": [], "judges": {"scorer": ["b", None]}}, r"judges\.scorer, people:"),
+    ],
+)
+def test_another_protocol_is_refused_and_its_keys_are_named(
+    change: dict[str, Any], said: str, one: Path, tmp_path: Path
+) -> None:
+    strange = build(tmp_path / "strange", 0.0, protocol(**change))
+    with pytest.raises(InputError, match=said):
+        compare([read_run("a", one, "tuned"), read_run("b", strange, "tuned")])
+
+
+def test_what_is_no_evaluation_is_refused(one: Path) -> None:
+    with pytest.raises(InputError, match="has no method 'kv': it has adapter, tuned"):
+        read_run("a", one, "kv")
+    with pytest.raises(InputError, match="two runs are called a"):
+        compare([read_run("a", one, "tuned"), read_run("a", one, "adapter")])
+    table = pd.read_parquet(one / "per_image.parquet").rename(columns={"cell": "method"})
+    for name in FILES:
+        whole = (one / name).read_bytes()
+        (one / name).write_bytes(whole[: len(whole) // 2])
+        with pytest.raises(InputError, match=name):
+            read_run("a", one, "tuned")
+        (one / name).unlink()
+        with pytest.raises(InputError, match=f"has no {name}"):
+            read_run("a", one, "tuned")
+        (one / name).write_bytes(whole)
+    write_parquet(one / "per_image.parquet", pa.Table.from_pandas(table))
+    with pytest.raises(InputError, match="is damaged or old"):
+        read_run("a", one, "tuned")
+
+
+def test_the_page_stands_alone_with_the_reference_first(one: Path, other: Path, tmp_path: Path) -> None:
+    runs = [read_run("before & after", one, "tuned"), read_run("now", other, "tuned")]
+    text = write_comparison(runs, tmp_path / "compare.html")
+    page = (tmp_path / "compare.html").read_text(encoding="utf-8")
+    assert page.count("<img ") == page.count('src="data:image/') == 2 * 4 * 3  # people, prompts, columns
+    assert "http" not in page and "before &amp; after" in page and "not significant" in page
+    line = page[page.index("<tr><th>photo, snow") :].split("</tr>")[0]
+    assert [part.split('"')[0] for part in line.split('alt="')[1:]] == [
+        "reference photo of 000",
+        "before &amp; after: photo, snow",
+        "now: photo, snow",
+    ]
+    assert text.count("\n") == 3 * 3 and "4 people, this training" in text
+
+
+def invoke(*words: object) -> Any:
+    return CliRunner().invoke(cli.app, ["compare", *map(str, words)])
+
+
+@pytest.fixture
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The committed parameters in a folder of the test's own, and the current one."""
+    (tmp_path / "params.yaml").write_bytes((ROOT / "params.yaml").read_bytes())
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("DVC_ROOT", raising=False)
+    return tmp_path
+
+
+def test_the_command_compares_folders_and_runs_of_mlflow(one: Path, other: Path, here: Path) -> None:
+    """The recorder keeps what a comparison needs."""
+    done = invoke(one, other, "--label", "a", "--label", "b", "--out", "folders.html")
+    assert done.exit_code == 0, done.exception
+    assert "higher" in done.output and (here / "folders.html").is_file()
+    run = open_recorder(read_params(), Origin("evaluate", "tiny", {}, (), "key")).finish(other)["run"]
+    done = invoke(one, run)
+    assert done.exit_code == 0, done.exception
+    assert run in done.output and "higher" in done.output and (here / "compare.html").is_file()
+    failed = invoke(one, "f" * 32)
+    assert isinstance(failed.exception, InputError) and "name a run of the stage `evaluate`" in str(failed.exception)
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ([], "needs two runs or more"),
+        (["again", "--label", "a"], "2 runs have 1 labels"),
+        (["again", "again", "--method", "tuned", "--method", "adapter"], "3 runs have 2 times --method"),
+    ],
+)
+def test_the_command_refuses_what_does_not_fit(words: list[str], said: str, one: Path, here: Path) -> None:
+    done = invoke(one, *(one if word == "again" else word for word in words))
+    assert isinstance(done.exception, InputError) and said in str(done.exception)
+    assert not (here / "compare.html").exists()

@@ -1,0 +1,154 @@
+"""The reports of an evaluation, a study and a search: what they write, what the pages say, equal bytes."""
+
+import re
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import yaml
+
+from lookahead.config import read_params
+from lookahead.evaluation.contrasts import Contrast, contrasts, summary
+from lookahead.report.evaluation import preview_curves, write_evaluation_report
+from lookahead.report.glossary import HEADLINE, MEANINGS, SECTIONS, TITLES
+from lookahead.report.search import SearchFindings, save_front, search_tables, write_search_report
+from lookahead.report.study import Study, StudyCell, write_study_report
+from tests.modules import ROOT
+from tests.report.frames import GROUPS, METRICS, draw, long_table, portraits, previews, protocol
+
+LABELS = {"adapter": "untuned", "noise_only": "noise loss only", "tuned": "lookahead", "steered": "steered"}
+PAIRS = [Contrast("difference", "tuned", "adapter"), Contrast("gain", "tuned", "noise_only")]
+
+
+def files(folder: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(folder)): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
+
+
+def check_self_contained(page: str, pictures: int) -> None:
+    assert page.count("<img ") == page.count('src="data:image/') == pictures
+    assert not re.search(r"https?://|<link|<script", page) and "no difference" not in page
+
+
+@pytest.fixture(scope="module")
+def evaluated(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The reports of one evaluation, written twice."""
+    folder = tmp_path_factory.mktemp("evaluated")
+    table = long_table({"adapter": 0.0, "noise_only": 0.01, "tuned": 0.08})
+    table["of_group"] = table["style"].map({style: name for name, styles in GROUPS.items() for style in styles})
+    parts = [(METRICS, None), *((("identity", "prompt"), column) for column in ("of_group", "style", "scene"))]
+    scale = pd.DataFrame([{"cell": "scale", "sampler": "full", "group": "all", "metric": "stranger"}])
+    means = [summary(table, metrics, column) for metrics, column in parts]
+    means.append(scale.assign(mean=0.123, low=0.1, high=0.2, people=4, seeds=1))
+    changes = pd.concat([contrasts(table, PAIRS, metrics, column) for metrics, column in parts])
+    people, pictures = portraits(folder / "portraits"), draw(table, folder / "pictures")
+    for name in ("one", "two"):
+        inputs = (table, pd.concat(means), changes, previews(), people, pictures, protocol())
+        write_evaluation_report(*inputs, folder / name, labels=LABELS, grid_people=2)
+    return folder
+
+
+def test_an_evaluations_report_is_self_contained_and_equal_bytes(evaluated: Path) -> None:
+    one = files(evaluated / "one")
+    assert one == files(evaluated / "two")
+    assert {"report.html", "album.parquet", "groups.csv", "preview_curves.csv", "grids/people.png"} < set(one)
+    page = one["report.html"].decode()
+    check_self_contained(page, 2 * (1 + 3 * 4) + 4)  # people: reference, methods x shots; figures
+    assert "Lookahead against noise loss only (4 people, this training): identity is higher: +0.07" in page
+    assert "prompt alignment does not differ significantly" in page and "not significant" in page
+    assert "no training" in page and "somebody else&#39;s photo: 0.123" in page and "steered" not in page
+
+
+def test_a_row_a_method_and_group_of_prompts(evaluated: Path) -> None:
+    table = pd.read_csv(evaluated / "one" / "groups.csv").set_index("series")
+    assert list(table.index[-2:]) == ["tuned, recontextualise", "tuned, restyle"] and len(table) == 6
+    assert table.loc["tuned, restyle", "identity"] == pytest.approx(0.655, abs=0.003)
+    assert (table["identity_low"] < table["identity"]).all() and (table["identity"] < table["identity_high"]).all()
+
+
+def test_dvc_plots_columns_that_are_written(evaluated: Path) -> None:
+    scales = read_params(ROOT / "params.yaml").active.evaluate.previews.scales
+    curves = preview_curves(pd.DataFrame([{"t": t, "scale": s, "identity": 0.5} for t in (1, 2) for s in scales]))
+    written = {"preview_curves.csv": set(curves), "groups.csv": set(pd.read_csv(evaluated / "one" / "groups.csv"))}
+    plots = yaml.safe_load((ROOT / "dvc.yaml").read_text(encoding="utf-8"))["plots"]
+    wanted: dict[str, set[str]] = {name: set() for name in written}
+    for plot in (next(iter(plot.values())) for plot in plots if isinstance(plot, dict)):
+        for file, columns in plot["y"].items():
+            if "/evaluate/" in file:
+                own = plot["x"] if isinstance(plot["x"], str) else plot["x"][file]
+                wanted[Path(file).name] |= {own, *([columns] if isinstance(columns, str) else columns)}
+    assert wanted["preview_curves.csv"] == written["preview_curves.csv"]
+    assert wanted["groups.csv"] and wanted["groups.csv"] <= written["groups.csv"]
+
+
+def test_previews_have_a_column_a_strength() -> None:
+    assert preview_curves(previews()).to_dict("list") == {
+        "t": [100, 900],
+        "scale 0": [0.1, 0.9],
+        "scale 0.5": [0.6, 1.4],
+    }
+
+
+def test_every_metric_has_a_title_a_meaning_and_a_section() -> None:
+    assert set(TITLES) == set(MEANINGS) == {*HEADLINE, *(name for names in SECTIONS.values() for name in names)}
+
+
+@pytest.mark.parametrize("seeds", [1, 3])
+def test_a_study_of_cells_and_samplers(seeds: int, tmp_path: Path) -> None:
+    table = long_table({"adapter": 0.0, "half": 0.01, "whole": 0.08}, seeds, ("full", "fast"))
+    pairs = [Contrast("half", "half", "adapter"), Contrast("whole", "whole", "half")]
+    cells = [StudyCell("adapter", "untouched"), StudyCell("half", "a half", "tuned", "0.5")]
+    cells.append(StudyCell("whole", "a whole", "tuned", "1"))
+    study = Study("curves", "How strong?", cells, {"full": "20 steps", "fast": "4 steps"}, "A note.")
+    people, pictures = portraits(tmp_path / "portraits"), draw(table, tmp_path / "pictures")
+    frames = (table, summary(table, METRICS), contrasts(table, pairs, METRICS))
+    for name in ("one", "two"):
+        write_study_report(study, *frames, tmp_path / name, people=people, pictures=pictures, grid_people=2)
+    one = files(tmp_path / "one")
+    assert one == files(tmp_path / "two")
+    assert set(one) == {
+        *("table.md", "table.csv", "contrasts.csv", "contrasts.png", "tradeoff.png", "grid.jpg", "report.html")
+    }
+    page, markdown = one["report.html"].decode(), one["table.md"].decode()
+    check_self_contained(page, 3)
+    sample = "4 people, this training" if seeds == 1 else "4 people, 3 seeds"
+    for text in (page, markdown):
+        assert text.count(sample) == 2 * (2 + 2) and text.count("4 people, no training") == 2
+        assert "a whole against a half" in text and "not significant" in text
+    assert "How strong?" in page and "A note." in page
+    assert len(pd.read_csv(tmp_path / "one" / "contrasts.csv")) == 2 * 2 * len(METRICS)
+
+
+def findings() -> SearchFindings:
+    """Three trials of which two are confirmed, and one that failed."""
+    trials = pd.DataFrame(
+        {
+            "number": [0, 1, 2, 3],
+            "state": ["complete", "complete", "complete", "fail"],
+            "weight": [0.1, 0.2, float("nan"), 0.3],
+            "kind": ["cosine", "uniform", None, "cosine"],
+            "identity": [0.5, 0.6, 0.4, float("nan")],
+            "prompt": [0.9, 0.9, 0.8, float("nan")],
+            "front": [False, True, False, False],
+            "reason": ["", "", "", "the loss is NaN"],
+        }
+    )
+    searched = long_table({"0": 0.0, "1": 0.1})
+    change = contrasts(searched, [Contrast("recommended", "1", "0")], ("identity", "prompt"))
+    means = summary(searched, ("identity", "prompt"))
+    texts = ("study, miniature", "On 4 people.", "the best one", "Trial 1 is recommended.")
+    return SearchFindings(*texts, trials, ["weight", "kind"], means, means, change, 0, 1, {"train.weight": 0.2})
+
+
+def test_a_search_shows_its_front_settings_and_failures(tmp_path: Path) -> None:
+    found = findings()
+    tables = search_tables(found)
+    assert [row.label for row in tables["front"].rows] == ["1, recommended", "0, params.yaml"]
+    first, default = (row.entries for row in tables["front"].rows)
+    assert str(first[4]).startswith("+0.100") and default[4] is None
+    assert [list(row.entries) for row in tables["settings"].rows] == [["0.2", "0.1"], ["uniform", "cosine"]]
+    assert [row.label for row in tables["ended"].rows] == ["3"]
+    save_front(found, (0.45, 0.92), 0.02, tmp_path / "front.png")
+    write_search_report(found, {"The front": tmp_path / "front.png"}, tmp_path / "report.html")
+    page = (tmp_path / "report.html").read_text(encoding="utf-8")
+    check_self_contained(page, 1)
+    assert "the loss is NaN" in page and "train.weight: 0.2" in page and "4 people, this training" in page
