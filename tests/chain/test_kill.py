@@ -7,7 +7,7 @@ import time
 from pathlib import Path
 
 import pytest
-from lookahead.evaluation.store import STORE
+from lookahead.evaluation.drawing.cache import CACHE
 
 from lookahead.artifacts import STATE, digest_paths
 
@@ -39,8 +39,8 @@ def test_a_killed_stage_continues(project: Path, stage: str) -> None:
     output = f"{stage}/noise_only" if stage == "train" else stage
     before = digest_paths([Path("runs/tiny") / output])
     command = [sys.executable, f"stages/{stage}.py", *(["--variant", "noise_only"] if stage == "train" else [])]
-    work = STORE if stage == "evaluate" else STATE / "work" / "tiny" / output
-    shutil.rmtree(STORE)  # what the finished evaluation has drawn
+    work = CACHE if stage == "evaluate" else STATE / "work" / "tiny" / output
+    shutil.rmtree(CACHE)  # what the finished evaluation has drawn
     process = subprocess.Popen(command, stderr=subprocess.DEVNULL)
     wait_for(FIRST[stage], work, process)
     process.kill()
