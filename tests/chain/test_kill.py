@@ -7,9 +7,9 @@ import time
 from pathlib import Path
 
 import pytest
-from lookahead.evaluation.drawing.cache import CACHE
 
 from lookahead.artifacts import STATE, digest_paths
+from lookahead.evaluation.drawing.cache import CACHE
 
 FIRST = {
     "generate": "*/shards/*.parquet",

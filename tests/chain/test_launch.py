@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 import yaml
-from lookahead.evaluation.drawing.cache import CACHE
 from safetensors.torch import load_file
 
 from lookahead.artifacts import digest_paths
+from lookahead.evaluation.drawing.cache import CACHE
 from tests.launcher import LAUNCHER
 from tests.modules import ROOT
 
