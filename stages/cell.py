@@ -4,7 +4,7 @@ import shutil
 from pathlib import Path
 
 from lookahead.artifacts import write_json
-from lookahead.config import Study, read_evaluate, read_params, with_overrides
+from lookahead.config import Study, read_params, with_overrides
 from lookahead.evaluation.drawing.cache import CACHE
 from lookahead.evaluation.evaluate import BOTH, PER_IMAGE
 from lookahead.evaluation.evaluator import open_evaluator, save_table
@@ -55,7 +55,7 @@ def stage(study_name: str, study: Study, name: str, seed: int) -> Stage:
     cell = study.cells[name]
 
     def build(job: Job) -> None:
-        settings = study.evaluation(read_evaluate(job.world.evaluate))
+        settings = study.evaluation(job.world.evaluation())
         encoder = encoder_of(job, study, name, seed)
         trained = seed if cell.trained else job.world.train.seed
         cells = study_cells(study, name, encoder, trained, settings)

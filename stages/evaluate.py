@@ -3,7 +3,6 @@
 `accelerate launch --multi_gpu --num_processes N stages/evaluate.py` shares drawing and scoring out to N processes.
 """
 
-from lookahead.config import read_evaluate
 from lookahead.evaluation.cells import LABELS
 from lookahead.evaluation.drawing.cache import CACHE
 from lookahead.evaluation.evaluate import evaluate
@@ -17,7 +16,7 @@ TRAININGS = {"noise_only": "train/noise_only", "tuned": "train/lookahead"}
 
 def build(job: Job) -> None:
     """Draw and score everybody in every cell, then write the report."""
-    world, settings = job.world, read_evaluate(job.world.evaluate)
+    world, settings = job.world, job.world.evaluation()
     encoders = {name: job.runs / stage / "encoder" for name, stage in TRAININGS.items()}
     found = evaluate(world.checkpoints, settings, encoders, world.train.seed, job.work, job.log, CACHE)
     if is_main_process():

@@ -6,15 +6,15 @@
 from collections.abc import Iterator
 from pathlib import Path
 
-from lookahead.config import read_protocol
+from lookahead.config import Splits
 from lookahead.dataset.drawing import synthesise
 from lookahead.portraits import Pixels, read_people, read_photo
 from lookahead.stage import Job, Stage, main
 
 
-def evaluated(protocol: str) -> Iterator[tuple[Path, Pixels]]:
-    """Folder and reference photo of everybody in a protocol's splits; a split without a folder holds nobody."""
-    for split in map(Path, read_protocol(protocol).splits.model_dump().values()):
+def evaluated(splits: Splits) -> Iterator[tuple[Path, Pixels]]:
+    """Folder and reference photo of everybody in the splits; a split without a folder holds nobody."""
+    for split in map(Path, splits.model_dump().values()):
         count = sum(path.is_dir() for path in split.iterdir()) if split.is_dir() else 0
         for person in read_people(split, count) if count else []:
             yield person.reference.parent, read_photo(person.reference)
@@ -22,7 +22,7 @@ def evaluated(protocol: str) -> Iterator[tuple[Path, Pixels]]:
 
 def build(job: Job) -> None:
     """Draw, check and describe the pictures."""
-    portraits = evaluated(job.world.evaluate.protocol)
+    portraits = evaluated(job.world.evaluation().splits)
     synthesise(job.world.checkpoints, job.world.generate, portraits, job.work, job.log)
 
 

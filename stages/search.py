@@ -12,7 +12,7 @@ import torch
 from filelock import FileLock
 
 from lookahead.artifacts import STATE, publish, workspace, write_json
-from lookahead.config import read_evaluate, read_params
+from lookahead.config import read_params
 from lookahead.errors import InputError
 from lookahead.search.objective import Task
 from lookahead.search.run import run_search
@@ -32,7 +32,7 @@ def search(name: str | None, address: str | None, workers: int | None, worker: i
     torch.set_num_threads(threads)
     key = f"{worker or ''}" if address is None else f"{socket.gethostname()} {os.getpid()}"
     world = params.worlds[name]
-    task = Task(name, world, read_evaluate(world.evaluate), settings, features, state, address, key)
+    task = Task(name, world, world.evaluation(), settings, features, state, address, key)
 
     def record(study: str) -> Recorder:
         return open_study(params, Origin("search", name, {}, (features,), study))

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from lookahead.artifacts import write_json
-from lookahead.config import Study, read_evaluate, read_params
+from lookahead.config import Study, read_params
 from lookahead.evaluation.evaluate import as_intervals
 from lookahead.evaluation.study import gathered_pictures, read_study, seeds_of, study_tables
 from lookahead.portraits import read_people
@@ -29,7 +29,7 @@ def stage(name: str, study: Study) -> Stage:
     """The stage that reads every cell of a study and writes `results/<world>/<study>`."""
 
     def build(job: Job) -> None:
-        settings, folder = study.evaluation(read_evaluate(job.world.evaluate)), job.runs / name
+        settings, folder = study.evaluation(job.world.evaluation()), job.runs / name
         table = read_study(study, folder)
         summary, contrasts = study_tables(study, table, settings)
         write_json(job.work / "metrics.json", as_intervals(summary, contrasts))

@@ -8,7 +8,7 @@ from typing import Any
 import pyarrow.parquet as pq
 import yaml
 
-from lookahead.config import Checkpoints, Params, read_params
+from lookahead.config import Checkpoints, Params, merged, read_params
 from lookahead.stage import Stage, run_stage
 from tests.modules import ROOT
 from tests.protocols import write_protocol
@@ -29,7 +29,6 @@ _TRAIN = {
 }
 PROTOCOL = {"people": 3, "photo_prompts": 1, "num_inference_steps": 2, "prompts": f"prompts/{WORLD}.yaml"}
 _EVALUATE = {
-    "protocol": f"protocols/{WORLD}.yaml",
     "batch_size": 9,
     "grid_people": 2,
     "previews": {"people": 2, "timesteps": [100, 900], "scales": [0.0, 1.0]},
@@ -40,7 +39,7 @@ _EVALUATE = {
 def tree_of(checkpoints: Checkpoints) -> dict[str, Any]:
     """The committed parameters, with the tiny world as a further one, small numbers in it, and tracking off."""
     tree: dict[str, Any] = yaml.safe_load((ROOT / "params.yaml").read_text(encoding="utf-8"))
-    world = yaml.safe_load(yaml.safe_dump(tree["worlds"]["miniature"]))
+    world = yaml.safe_load(yaml.safe_dump(merged(tree["defaults"], tree["worlds"]["miniature"])))
     here = checkpoints.model_dump_json().replace(str(Path(checkpoints.base).parent), f"models/{WORLD}")
     world["checkpoints"] = yaml.safe_load(here)
     world["generate"] |= _GENERATE | {"prompts": f"prompts/{WORLD}.yaml"}

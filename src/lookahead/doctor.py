@@ -19,7 +19,7 @@ import psutil
 import torch
 
 from lookahead.artifacts import STATE, atomic
-from lookahead.config import Checkpoints, Params, World, read_evaluate
+from lookahead.config import Checkpoints, Params, World
 from lookahead.dataset.prompts import read_prompts
 from lookahead.errors import InputError
 from lookahead.portraits import read_people, read_photo
@@ -128,13 +128,13 @@ def checkpoints(of: Checkpoints, world: str) -> Iterator[Finding]:
 
 def inputs(world: World) -> Finding:
     """The prompts, the protocol and its people's portraits."""
-    settings = read_evaluate(world.evaluate)
+    settings = world.evaluation()
     for path in {world.generate.prompts, settings.prompts}:
         read_prompts(path)
     people = read_people(Path(settings.portraits), settings.people)
     for person in people:
         read_photo(person.reference)
-    return Finding("ok", "protocol", f"{settings.protocol}: {len(people)} people of {settings.portraits}")
+    return Finding("ok", "protocol", f"protocols/{world.name}.yaml: {len(people)} people of {settings.portraits}")
 
 
 def disk(world: World) -> Finding:

@@ -91,6 +91,21 @@ def input_paths(stage: Stage, settings: Mapping[str, object], runs: Path) -> lis
     return [runs / name for name in stage.inputs] + optional + sorted(set(local_paths(dict(settings))))
 
 
+def check_tracked(settings: Mapping[str, object], world_name: str) -> None:
+    """Refuse paths of the parameters that no stage in dvc.yaml depends on: DVC would not see what changes there.
+
+    Raises:
+        InputError: a path lies elsewhere; the message names it and where it belongs.
+    """
+    roots = [Path(root).resolve() for root in (f"models/{world_name}", "prompts", "protocols")]
+    for path in local_paths(dict(settings)):
+        if not any(root in (path.resolve(), *path.resolve().parents) for root in roots):
+            raise InputError(
+                f"params.yaml names {path}, where DVC would not notice a change: move it below models/{world_name}, "
+                "prompts or protocols"
+            )
+
+
 def fingerprint(paths: list[Path]) -> str:
     """Names, sizes and times of all files below the paths: as good as their contents for one machine's resuming."""
     stats = [(str(file), file.stat()) for path in paths for file in files_below(path)]
@@ -123,7 +138,9 @@ def run_stage(stage: Stage, params: Params, world_name: str) -> Path:
         from lookahead.world import require  # here: a table opens none, and needs none of its libraries
 
         require(world.checkpoints, world_name)
-    settings = {name: world.settings(name) for name in stage.sections} | dict(stage.settings)
+    settings = {name: world.settings(name) for name in stage.sections}
+    check_tracked(settings, world_name)
+    settings |= dict(stage.settings)
     inputs = input_paths(stage, settings, runs)
     key = broadcast_object(
         digest(without(settings, stage.irrelevant), fingerprint(inputs), code_digest(*stage.code))[:16]

@@ -10,7 +10,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from lookahead.config import Checkpoints, Evaluate, read_evaluate, read_params, with_overrides
+from lookahead.config import Checkpoints, Evaluate, read_params, with_overrides
 from lookahead.models.adapter import ADAPTER_FILE
 from tests.tiny import build_portraits, build_tiny_world
 
@@ -44,7 +44,7 @@ def quick(portraits: Path) -> Evaluate:
         "diversity": {"people": 2, "prompts": 2, "seeds": 2},
         "steering": None,
     }
-    return with_overrides(read_evaluate(read_params().worlds["miniature"].evaluate), changes)
+    return with_overrides(read_params().worlds["miniature"].evaluation(), changes)
 
 
 @pytest.fixture(scope="session")

@@ -8,7 +8,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from lookahead.config import Checkpoints, Evaluate, PreviewCurves, read_evaluate, read_params
+from lookahead.config import Checkpoints, Evaluate, PreviewCurves, read_params
 from lookahead.errors import InputError
 from lookahead.evaluation.cells import Cell
 from lookahead.evaluation.evaluator import Evaluator, open_evaluator
@@ -52,9 +52,7 @@ def test_the_noisier_the_less_of_the_miniatures_people_is_seen(tmp_path: Path) -
     world = read_params().worlds["miniature"]
     curves = PreviewCurves(people=6, timesteps=[99, 549, 949], scales=[0.0])
     changes = {"people": 6, "split": "validation", "previews": curves}
-    table = measured(
-        open_evaluator(world.checkpoints, read_evaluate(world.evaluate).model_copy(update=changes)), tmp_path
-    )
+    table = measured(open_evaluator(world.checkpoints, world.evaluation().model_copy(update=changes)), tmp_path)
     assert table["error"].is_monotonic_increasing and table["identity"].is_monotonic_decreasing
 
 

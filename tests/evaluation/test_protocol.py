@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from lookahead.config import Checkpoints, Evaluate, Scorer, read_evaluate, read_params, read_protocol, with_overrides
+from lookahead.config import Checkpoints, Evaluate, Scorer, read_params, read_protocol, with_overrides
 from lookahead.dataset.prompts import read_prompts
 from lookahead.errors import InputError
 from lookahead.evaluation.drawing.plan import make_plan
@@ -23,9 +23,7 @@ def told(settings: Evaluate, checkpoints: Checkpoints) -> Description:
 
 @pytest.mark.parametrize("world", ["miniature", "sdxl"])
 def test_the_worlds_name_their_protocols(world: str) -> None:
-    stage = read_params().worlds[world].evaluate
-    assert stage.protocol == f"protocols/{world}.yaml"
-    settings = read_evaluate(stage)
+    settings = read_params().worlds[world].evaluation()
     assert settings.split == "test" and settings.portraits == f"models/{world}/portraits/test"
     assert (ROOT / settings.prompts).is_file()
 

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 from torch.nn import functional as F
 
-from lookahead.config import Checkpoints, read_evaluate, read_params, with_overrides
+from lookahead.config import Checkpoints, read_params, with_overrides
 from lookahead.evaluation.cells import Cell
 from lookahead.evaluation.contrasts import summary
 from lookahead.evaluation.drawing.pictures import read_pictures
@@ -28,7 +28,7 @@ from lookahead.portraits import read_people, read_photo
 from lookahead.world import open_faces, quiet_alignment, recogniser_onnx
 
 WORLD = read_params().worlds["miniature"]
-EVALUATE = read_evaluate(WORLD.evaluate)
+EVALUATE = WORLD.evaluation()
 VALIDATION = Path(EVALUATE.splits.validation)
 PACKS = ("loss", "select", "report")
 

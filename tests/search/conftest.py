@@ -5,11 +5,10 @@ from pathlib import Path
 
 import pytest
 
-from lookahead.config import Checkpoints, PreviewCurves, Search, Train, World, read_evaluate, read_params
+from lookahead.config import Checkpoints, Evaluate, PreviewCurves, Search, Train, World, read_params, with_overrides
 from lookahead.search.objective import Task
 from lookahead.search.run import run_search
 from tests.modules import ROOT
-from tests.protocols import write_protocol
 from tests.tiny import build_portraits
 from tests.training.conftest import changed, features, settings  # noqa: F401  (fixtures)
 
@@ -59,26 +58,25 @@ def make_search(**changes: object) -> Search:
 
 
 @pytest.fixture(scope="session")
-def world(tiny_world: Checkpoints, settings: Train, tmp_path_factory: pytest.TempPathFactory) -> World:  # noqa: F811
-    """The tiny world with portraits of both splits."""
+def world(tiny_world: Checkpoints, settings: Train) -> World:  # noqa: F811
+    """The tiny world's checkpoints with short trainings."""
+    read = read_params(ROOT / "params.yaml").worlds["miniature"]
+    small = {"batch_size": 16, "previews": PreviewCurves(people=1, timesteps=[500], scales=[1.0])}
+    train = changed(settings, {"steps": 2, "gradient_accumulation_steps": 1, "num_samples": 1})
+    evaluate = read.evaluate.model_copy(update=small)
+    return read.model_copy(update={"checkpoints": tiny_world, "train": train, "evaluate": evaluate})
+
+
+@pytest.fixture(scope="session")
+def evaluation(tmp_path_factory: pytest.TempPathFactory) -> Callable[[World], Evaluate]:
+    """A world's evaluation on two people of each split."""
     portraits = tmp_path_factory.mktemp("portraits")
+    splits = {split: str(portraits / split) for split in ("search", "validation", "test")}
     for split in ("search", "validation"):
         build_portraits(portraits / split, 2)
-    read = read_params(ROOT / "params.yaml").worlds["miniature"]
-    own = {
-        "prompts": str(ROOT / "prompts" / "miniature.yaml"),
-        "people": 2,
-        "photo_prompts": 1,
-        "num_inference_steps": 2,
-    }
-    small = {
-        "protocol": str(write_protocol(portraits / "protocol.yaml", str(portraits), **own)),
-        "batch_size": 16,
-        "previews": PreviewCurves(people=1, timesteps=[500], scales=[1.0]),
-    }
-    train = changed(settings, {"steps": 2, "gradient_accumulation_steps": 1, "num_samples": 1})
-    update = {"checkpoints": tiny_world, "train": train, "evaluate": read.evaluate.model_copy(update=small)}
-    return read.model_copy(update=update)
+    own = {"splits": splits, "people": 2, "photo_prompts": 1, "num_inference_steps": 2}
+    protocol = with_overrides(read_params(ROOT / "params.yaml").worlds["miniature"].evaluation(), own)
+    return lambda world: protocol.model_copy(update=dict(world.evaluate))
 
 
 class Notes:
@@ -103,14 +101,14 @@ Run = Callable[..., tuple[list[tuple[str, object]], list[str]]]
 
 
 @pytest.fixture(scope="session")
-def run(world: World, features: Path) -> Run:  # noqa: F811
+def run(world: World, evaluation: Callable[[World], Evaluate], features: Path) -> Run:  # noqa: F811
     """Run a search into a folder, `state/` and `out/`; returns how its trials ended and what it said."""
 
     def start(folder: Path, search: Search, train: Train | None = None) -> tuple[list[tuple[str, object]], list[str]]:
         notes, said = Notes(), []
         own = world if train is None else world.model_copy(update={"train": train})
         (folder / "out").mkdir(parents=True, exist_ok=True)
-        task = Task("tiny", own, read_evaluate(own.evaluate), search, features, folder / "state")
+        task = Task("tiny", own, evaluation(own), search, features, folder / "state")
         run_search(task, lambda _: notes, said.append, folder / "out")  # type: ignore[arg-type,return-value]
         return notes.ends, said
 

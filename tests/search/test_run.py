@@ -11,7 +11,7 @@ import yaml
 from PIL import Image
 
 from lookahead import artifacts
-from lookahead.config import Steering, read_evaluate, with_overrides
+from lookahead.config import Steering, with_overrides
 from lookahead.errors import InputError
 from lookahead.evaluation import evaluator
 from lookahead.search import objective
@@ -96,9 +96,9 @@ def test_a_changed_space_is_a_new_study_and_says_so(own: Path, run) -> None:
     assert len([name for name in trials(own) if "confirm" not in name]) == 2
 
 
-def test_a_study_is_named_after_what_decides_its_numbers(world, features, tmp_path, monkeypatch) -> None:
+def test_a_study_is_named_after_what_decides_its_numbers(world, evaluation, features, tmp_path, monkeypatch) -> None:
     def task(settings, search=None) -> Task:
-        return Task("tiny", settings, read_evaluate(settings.evaluate), search or make_search(), features, tmp_path)
+        return Task("tiny", settings, evaluation(settings), search or make_search(), features, tmp_path)
 
     def inputs(settings=world, search=None):
         return inputs_of(task(settings, search))

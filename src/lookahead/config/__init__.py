@@ -7,7 +7,7 @@ from lookahead.config.files import read_yaml
 from lookahead.config.overrides import merged, with_overrides
 from lookahead.config.params import Params, Tracking, World, parse_params, read_params
 from lookahead.config.personalize import Fast, Personalize
-from lookahead.config.protocol import Evaluate, Protocol, Sampling, Splits, read_evaluate, read_protocol
+from lookahead.config.protocol import Evaluate, Protocol, Sampling, Splits, read_protocol
 from lookahead.config.search import Checks, Choices, Confirm, FloatRange, Heartbeat, IntRange, Range, Search
 from lookahead.config.stages import (
     Diversity,
@@ -63,7 +63,6 @@ __all__ = [
     "World",
     "merged",
     "parse_params",
-    "read_evaluate",
     "read_params",
     "read_protocol",
     "read_yaml",

@@ -14,7 +14,7 @@ from lookahead.config.fields import Section, faults
 from lookahead.config.files import read_tree
 from lookahead.config.overrides import merged
 from lookahead.config.personalize import Personalize
-from lookahead.config.protocol import read_evaluate, read_protocol
+from lookahead.config.protocol import Evaluate, read_protocol
 from lookahead.config.stages import EvaluateStage
 from lookahead.config.studies import Studies
 from lookahead.config.train import Train
@@ -22,8 +22,9 @@ from lookahead.errors import InputError
 
 
 class World(Section):
-    """One world's checkpoints and its stages' numbers."""
+    """One world's checkpoints and its stages' numbers; its protocol is the file `protocols/<name>.yaml`."""
 
+    name: str
     checkpoints: Checkpoints
     generate: Generate
     photos: Photos
@@ -42,12 +43,21 @@ class World(Section):
         """
         own: Section = getattr(self, section)
         if isinstance(own, Generate):
-            splits = read_protocol(self.evaluate.protocol).splits
+            splits = self.evaluation().splits
             return own.model_dump(mode="json") | {"portraits": splits.model_dump(mode="json")}
         if not isinstance(own, EvaluateStage):
             return own.model_dump(mode="json")
-        settings = read_evaluate(own)
+        settings = self.evaluation()
         return settings.model_dump(mode="json", exclude={"splits"}) | {"portraits": settings.portraits}
+
+    def evaluation(self) -> Evaluate:
+        """The protocol, and how the stage `evaluate` carries it out.
+
+        Raises:
+            InputError: the protocol's file is missing or wrong.
+        """
+        protocol = read_protocol(Path("protocols") / f"{self.name}.yaml")
+        return Evaluate.model_validate(protocol.model_dump() | self.evaluate.model_dump())
 
 
 class Tracking(Section):
@@ -99,7 +109,7 @@ def parse_params(tree: Mapping[str, object]) -> Params:
     defaults, worlds = rest.pop("defaults", {}), rest.get("worlds")
     if isinstance(defaults, Mapping) and isinstance(worlds, Mapping):
         _check_sections(worlds)
-        rest["worlds"] = {name: merged(defaults, world) for name, world in worlds.items()}
+        rest["worlds"] = {name: merged(defaults, world) | {"name": name} for name, world in worlds.items()}
     try:
         return Params.model_validate(rest)
     except ValidationError as error:
@@ -109,7 +119,11 @@ def parse_params(tree: Mapping[str, object]) -> Params:
 def _check_sections(worlds: Mapping[str, object]) -> None:
     """DVC tracks a world's sections by name, so that each world has to state all of them, if only as `{}`."""
     for name, world in worlds.items():
-        missing = [section for section in World.model_fields if isinstance(world, Mapping) and section not in world]
+        missing = [
+            section
+            for section in World.model_fields
+            if section != "name" and isinstance(world, Mapping) and section not in world
+        ]
         if missing:
             raise InputError(f"params.yaml: worlds.{name} lacks {', '.join(missing)}: write `{missing[0]}: {{}}`")
 

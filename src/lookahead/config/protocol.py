@@ -99,13 +99,4 @@ def read_protocol(path: str | Path) -> Protocol:
     Raises:
         InputError: the file is missing, is not YAML, or a key is unknown, missing or wrong; each is named.
     """
-    return read_yaml(path, Protocol, "the protocol", "evaluate.protocol")
-
-
-def read_evaluate(stage: EvaluateStage) -> Evaluate:
-    """The stage's section with the protocol that it names.
-
-    Raises:
-        InputError: as `read_protocol`.
-    """
-    return Evaluate.model_validate(read_protocol(stage.protocol).model_dump() | stage.model_dump())
+    return read_yaml(path, Protocol, "the protocol", "world")

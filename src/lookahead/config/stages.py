@@ -52,11 +52,10 @@ class Diversity(Section):
 
 
 class EvaluateStage(Section):
-    """The protocol's file, and what is no part of a protocol: how many pictures at once, what is shown, the loss of a
+    """What is no part of a protocol: how many pictures at once, what is shown, the loss of a
     metric up to which a cell is no worse than another (`margin`), and the lookahead guidance of the cell `steered`,
     which null leaves out."""
 
-    protocol: str
     batch_size: Count
     grid_people: Count
     margin: dict[str, NotNegative]

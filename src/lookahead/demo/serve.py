@@ -9,7 +9,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from lookahead.config import World, read_evaluate
+from lookahead.config import World
 from lookahead.dataset.prompts import read_prompts
 from lookahead.demo.studio import Studio
 from lookahead.errors import InputError
@@ -19,7 +19,7 @@ _EXAMPLES = 8
 
 def examples(world: World) -> list[Path]:
     """The first photo of some test people; none where there are none, as in a fresh `sdxl`."""
-    return sorted(Path(read_evaluate(world.evaluate).splits.test).glob("*/0.jpg"))[:_EXAMPLES]
+    return sorted(Path(world.evaluation().splits.test).glob("*/0.jpg"))[:_EXAMPLES]
 
 
 def serve(world: World, encoder: Path | None, port: int) -> None:
