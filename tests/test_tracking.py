@@ -54,29 +54,25 @@ def states(params: Params, stage: str) -> list[str]:
 
 
 def test_a_run_holds_parameters_curves_metrics_pictures_inputs_and_tags(params: Params, tmp_path: Path) -> None:
+    Path("dvc.lock").write_text("stages: {generate: {outs: [{path: input, md5: 0123.dir}]}}")
     recorder = open_recorder(params, origin("train"))
     for step in range(250):
         recorder.log({"loss": float(step)}, step)
     lineage = recorder.finish(output())
     client, runs = store(params)
     run = named(runs, "train")
-    assert (lineage["tracked"], lineage["runs"][-1]) == (True, run.info.run_id)
+    assert (lineage["tracked"], lineage["run"]) == (True, run.info.run_id)
     assert run.data.params["train.lookahead.weight"] == "0.5"
     assert [m.value for m in client.get_metric_history(run.info.run_id, "loss")] == [float(i) for i in range(250)]
     assert run.data.metrics["identity.mean"] == 0.25
     assert run.data.metrics["kept.the persons"] == 3  # MLflow refuses the apostrophe
     assert run.data.tags["dvc.stage"] == "train@lookahead"
-    assert [given.dataset.name for given in run.inputs.dataset_inputs] == ["input"]
+    assert [(given.dataset.name, given.dataset.digest) for given in run.inputs.dataset_inputs] == [
+        ("input", "0123.dir")
+    ]
     assert any(path.path.endswith(".png") for path in client.list_artifacts(run.info.run_id, "images"))
     assert run.info.status == "FINISHED"
     assert run.info.artifact_uri.startswith((tmp_path / "state" / "artifacts").as_uri())
-
-
-def test_an_input_is_logged_under_the_digest_that_dvc_gives_it(params: Params) -> None:
-    Path("dvc.lock").write_text("stages: {generate: {outs: [{path: input, md5: 0123.dir}]}}")
-    open_recorder(params, origin("features")).finish(output())
-    (given,) = named(store(params)[1], "features").inputs.dataset_inputs
-    assert given.dataset.digest == "0123.dir"
 
 
 def test_the_first_stage_starts_the_reproduction_and_the_others_join_it(params: Params) -> None:

@@ -260,7 +260,7 @@ class Recorder:
         if not self._runs:
             return {"tracked": False}
         times = {"started": self._begun, "seconds": time.time() - self._begun}
-        return {"tracked": not self._failed, "runs": self._runs, "tags": tags_of(self._origin), **times}
+        return {"tracked": not self._failed, "run": self._runs[-1], "tags": tags_of(self._origin), **times}
 
     def _log_output(self, out: Path | None, metrics: Mapping[str, float]) -> None:
         mlflow = _mlflow()

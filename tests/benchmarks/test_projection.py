@@ -43,16 +43,6 @@ def test_the_flop_on_paper_are_those_of_a_real_step_and_checkpointing_adds_to_th
     assert again.peak < plain.peak
 
 
-def test_the_kv_encoder_holds_the_denoisers_weights_and_no_others() -> None:
-    def built(levers: Levers) -> int:
-        with on_paper() as held:
-            kept = opened(levers, SMALL, 1)
-            assert kept
-            return held.now
-
-    assert built(Levers()) < 1.05 * built(Levers(kv=False))
-
-
 def test_a_storage_counts_once_until_its_last_tensor_goes() -> None:
     with Held() as held:
         whole = torch.zeros(1000)
@@ -61,18 +51,6 @@ def test_a_storage_counts_once_until_its_last_tensor_goes() -> None:
         assert held.now == 4000
         del part
         assert (held.now, held.peak) == (0, 4000)
-
-
-def test_attention_counts_two_products_forward_and_four_backward_and_is_never_quadratic_in_memory() -> None:
-    with on_paper() as held:
-        query, keys = (torch.zeros(1, 2, tokens, 64, requires_grad=True) for tokens in (512, 4096))
-        before = held.now
-
-        def step() -> None:
-            nn.functional.scaled_dot_product_attention(query, keys, keys).sum().backward()
-
-        assert flop(step) == 6 * 2 * (2 * 512 * 4096 * 64)
-        assert held.peak - before < 2 * 512 * 4096 * 4  # the scores
 
 
 def test_norms_are_float32_under_autocast_on_paper_as_on_a_gpu_and_nowhere_else() -> None:

@@ -13,7 +13,7 @@ from torch import nn
 
 from benchmarks.official import Official
 from benchmarks.ours import Levers, Ours
-from benchmarks.train import FULL_METHOD, ROWS, Cost, in_turn, table, with_work
+from benchmarks.train import FULL_METHOD, ROWS, Cost, in_turn, table
 from tests.benchmarks.sizes import SMALL
 
 
@@ -67,12 +67,6 @@ def test_the_table_shows_shares_ratios_and_what_failed(capsys: pytest.CaptureFix
     assert "| official | 6000 | 0.167 | 9 | 15% | 25 | 3.00 | 2.50 |" in shown
     assert "batch 4 | 1.2e+04 | 0.333 | 4 | 13% | 5 | 1.50 | 0.50 |" in shown  # the full method's work, per image
     assert "| + KV-encoder, compiled | out of memory |" in shown
-
-
-def test_a_row_without_its_plain_twin_has_no_share() -> None:
-    bare = Cost("official, checkpointing", 1, 6.0, 25.0, None)
-    assert with_work(bare, [KV]).flop is None
-    assert with_work(bare, [KV, Cost("official", 1, 9.0, 30.0, 9e12)]).flop == 9e12
 
 
 def test_rows_are_printed_and_kept_as_they_end(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:

@@ -7,9 +7,9 @@ import time
 from pathlib import Path
 
 import pytest
-from lookahead.evaluation.store import STORE
 
 from lookahead.artifacts import STATE, digest_paths
+from lookahead.evaluation.drawing.cache import CACHE
 
 FIRST = {
     "generate": "*/shards/*.parquet",
@@ -39,10 +39,10 @@ def test_a_killed_stage_continues(project: Path, stage: str) -> None:
     output = f"{stage}/noise_only" if stage == "train" else stage
     before = digest_paths([Path("runs/tiny") / output])
     command = [sys.executable, f"stages/{stage}.py", *(["--variant", "noise_only"] if stage == "train" else [])]
-    own = {"evaluate": STORE, "train": STATE / "checkpoints" / "tiny"}
+    own = {"evaluate": CACHE, "train": STATE / "checkpoints" / "tiny"}
     work = own.get(stage, STATE / "work" / "tiny" / output)
     shutil.rmtree(STATE / "checkpoints")  # of the finished trainings
-    shutil.rmtree(STORE)  # what the finished evaluation has drawn
+    shutil.rmtree(CACHE)  # what the finished evaluation has drawn
     process = subprocess.Popen(command, stderr=subprocess.DEVNULL)
     wait_for(FIRST[stage], work, process)
     process.kill()

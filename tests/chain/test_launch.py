@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 import yaml
-from lookahead.evaluation.store import STORE
 from safetensors.torch import load_file
 
 from lookahead.artifacts import digest_paths
+from lookahead.evaluation.drawing.cache import CACHE
 from tests.launcher import LAUNCHER
 from tests.modules import ROOT
 
@@ -29,7 +29,7 @@ def dvc_runs(stage: str, launcher: Sequence[str]) -> None:
 @pytest.mark.parametrize("stage", ["generate", "features", "evaluate"])
 def test_a_launched_stage_makes_the_same_bytes(project: Path, stage: str) -> None:
     before = digest_paths([Path("runs/tiny") / stage])
-    shutil.rmtree(STORE)
+    shutil.rmtree(CACHE)
     shutil.rmtree(Path("runs/tiny") / stage)
     dvc_runs(stage, [*LAUNCHER, "--no_python"])
     assert digest_paths([Path("runs/tiny") / stage]) == before
