@@ -112,7 +112,7 @@ def doctor(
 
 def headline_table(intervals: Mapping[str, Mapping[str, Any]]) -> str:
     """A row for each method and each contrast, with the people and the trainings that its intervals are over."""
-    from lookahead.report.formats import Estimate, Row, Table, as_text
+    from lookahead.report.formats import Estimate, Row, Table
 
     found = {name: row for name, row in intervals.items() if isinstance(row, dict) and COLUMNS.keys() <= row.keys()}
     fields = dict.fromkeys(("people", "seeds"), 0) | {"verdict": ""}
@@ -121,7 +121,7 @@ def headline_table(intervals: Mapping[str, Mapping[str, Any]]) -> str:
         entries = (found[name][column] for column in COLUMNS)
         shown = [Estimate(e["mean"], e["low"], e["high"], **{f: e.get(f, fields[f]) for f in fields}) for e in entries]
         rows.append(Row(ROWS.get(name, name), shown))
-    return as_text(Table(["", *COLUMNS.values()], rows))
+    return Table(["", *COLUMNS.values()], rows).markdown()
 
 
 @app.command()
@@ -130,6 +130,5 @@ def headline(world: World = None) -> None:
     from lookahead.artifacts import read_json
 
     folder = Path("runs") / (world or parameters().world) / "evaluate"
-    print(
-        f"\n{headline_table(read_json(folder / 'intervals.json'))}\nReport: {folder / 'report.html'}\nRuns:   make ui"
-    )
+    table = headline_table(read_json(folder / "intervals.json"))
+    print(f"\n{table}\nReport: {folder / 'report.html'}\nRuns:   make ui")
