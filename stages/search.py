@@ -8,7 +8,6 @@ import subprocess
 import sys
 from pathlib import Path
 
-import torch
 from filelock import FileLock
 
 from lookahead.artifacts import STATE, publish, workspace, write_json
@@ -29,6 +28,8 @@ def search(name: str | None, address: str | None, workers: int | None, worker: i
     settings, features, state = params.studies.search[name], RUNS / name / "features", STATE / "search"
     workers = workers or settings.workers
     threads = int(os.environ.get("OMP_NUM_THREADS", max(1, cores() // workers)))
+    import torch  # after lookahead, which says how its threads wait
+
     torch.set_num_threads(threads)
     key = f"{worker or ''}" if address is None else f"{socket.gethostname()} {os.getpid()}"
     world = params.worlds[name]

@@ -10,6 +10,7 @@ from mlflow.models.cli import serve
 from typer.main import get_command
 
 from lookahead.cli import app
+from lookahead.config import merged
 from tests.modules import ROOT
 
 PAGES = sorted((ROOT / "docs").glob("*.md"))
@@ -48,10 +49,11 @@ def test_a_command_and_its_options_exist(page: Path) -> None:
 
 def test_a_parameter_exists() -> None:
     tree = yaml.safe_load((ROOT / "params.yaml").read_text(encoding="utf-8"))
+    world = merged(tree["defaults"], tree["worlds"]["miniature"])
     for page in PAGES:
         for span in spans(page):
             if re.fullmatch(r"(worlds|train|studies|checkpoints)(\.\w+)+", span):
-                node = tree if span.split(".")[0] in tree else tree["worlds"]["miniature"]
+                node = tree if span.split(".")[0] in tree else world
                 for part in span.split("."):
                     assert part in node, (page.name, span)
                     node = node[part]
