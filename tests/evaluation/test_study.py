@@ -16,7 +16,7 @@ from dvc.repo import Repo
 from pydantic import ValidationError
 from safetensors.torch import load_file
 
-from lookahead.config import Checkpoints, Study, StudyCell, Train, World, read_evaluate, read_params
+from lookahead.config import Checkpoints, Study, StudyCell, Train, World, read_params
 from lookahead.errors import InputError
 from lookahead.evaluation.study import read_study, study_cells
 from lookahead.stage import Job, Stage
@@ -68,9 +68,9 @@ def world(tiny: Checkpoints, settings: Train, tmp_path_factory: pytest.TempPathF
     build_portraits(folder / "portraits" / "validation", 2)
     path = write_protocol(folder / "tiny.yaml", str(folder / "portraits"))
     miniature = read_params().worlds["miniature"]
-    evaluate = miniature.evaluate.model_copy(update={"protocol": str(path), "batch_size": 10})
-    train = settings.model_copy(update={"steps": 2})
-    return miniature.model_copy(update={"checkpoints": tiny, "train": train, "evaluate": evaluate})
+    changes = {"evaluate": miniature.evaluate.model_copy(update={"batch_size": 10}), "checkpoints": tiny}
+    changes |= {"train": settings.model_copy(update={"steps": 2}), "name": str(path.with_suffix(""))}
+    return miniature.model_copy(update=changes)
 
 
 @pytest.fixture(scope="module")
@@ -196,14 +196,14 @@ def test_a_cell_that_makes_no_sense_is_refused(change: dict[str, object], messag
 
 
 def test_a_change_of_a_parameter_that_does_not_exist_is_refused(study: Study, world: World) -> None:
-    evaluate = study.evaluation(read_evaluate(world.evaluate))
+    evaluate = study.evaluation(world.evaluation())
     wrong = study.model_copy(update={"cells": {"x": row("x", "adapter", sampling={"adapter_weight": 1.0})}})
     with pytest.raises(InputError, match=r"sampling\.adapter_weight is no parameter"):
         study_cells(wrong, "x", None, 0, evaluate)
 
 
 def test_no_cell_of_a_study_is_steered_and_none_is_of_the_test_people() -> None:
-    evaluate = read_evaluate(read_params().worlds["miniature"].evaluate)
+    evaluate = read_params().worlds["miniature"].evaluation()
     assert evaluate.steering is not None and evaluate.split == "test"
     for study in read_params().studies.cells.values():
         own = study.evaluation(evaluate)
