@@ -43,11 +43,7 @@ def writing(path: Path) -> Iterator[None]:
 
 @contextmanager
 def atomic(path: Path) -> Iterator[Path]:
-    """Yield a temporary path beside `path` that takes its place when the block ends well, and vanishes otherwise.
-
-    Raises:
-        InputError: the disk is full or the folder cannot be written.
-    """
+    """Yield a temporary path beside `path` that takes its place when the block ends well, and vanishes otherwise."""
     with writing(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         handle, name = tempfile.mkstemp(path.suffix, f".{path.stem}.", path.parent)
@@ -71,21 +67,13 @@ def _read(path: Path) -> bytes:
 
 
 def write_json(path: Path, content: Any) -> None:
-    """Write JSON with sorted keys, so that equal contents are equal bytes.
-
-    Raises:
-        InputError: the disk is full or the folder cannot be written.
-    """
+    """Write JSON with sorted keys, so that equal contents are equal bytes."""
     with atomic(path) as temporary:
         temporary.write_text(json.dumps(content, indent=2, sort_keys=True) + "\n", encoding="utf-8")
 
 
 def read_json(path: Path) -> Any:
-    """Read JSON.
-
-    Raises:
-        InputError: the file is missing or is not JSON.
-    """
+    """Read JSON."""
     try:
         return json.loads(_read(path))
     except ValueError as error:
@@ -93,31 +81,19 @@ def read_json(path: Path) -> Any:
 
 
 def write_parquet(path: Path, table: pa.Table) -> None:
-    """Write a table; equal tables are equal bytes.
-
-    Raises:
-        InputError: the disk is full or the folder cannot be written.
-    """
+    """Write a table; equal tables are equal bytes."""
     with atomic(path) as temporary:
         pq.write_table(table, temporary, compression="zstd")
 
 
 def save_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> None:
-    """Write contiguous tensors as safetensors; equal bytes up to one metadata key, several come in any order.
-
-    Raises:
-        InputError: the disk is full or the folder cannot be written.
-    """
+    """Write contiguous tensors as safetensors; equal bytes up to one metadata key, several come in any order."""
     with atomic(path) as temporary:
         save_file(dict(tensors), temporary, dict(metadata))
 
 
 def load_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """Read all tensors of a safetensors file, on the CPU, and its metadata.
-
-    Raises:
-        InputError: the file is missing, truncated or damaged.
-    """
+    """Read all tensors of a safetensors file, on the CPU, and its metadata."""
     if not path.is_file():
         raise InputError(f"{path} does not exist: check the path, or run what writes it")
     try:
@@ -133,11 +109,7 @@ def digest(*contents: Any) -> str:
 
 
 def digest_file(path: Path) -> str:
-    """SHA-256 of a file, read in pieces.
-
-    Raises:
-        InputError: it cannot be read.
-    """
+    """SHA-256 of a file, read in pieces."""
     try:
         with path.open("rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
@@ -146,11 +118,7 @@ def digest_file(path: Path) -> str:
 
 
 def files_below(path: Path) -> list[Path]:
-    """The files of a folder in the order of their names, or the file itself.
-
-    Raises:
-        InputError: there is no such file or folder.
-    """
+    """The files of a folder in the order of their names, or the file itself."""
     if path.is_file():
         return [path]
     if not path.is_dir():
@@ -159,11 +127,7 @@ def files_below(path: Path) -> list[Path]:
 
 
 def digest_paths(paths: Iterable[Path]) -> str:
-    """SHA-256 of files, and of folders with the names in them; where they lie does not matter.
-
-    Raises:
-        InputError: one of the paths does not exist.
-    """
+    """SHA-256 of files, and of folders with the names in them; where they lie does not matter."""
     files = ((file.relative_to(path.parent).as_posix(), file) for path in paths for file in files_below(path))
     return digest([(name, digest_file(file)) for name, file in files])
 
@@ -190,11 +154,7 @@ def code_digest(*parts: str) -> str:
 
 
 def workspace(stage: str, key: str) -> Path:
-    """The folder that a stage builds in: a killed run with the same key finds what it had built.
-
-    Raises:
-        InputError: the folder cannot be made.
-    """
+    """The folder that a stage builds in: a killed run with the same key finds what it had built."""
     path = STATE / "work" / stage / key
     with writing(path):
         path.mkdir(parents=True, exist_ok=True)
@@ -207,11 +167,7 @@ def _beside(work: Path, out: Path) -> tuple[Path, Path]:
 
 
 def recover(work: Path, out: Path) -> None:
-    """Undo a `publish` that was killed halfway: finished work is in `work` again, the earlier output in `out`.
-
-    Raises:
-        InputError: a folder cannot be moved.
-    """
+    """Undo a `publish` that was killed halfway: finished work is in `work` again, the earlier output in `out`."""
     old, new = _beside(work, out)
     with writing(out):
         if new.is_dir():
@@ -231,11 +187,7 @@ def keep_only(folder: Path, names: Collection[str]) -> None:
 
 
 def publish(work: Path, out: Path) -> None:
-    """Put `work` in the place of `out`, never a part of it.
-
-    Raises:
-        InputError: the disk is full or the folder cannot be written; an earlier `out` stays.
-    """
+    """Put `work` in the place of `out`, never a part of it."""
     old, new = _beside(work, out)
     with writing(out):
         out.parent.mkdir(parents=True, exist_ok=True)

@@ -50,12 +50,7 @@ def _check_header(image: Image.Image, max_pixels: int, min_side: int, max_aspect
 def open_picture(
     source: Path | bytes, max_pixels: int = MAX_PIXELS, min_side: int = 1, max_aspect_ratio: float = math.inf
 ) -> Image.Image:
-    """A picture in RGB, turned upright by its EXIF data, on white where it is transparent.
-
-    Raises:
-        InputError: it is missing, damaged, animated, no JPEG, PNG or WebP picture, or of another size than allowed; the
-            message begins with the path and says the reason. Sizes are checked before anything is decoded.
-    """
+    """A picture in RGB, turned upright by its EXIF data, on white where it is transparent."""
     name = str(source) if isinstance(source, Path) else "the picture"
     try:
         with warnings.catch_warnings():
@@ -77,11 +72,7 @@ def open_picture(
 
 
 def read_photo(path: Path) -> Pixels:
-    """A photo's pixels, as `open_picture` opens it.
-
-    Raises:
-        InputError: as `open_picture`.
-    """
+    """A photo's pixels, as `open_picture` opens it."""
     return np.asarray(open_picture(path))
 
 
@@ -95,11 +86,7 @@ class Person:
 
 
 def read_people(folder: Path, count: int | None = None) -> list[Person]:
-    """The first `count` people, or all, of `<folder>/<person>/<photo>`, both in the order of their names.
-
-    Raises:
-        InputError: the folder is missing, has fewer people, or one of them has no photo.
-    """
+    """The first `count` people, or all, of `<folder>/<person>/<photo>`, both in the order of their names."""
     if not folder.is_dir():
         raise InputError(f"the folder of portraits {folder} does not exist; it holds one folder of photos a person")
     folders = sorted(path for path in folder.iterdir() if path.is_dir())

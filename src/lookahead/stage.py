@@ -77,11 +77,7 @@ def cores() -> int:
 
 
 def input_paths(stage: Stage, settings: Mapping[str, object], runs: Path) -> list[Path]:
-    """What the stage reads: other stages' outputs, and every file or folder that its parameters name.
-
-    Raises:
-        InputError: an earlier stage has not run.
-    """
+    """What the stage reads: other stages' outputs, and every file or folder that its parameters name."""
     for name in stage.inputs:
         if not (runs / name).is_dir():
             raise InputError(
@@ -92,11 +88,7 @@ def input_paths(stage: Stage, settings: Mapping[str, object], runs: Path) -> lis
 
 
 def check_tracked(settings: Mapping[str, object], world_name: str) -> None:
-    """Refuse paths of the parameters that no stage in dvc.yaml depends on: DVC would not see what changes there.
-
-    Raises:
-        InputError: a path lies elsewhere; the message names it and where it belongs.
-    """
+    """Refuse paths of the parameters that no stage in dvc.yaml depends on: DVC would not see what changes there."""
     roots = [Path(root).resolve() for root in (f"models/{world_name}", "prompts", "protocols")]
     for path in local_paths(dict(settings)):
         if not any(root in (path.resolve(), *path.resolve().parents) for root in roots):
@@ -128,10 +120,6 @@ def run_stage(stage: Stage, params: Params, world_name: str) -> Path:
 
     Every process of a launch calls this. The output is published before tracking is finished, so that a broken store
     loses nothing.
-
-    Raises:
-        InputError: a parameter or an input is wrong, a file cannot be written, or another process runs this stage; an
-            earlier output stays.
     """
     world, runs = params.of(world_name), RUNS / world_name
     if "checkpoints" in stage.sections:

@@ -169,11 +169,7 @@ PARTS: dict[str, Callable[[Builder], None]] = {
 
 
 def build_part(name: str, builder: Builder) -> None:
-    """Build one part of the miniature.
-
-    Raises:
-        InputError: there is no part of this name.
-    """
+    """Build one part of the miniature."""
     if name not in PARTS:
         raise InputError(f"the miniature has no part {name!r}: choose one of {', '.join(PARTS)}")
     PARTS[name](builder)

@@ -31,11 +31,7 @@ def parameters() -> Params:
 
 
 def script(name: str) -> Path:
-    """A stage's script.
-
-    Raises:
-        InputError: the current folder is not the repository's root.
-    """
+    """A stage's script."""
     path = Path("stages") / f"{name}.py"
     if not path.is_file():
         raise InputError(f"{path} does not exist in {Path.cwd()}: run from the repository's root")

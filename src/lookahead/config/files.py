@@ -16,11 +16,7 @@ Model = TypeVar("Model", bound=BaseModel)
 
 
 def read_tree(path: Path, what: str, mend: str) -> Any:
-    """The content of a YAML file; `1e-05` is a number, and a key that stands twice is a fault.
-
-    Raises:
-        InputError: the file is missing or is not YAML in UTF-8.
-    """
+    """The content of a YAML file; `1e-05` is a number, and a key that stands twice is a fault."""
     try:
         return YAML(typ="safe", pure=True).load(path.read_text(encoding="utf-8"))
     except OSError as error:
@@ -37,9 +33,6 @@ def read_yaml(path: str | Path, kind: type[Model], what: str, named_by: str) -> 
         kind: what it holds.
         what: how messages call it.
         named_by: the parameter that names the file.
-
-    Raises:
-        InputError: the file is missing, is not YAML, or a key is unknown, missing or wrong; each is named.
     """
     tree = read_tree(Path(path), what, f"check `{named_by}`")
     try:

@@ -14,11 +14,7 @@ Model = TypeVar("Model", bound=BaseModel)
 
 
 def with_overrides(section: Model, overrides: Mapping[str, object]) -> Model:
-    """A section with other values at dotted paths, such as "lookahead.weight", checked again.
-
-    Raises:
-        InputError: a path does not exist, or a value is out of range.
-    """
+    """A section with other values at dotted paths, such as "lookahead.weight", checked again."""
     name, tree = type(section).__name__.lower(), section.model_dump()
     for path, value in overrides.items():
         *parents, last = path.split(".")

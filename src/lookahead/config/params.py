@@ -37,9 +37,6 @@ class World(Section):
         """A section as plain data; that of the evaluation with the protocol that it names, and its own portraits only.
 
         That of `generate` names the portraits of all splits: nobody of them may be drawn.
-
-        Raises:
-            InputError: the protocol is missing or wrong.
         """
         own: Section = getattr(self, section)
         if isinstance(own, Generate):
@@ -51,11 +48,7 @@ class World(Section):
         return settings.model_dump(mode="json", exclude={"splits"}) | {"portraits": settings.portraits}
 
     def evaluation(self) -> Evaluate:
-        """The protocol, and how the stage `evaluate` carries it out.
-
-        Raises:
-            InputError: the protocol's file is missing or wrong.
-        """
+        """The protocol, and how the stage `evaluate` carries it out."""
         protocol = read_protocol(Path("protocols") / f"{self.name}.yaml")
         return Evaluate.model_validate(protocol.model_dump() | self.evaluate.model_dump())
 
@@ -89,22 +82,14 @@ class Params(Section):
         return self.worlds[self.world]
 
     def of(self, name: str | None) -> World:
-        """The world of this name; None is the active one.
-
-        Raises:
-            InputError: there is none.
-        """
+        """The world of this name; None is the active one."""
         if name is not None and name not in self.worlds:
             raise InputError(f"there is no world {name!r}: params.yaml has {', '.join(sorted(self.worlds))}")
         return self.active if name is None else self.worlds[name]
 
 
 def parse_params(tree: Mapping[str, object]) -> Params:
-    """Check a parameter tree; each world is its own values over those of `defaults`.
-
-    Raises:
-        InputError: a key is unknown or missing, or a value is out of range; the message names each one.
-    """
+    """Check a parameter tree; each world is its own values over those of `defaults`."""
     rest = dict(tree)
     defaults, worlds = rest.pop("defaults", {}), rest.get("worlds")
     if isinstance(defaults, Mapping) and isinstance(worlds, Mapping):
@@ -129,11 +114,7 @@ def _check_sections(worlds: Mapping[str, object]) -> None:
 
 
 def read_params(path: Path = Path("params.yaml")) -> Params:
-    """Read and check `params.yaml`.
-
-    Raises:
-        InputError: the file is missing, is not YAML, or holds a bad parameter.
-    """
+    """Read and check `params.yaml`."""
     tree = read_tree(path, "params.yaml", "run from the repository's root")
     if not isinstance(tree, dict):
         raise InputError(f"{path} holds {type(tree).__name__}, not a mapping of parameters")

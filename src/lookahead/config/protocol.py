@@ -94,9 +94,5 @@ class Evaluate(Protocol, EvaluateStage):
 
 
 def read_protocol(path: str | Path) -> Protocol:
-    """Read and check a protocol file.
-
-    Raises:
-        InputError: the file is missing, is not YAML, or a key is unknown, missing or wrong; each is named.
-    """
+    """Read and check a protocol file."""
     return read_yaml(path, Protocol, "the protocol", "world")

@@ -78,11 +78,7 @@ class Study(Section):
         return earlier | cell.train
 
     def sampling(self, name: str, sampler: str, settings: Evaluate) -> Sampling:
-        """How a cell is drawn by one of the samplers; `settings` are the study's (`evaluation`).
-
-        Raises:
-            InputError: a change names no parameter, or its value is out of range.
-        """
+        """How a cell is drawn by one of the samplers; `settings` are the study's (`evaluation`)."""
         cell = self.cells[name]
         base: dict[str, JsonValue] = {"adapter": False, "adapter_scale": 0.0} if cell.encoder == "base" else {}
         return with_overrides(with_overrides(settings.sampling, self.samplers[sampler]), base | cell.sampling)
@@ -108,11 +104,7 @@ class Studies(Section):
         return dict(self.__pydantic_extra__)
 
     def study(self, name: str) -> Study:
-        """The list of cells of this name.
-
-        Raises:
-            InputError: there is none.
-        """
+        """The list of cells of this name."""
         if name not in self.cells:
             raise InputError(f"there is no study {name!r}: params.yaml has {', '.join(sorted(self.cells))}")
         return self.cells[name]

@@ -54,7 +54,9 @@ def contrasts(
     group: str | None = None,
     margin: Mapping[str, float] | None = None,
 ) -> pd.DataFrame:
-    """Paired differences, person by person and seed by seed, and their verdicts by Holm over the whole frame.
+    """Paired differences, person by person and seed by seed, and their verdicts.
+
+    Holm corrects for the pairs that are compared in one metric by one sampler in one group of pictures.
 
     A baseline with one seed is compared with every seed of the cell. A pair is left out where a cell is missing.
 
@@ -77,22 +79,9 @@ def contrasts(
                 names = {"contrast": pair.name, "cell": pair.cell, "baseline": pair.baseline}
                 where = {"sampler": sampler, "group": name, "metric": metric}
                 rows.append(names | where | asdict(crossed_interval(values)))
-    columns = [
-        "contrast",
-        "cell",
-        "baseline",
-        "sampler",
-        "group",
-        "metric",
-        "mean",
-        "low",
-        "high",
-        "people",
-        "seeds",
-        "p",
-    ]
-    frame = pd.DataFrame(rows, columns=columns)
-    corrected = holm(frame["p"].to_numpy(np.float64))
+    frame = pd.DataFrame(rows, columns=COLUMNS)
+    families = frame.groupby(["sampler", "group", "metric"])["p"]
+    corrected = families.transform(lambda p: holm(p.to_numpy(np.float64))).to_numpy(np.float64)
     verdicts = [_verdict(mean, p) for mean, p in zip(frame["mean"], corrected, strict=True)]
     limits = frame["metric"].map({} if margin is None else dict(margin)).astype(float)
     kept = [None if np.isnan(limit) else bool(low > -limit) for limit, low in zip(limits, frame["low"], strict=True)]
@@ -114,9 +103,8 @@ def _parts(
 ) -> Iterator[tuple[str, str, dict[str, dict[str, Means]]]]:
     """Each sampler and group of pictures with the means of its cells by metric, in the order of the table."""
     groups = pd.Series(ALL, table.index) if group is None else table[group]
-    for (sampler, name), part in table.groupby(
-        [table["sampler"].rename("_sampler"), groups.rename("_group")], sort=False
-    ):
+    keys = [table["sampler"].rename("_sampler"), groups.rename("_group")]
+    for (sampler, name), part in table.groupby(keys, sort=False):
         cells = part.groupby("cell", sort=False)
         yield str(sampler), str(name), {str(cell): person_means(rows, metrics) for cell, rows in cells}
 

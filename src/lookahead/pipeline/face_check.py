@@ -27,11 +27,7 @@ class FaceCheck:
         return detect_faces(self._detector, np.ascontiguousarray(np.asarray(portrait)[:, :, ::-1]))[0]
 
     def __call__(self, portrait: Image.Image, name: str) -> Image.Image:
-        """The portrait's largest square, as near to centred on the face as the picture allows.
-
-        Raises:
-            InputError: it shows no face, several, or one that is too small.
-        """
+        """The portrait's largest square, as near to centred on the face as the picture allows."""
         boxes = self.boxes(portrait)
         if len(boxes) == 0:
             raise InputError(f"{name}: no face is found; use a photo that shows the face from the front, well lit")

@@ -128,9 +128,6 @@ class LookaheadPipeline:
             combine: what several portraits become; the KV-encoder sees the first one.
             steering: strength of lookahead guidance, in standard deviations of the clean latents; 0 is off.
             callback: called after each step of each batch with its index, its timestep and the latents.
-
-        Raises:
-            InputError: there is no portrait or prompt, or a number is out of range.
         """
         photos = [portraits] if isinstance(portraits, Image.Image) else list(portraits)
         prompts = [prompt] if isinstance(prompt, str) else list(prompt)

@@ -35,11 +35,7 @@ class Run:
 
 
 def read_run(label: str, folder: Path, cell: str) -> Run:
-    """Read one cell of the folder of an evaluation.
-
-    Raises:
-        InputError: a file is missing or damaged, or the evaluation has no such cell.
-    """
+    """Read one cell of the folder of an evaluation."""
     for name in FILES:
         if not (folder / name).is_file():
             raise InputError(f"{folder} is no evaluation: it has no {name}; run `lookahead evaluate` again")
@@ -55,11 +51,7 @@ def read_run(label: str, folder: Path, cell: str) -> Run:
 
 
 def check_comparable(runs: Sequence[Run]) -> None:
-    """Refuse runs that were not evaluated alike, or that have one label.
-
-    Raises:
-        InputError: two protocols differ, and their keys are named; or a label stands twice.
-    """
+    """Refuse runs that were not evaluated alike, or that have one label."""
     first, labels = runs[0], [run.label for run in runs]
     if twice := sorted({label for label in labels if labels.count(label) > 1}):
         raise InputError(f"two runs are called {', '.join(twice)}: give each a `--label` of its own")
@@ -73,11 +65,7 @@ def check_comparable(runs: Sequence[Run]) -> None:
 
 
 def compare(runs: Sequence[Run]) -> list[Table]:
-    """Means, and contrasts with the first run, over all prompts and by group, with Holm's correction over all of them.
-
-    Raises:
-        InputError: as `check_comparable`.
-    """
+    """Means, and contrasts with the first run, over all prompts and by group, with Holm's correction over all of them."""
     check_comparable(runs)
     table, labels = pd.concat([_rows(run) for run in runs], ignore_index=True), [run.label for run in runs]
     pairs = [Contrast(label, label, labels[0]) for label in labels[1:]]
@@ -94,11 +82,7 @@ def _rows(run: Run) -> pd.DataFrame:
 
 
 def write_comparison(runs: Sequence[Run], out: Path) -> str:
-    """Write the page of two or more runs and return its contrasts as text.
-
-    Raises:
-        InputError: two protocols differ, or two runs have one label.
-    """
+    """Write the page of two or more runs and return its contrasts as text."""
     tables = compare(runs)
     content = {"runs": runs, "tables": tables, "people": _people(runs), "hash": runs[0].protocol[HASH]}
     save_page("comparison.html.j2", out, content)

@@ -57,11 +57,7 @@ def save_album(album: pd.DataFrame, path: Path) -> None:
 
 
 def read_album(path: Path) -> pd.DataFrame:
-    """Read an album.
-
-    Raises:
-        InputError: the file is missing or damaged.
-    """
+    """Read an album."""
     try:
         return pq.read_table(path, columns=_COLUMNS).to_pandas()
     except (pa.ArrowException, OSError) as error:

@@ -36,11 +36,7 @@ PACK_DIGESTS = {  # SHA-256 of detectors and recognisers, as several public repo
 
 
 def check_weights(path: Path) -> None:
-    """Let safetensors compare a file's length with its header.
-
-    Raises:
-        InputError: it is truncated or damaged.
-    """
+    """Let safetensors compare a file's length with its header."""
     try:
         with safe_open(path, framework="pt"):
             return
@@ -97,11 +93,7 @@ class Part:
         return False
 
     def check(self) -> None:
-        """Check that it is complete: its weights' lengths, and a published face pack's SHA-256.
-
-        Raises:
-            InputError: it is missing or damaged.
-        """
+        """Check that it is complete: its weights' lengths, and a published face pack's SHA-256."""
         folder = locate(self)
         for path in sorted(folder.rglob("*.safetensors")):
             check_weights(path)
