@@ -8,8 +8,7 @@ from pathlib import Path
 
 from ruamel.yaml import YAML
 
-from lookahead.config import parse_params
-from lookahead.config.files import read_tree
+from lookahead.config import parse_params, read_tree
 
 
 def _yaml() -> YAML:
