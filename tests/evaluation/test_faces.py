@@ -11,8 +11,8 @@ from PIL import Image
 
 from lookahead.config import Checkpoints
 from lookahead.errors import InputError
-from lookahead.evaluation.drawing.conditions import in_batches
-from lookahead.evaluation.scoring.faces import PACKS, FaceReader, read_others, read_references, similarity
+from lookahead.evaluation.drawing.pictures import in_batches
+from lookahead.evaluation.scoring.scores import PACKS, FaceReader, read_others, read_references, similarity
 from lookahead.portraits import read_people, read_photo
 
 

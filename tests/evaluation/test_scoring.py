@@ -8,7 +8,7 @@ from PIL import Image
 from torch.nn import functional as F
 
 from lookahead.config import Checkpoints
-from lookahead.evaluation.scoring.text import Texts, embed_pictures, embed_texts, score
+from lookahead.evaluation.scoring.scores import Texts, embed_pictures, embed_texts, score
 from lookahead.world import open_scorer
 
 
