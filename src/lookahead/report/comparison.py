@@ -65,7 +65,7 @@ def check_comparable(runs: Sequence[Run]) -> None:
 
 
 def compare(runs: Sequence[Run]) -> list[Table]:
-    """Means, and contrasts with the first run, over all prompts and by group, with Holm's correction over all of them."""
+    """Means, and contrasts with the first run, over all prompts and by group, with Holm's correction."""
     check_comparable(runs)
     table, labels = pd.concat([_rows(run) for run in runs], ignore_index=True), [run.label for run in runs]
     pairs = [Contrast(label, label, labels[0]) for label in labels[1:]]
