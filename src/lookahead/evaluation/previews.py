@@ -41,7 +41,17 @@ def measure_previews(evaluator: Evaluator, untuned: Cell, cache: Path) -> pd.Dat
     grid = [(t, scale) for t in settings.timesteps for scale in settings.scales]
 
     def measure() -> pd.DataFrame:
-        rows = dict(gather_objects(_measured(evaluator, shown, list(own_share(grid)))))
+        pipe = evaluator.pipe
+        assert evaluator.conditions is not None  # encoded before an adapter is attached
+        world.attach_adapter(pipe, checkpoints)
+        world.attach_fast_child(pipe, checkpoints)
+        try:
+            previews = _Previews(evaluator, shown)
+            own = [(point, previews.measure(*point)) for point in tqdm(own_share(grid), desc="previews")]
+        finally:
+            world.detach_fast_child(pipe)
+            world.detach_adapter(pipe)
+        rows = dict(gather_objects(own))
         return pd.DataFrame([{"t": t, "scale": scale} | rows[t, scale] for t, scale in grid])
 
     key = digest(
@@ -53,25 +63,8 @@ def measure_previews(evaluator: Evaluator, untuned: Cell, cache: Path) -> pd.Dat
     return evaluator.cached(cache, key[:32], measure)
 
 
-Point = tuple[int, float]  # a timestep and a strength of the fast child
-
-
-def _measured(evaluator: Evaluator, shown: list[int], points: list[Point]) -> list[tuple[Point, dict[str, float]]]:
-    """The rows of some points, with the untuned adapter and the fast child on the evaluator's pipeline meanwhile."""
-    pipe = evaluator.pipe
-    assert evaluator.conditions is not None  # encoded before an adapter is attached
-    world.attach_adapter(pipe, evaluator.checkpoints)
-    world.attach_fast_child(pipe, evaluator.checkpoints)
-    try:
-        previews = _Previews(evaluator, shown)
-        return [(point, previews.measure(*point)) for point in tqdm(points, desc="previews")]
-    finally:
-        world.detach_fast_child(pipe)
-        world.detach_adapter(pipe)
-
-
 class _Previews:
-    """The photos that are noised, in batches, on a pipeline with the adapter and the fast child."""
+    """The photos that are noised, in batches, while the adapter and the fast child are on the pipeline."""
 
     def __init__(self, evaluator: Evaluator, shown: list[int]) -> None:
         pipe, size, seed = evaluator.pipe, evaluator.settings.batch_size, evaluator.settings.seed * 100_003
