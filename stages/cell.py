@@ -5,10 +5,9 @@ from pathlib import Path
 
 from lookahead.artifacts import write_json
 from lookahead.config import Study, read_params, with_overrides
-from lookahead.evaluation.drawing.cache import CACHE
-from lookahead.evaluation.evaluate import BOTH, PER_IMAGE
-from lookahead.evaluation.evaluator import open_evaluator, save_table
-from lookahead.evaluation.study import PICTURES, study_cells
+from lookahead.evaluation.cells import study_cells
+from lookahead.evaluation.evaluate import BOTH, PER_IMAGE, PICTURES
+from lookahead.evaluation.evaluator import CACHE, open_evaluator, save_table
 from lookahead.models.kv_encoder import KV_FILE, new_kv_encoder, save_kv_encoder
 from lookahead.stage import Job, Stage, main
 from lookahead.training.checkpoint import NOT_IN_KEY, resume_folder
@@ -17,15 +16,7 @@ from lookahead.world import open_denoiser
 from lookahead.world.distributed import is_main_process, wait_for_everyone
 
 CODE = (  # as in the studies' dvc.yaml
-    "artifacts.py",
-    "portraits.py",
-    "dataset",
-    "evaluation",
-    "features",
-    "method",
-    "models",
-    "sampling",
-    "training",
+    *("artifacts.py", "portraits.py", "dataset", "evaluation", "features", "method", "models", "sampling", "training"),
     "world",
 )
 

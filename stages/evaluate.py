@@ -4,8 +4,8 @@
 """
 
 from lookahead.evaluation.cells import LABELS
-from lookahead.evaluation.drawing.cache import CACHE
-from lookahead.evaluation.evaluate import evaluate
+from lookahead.evaluation.evaluate import PICTURES, evaluate
+from lookahead.evaluation.evaluator import CACHE
 from lookahead.report.evaluation import write_evaluation_report
 from lookahead.stage import Job, Stage, main
 from lookahead.world.distributed import is_main_process
@@ -20,18 +20,9 @@ def build(job: Job) -> None:
     encoders = {name: job.runs / stage / "encoder" for name, stage in TRAININGS.items()}
     found = evaluate(world.checkpoints, settings, encoders, world.train.seed, job.work, job.log, CACHE)
     if is_main_process():
-        write_evaluation_report(
-            found.table,
-            found.summary,
-            found.contrasts,
-            found.previews,
-            found.people,
-            job.work / "pictures",
-            found.protocol,
-            job.work,
-            labels=LABELS,
-            grid_people=settings.grid_people,
-        )
+        tables = (found.table, found.summary, found.contrasts, found.previews)
+        shown = (found.people, job.work / PICTURES, found.protocol, job.work)
+        write_evaluation_report(*tables, *shown, labels=LABELS, grid_people=settings.grid_people)
 
 
 CODE = ("artifacts.py", "portraits.py", "dataset", "evaluation", "method", "models", "report", "sampling", "world")

@@ -4,8 +4,7 @@ from pathlib import Path
 
 from lookahead.artifacts import write_json
 from lookahead.config import Study, read_params
-from lookahead.evaluation.evaluate import as_intervals
-from lookahead.evaluation.study import gathered_pictures, read_study, seeds_of, study_tables
+from lookahead.evaluation.evaluate import as_intervals, gathered_pictures, read_study, runs_of, study_tables
 from lookahead.portraits import read_people
 from lookahead.report.study import Study as Shown
 from lookahead.report.study import StudyCell, write_study_report
@@ -46,7 +45,7 @@ def stage(name: str, study: Study) -> Stage:
                 grid_people=study.grid_people,
             )
 
-    cells = tuple(f"{name}/{cell}/{seed}" for cell in study.cells for seed in seeds_of(study, cell))
+    cells = tuple(f"{name}/{cell}/{seed}" for cell, seed in runs_of(study))
     return Stage(name, ("evaluate",), cells, build, study.model_dump(mode="json"), Path("results"), code=CODE)
 
 

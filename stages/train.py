@@ -38,15 +38,8 @@ def stage(variant: str) -> Stage:
 
     overrides = {f"train.{path}": value for path, value in changes.items()}
     irrelevant = tuple(f"train.{name}" for name in NOT_IN_KEY)
-    return Stage(
-        f"train/{variant}",
-        ("checkpoints", "train"),
-        ("features",),
-        build,
-        overrides,
-        code=CODE,
-        irrelevant=irrelevant,
-    )
+    sections, inputs = ("checkpoints", "train"), ("features",)
+    return Stage(f"train/{variant}", sections, inputs, build, overrides, code=CODE, irrelevant=irrelevant)
 
 
 STAGES = {variant: stage(variant) for variant in CHANGES}

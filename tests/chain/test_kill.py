@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from lookahead.artifacts import STATE, digest_paths
-from lookahead.evaluation.drawing.cache import CACHE
+from lookahead.evaluation.evaluator import CACHE
 
 FIRST = {
     "generate": "*/shards/*.parquet",

@@ -11,7 +11,7 @@ import yaml
 from safetensors.torch import load_file
 
 from lookahead.artifacts import digest_paths
-from lookahead.evaluation.drawing.cache import CACHE
+from lookahead.evaluation.evaluator import CACHE
 from tests.launcher import LAUNCHER
 from tests.modules import ROOT
 

@@ -13,8 +13,8 @@ import lookahead.artifacts
 from lookahead.artifacts import code_digest
 from lookahead.config import Checkpoints, Evaluate, with_overrides
 from lookahead.evaluation.cells import Cell, base_cell, main_cells
-from lookahead.evaluation.drawing import cache
-from lookahead.evaluation.drawing.cache import CODE
+from lookahead.evaluation.drawing import samplers
+from lookahead.evaluation.drawing.samplers import CODE
 from lookahead.evaluation.evaluator import Evaluator, open_evaluator
 from lookahead.evaluation.scoring import scores
 from lookahead.models.kv_encoder import KV_FILE, new_kv_encoder, save_kv_encoder
@@ -28,10 +28,10 @@ DECIDES = {  # by folder or file of the package: the keys that an edit of it mov
     "models/fast_child.py": {PICTURES},
     "sampling/conditions.py": {PICTURES},
     "sampling/loop.py": {PICTURES},
-    "evaluation/drawing/conditions.py": {PICTURES},
+    "evaluation/drawing/samplers.py": {PICTURES},
     "portraits.py": {PICTURES, SCORES},
     "world/diffusion.py": {PICTURES, SCORES},
-    "evaluation/scoring/faces.py": {SCORES},
+    "evaluation/scoring/scores.py": {SCORES},
     "evaluation/contrasts.py": set(),
     "evaluation/evaluate.py": set(),
     "report/figures.py": set(),
@@ -65,7 +65,7 @@ def test_an_edit_moves_the_keys_of_what_it_decides(package: Path) -> None:
         assert {key for key in before if before[key] != after[key]} == wanted, name
 
 
-@pytest.mark.parametrize(("module", "code"), [(cache, CODE), (scores, scores.CODE)], ids=["pictures", "scores"])
+@pytest.mark.parametrize(("module", "code"), [(samplers, CODE), (scores, scores.CODE)], ids=["pictures", "scores"])
 def test_the_folders_of_a_key_hold_all_that_decides(module: object, code: tuple[str, ...]) -> None:
     """What drawing imports, except parameters, prompts (in the key as text), files and errors."""
     harmless = {"config", "errors.py", "artifacts.py", "__init__.py", "dataset"}
@@ -155,13 +155,13 @@ def test_references_are_encoded_in_batches(tiny: Checkpoints, quick: Evaluate, m
     seen: list[int] = []
     whole = open_evaluator(tiny, quick).conditions
     for name in ("reference_latents", "encode_photos"):
-        original = getattr(__import__("lookahead.evaluation.drawing.conditions", fromlist=[name]), name)
+        original = getattr(__import__("lookahead.evaluation.drawing.pictures", fromlist=[name]), name)
 
         def counted(*given: object, original: Callable[..., object] = original) -> object:
             seen.append(len(given[-1]))  # type: ignore[arg-type]
             return original(*given)
 
-        monkeypatch.setattr(f"lookahead.evaluation.drawing.conditions.{name}", counted)
+        monkeypatch.setattr(f"lookahead.evaluation.drawing.pictures.{name}", counted)
     parts = open_evaluator(tiny, quick.model_copy(update={"batch_size": 2})).conditions
     assert seen == [2] * 4
     torch.testing.assert_close(parts.latents, whole.latents)

@@ -6,7 +6,7 @@ from collections import Counter
 
 from lookahead.config import Evaluate
 from lookahead.dataset.prompts import read_prompts
-from lookahead.evaluation.drawing.plan import Shot, choose_prompts, make_plan, make_shots
+from lookahead.evaluation.drawing.pictures import Shot, choose_prompts, make_plan, make_shots
 
 STYLES = ["photo", "pencil", "oil"]
 SCENES = ["beach", "snow", "city", "forest"]
@@ -29,16 +29,10 @@ def test_every_style_meets_every_scene_equally_often() -> None:
     assert {met["photo", scene] for scene in SCENES} == {4}
 
 
-def test_noise_differs_between_all_shots() -> None:
+def test_noise_differs_between_all_shots_and_seeds_and_not_with_how_many_people_there_are() -> None:
     shots = _shots(people=20, repeats=3)
     assert len({shot.noise_seed for shot in shots}) == len(shots)
-
-
-def test_noise_does_not_depend_on_how_many_people_there_are() -> None:
     assert _shots(people=3) == _shots(people=6)[: 3 * 4]
-
-
-def test_noise_depends_on_the_seed() -> None:
     assert not {s.noise_seed for s in _shots(3, seed=0)} & {s.noise_seed for s in _shots(3, seed=1)}
 
 
@@ -47,6 +41,6 @@ def test_plan_follows_prompts_and_settings(quick: Evaluate) -> None:
     plan = make_plan(prompts, quick)
     assert plan.styles[0] == prompts.plain
     assert len(plan.shots) == quick.people * quick.seeds * (quick.photo_prompts + len(plan.styles) - 1)
-    flat = [prompt for row in plan.prompts for prompt in row]
     for shot in plan.shots:
-        assert flat[plan.prompt_number(shot)] == prompts.neutral(shot.style, shot.scene)
+        row, column = plan.numbers(shot)
+        assert plan.prompts[row][column] == prompts.neutral(shot.style, shot.scene)

@@ -20,8 +20,7 @@ from lookahead.evaluation.contrasts import summary
 from lookahead.evaluation.drawing.pictures import read_pictures
 from lookahead.evaluation.evaluate import scale_of_identity
 from lookahead.evaluation.evaluator import Evaluator, open_evaluator
-from lookahead.evaluation.scoring.scores import face_scores
-from lookahead.evaluation.scoring.text import embed_pictures, score
+from lookahead.evaluation.scoring.scores import embed_pictures, face_scores, score
 from lookahead.models.recogniser import align, open_recogniser
 from lookahead.portraits import read_people, read_photo
 from lookahead.world import open_faces, quiet_alignment, recogniser_onnx
@@ -112,8 +111,7 @@ def test_shuffled_prompts_are_right_by_chance_only(
 ) -> None:
     """Chance is how often two of the shots ask for the same style and scene: about 1 in 36."""
     plan = evaluator.plan
-    style = torch.tensor([plan.style_number(shot) for shot in plan.shots])
-    scene = torch.tensor([plan.scene_number(shot) for shot in plan.shots])
+    style, scene = torch.tensor([plan.numbers(shot) for shot in plan.shots]).T
     chance = ((style[:, None] == style) & (scene[:, None] == scene)).float().mean().item()
     assert 1 / 40 < chance < 1 / 20
     embeddings = embed_pictures(evaluator.scorers.scorer, pictures)

@@ -12,8 +12,8 @@ from PIL import Image, ImageEnhance, ImageOps
 from lookahead.config import Diversity, Evaluate
 from lookahead.dataset.prompts import read_prompts
 from lookahead.errors import InputError
-from lookahead.evaluation.drawing.plan import Plan, make_plan
-from lookahead.evaluation.scoring.layout import CELLS, colours, layout, leaking
+from lookahead.evaluation.drawing.pictures import Plan, make_plan
+from lookahead.evaluation.scoring.scores import CELLS, colours, layout, leaking
 from lookahead.evaluation.spread import distances, missing, spread_plan
 
 

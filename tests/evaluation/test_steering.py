@@ -13,12 +13,19 @@ from torch import Tensor
 
 from lookahead.config import Checkpoints, Evaluate, Sampling, Steering, with_overrides
 from lookahead.errors import InputError
-from lookahead.evaluation.cells import CONTRASTS, STEERED, TUNED, main_cells
+from lookahead.evaluation.cells import (
+    CONTRASTS,
+    HASH,
+    STEERED,
+    STEERING,
+    TUNED,
+    describe,
+    differences,
+    main_cells,
+)
 from lookahead.evaluation.contrasts import contrasts
-from lookahead.evaluation.drawing.cache import sampler_digest
-from lookahead.evaluation.drawing.samplers import open_sampler
+from lookahead.evaluation.drawing.samplers import open_sampler, sampler_digest
 from lookahead.evaluation.evaluator import Evaluator, open_evaluator
-from lookahead.evaluation.protocol import HASH, STEERING, describe, differences
 from lookahead.sampling.loop import draw
 from tests.evaluation.conftest import Encoders
 from tests.tiny import with_bright_previews

@@ -14,10 +14,11 @@ from tqdm import tqdm
 
 from lookahead.artifacts import Log, keep_only
 from lookahead.config import Checkpoints, Generate
-from lookahead.dataset.faces import Face, Pixels, check_names, find_face, read_evaluated
+from lookahead.dataset.faces import Face, check_names, find_face, read_evaluated
 from lookahead.dataset.prompts import Prompts, read_prompts
 from lookahead.dataset.shards import Picture, encode_png, shard_is_done, shard_path, write_shard
 from lookahead.dataset.summary import summarise_dataset
+from lookahead.portraits import Pixels
 from lookahead.world import Pipeline, open_faces, open_generator, quiet_alignment
 from lookahead.world.distributed import is_main_process, own_share, wait_for_everyone
 
@@ -36,7 +37,6 @@ class Plan:
     """The pictures of a dataset: for each person `photos` plain ones, then `stylised` others, scenes dealt in turns."""
 
     def __init__(self, prompts: Prompts, settings: Generate) -> None:
-        """Invent the people, and share the pictures' indices out to shards."""
         self._prompts, self._settings, self._each = prompts, settings, settings.photos + settings.stylised
         self.names = prompts.invent(settings.people, settings.seed)
         total, size = len(self.names) * self._each, settings.shard_size
@@ -85,17 +85,15 @@ def draw_and_inspect(
     def inspect(pixels: Pixels) -> tuple[bytes, Face | None]:
         return encode_png(pixels), find_face(faces, pixels)
 
-    pool, results = ThreadPoolExecutor(), list[Future[tuple[bytes, Face | None]]]()
-    try:
+    results: list[Future[tuple[bytes, Face | None]]] = []
+    with ThreadPoolExecutor() as pool:
         for start in range(0, len(pictures), batch):
             drawn = draw_pictures(pipe, pictures[start : start + batch], checkpoints)
             wait(results[: max(0, start - batch)])  # no more than two batches of pixels are held
             results += [pool.submit(inspect, pixels) for pixels in drawn]
             bar.update(len(drawn))
         done = [result.result() for result in results]
-        return [png for png, _ in done], [face for _, face in done]
-    finally:
-        pool.shutdown(cancel_futures=True)
+    return [png for png, _ in done], [face for _, face in done]
 
 
 def _draw_shards(checkpoints: Checkpoints, settings: Generate, plan: Plan, work: Path, log: Log) -> None:

@@ -19,9 +19,9 @@ from numpy.typing import NDArray
 
 from lookahead.config import Checkpoints, Generate, Photos
 from lookahead.errors import InputError
+from lookahead.portraits import Pixels
 from lookahead.world import detect_faces, open_faces, quiet_alignment
 
-Pixels = NDArray[np.uint8]  # (H, W, 3), RGB
 Array = NDArray[np.float32]
 Rows = NDArray[np.int64]
 KEPT, NO_FACE, SEVERAL, UNLIKE = "", "no face", "several faces", "unlike the person's photos"
@@ -68,11 +68,6 @@ def _people(columns: pd.DataFrame) -> Rows:
     return np.stack([starts, np.append(starts[1:], len(identity))], axis=1)
 
 
-def _mean(embedding: Array, rows: Rows) -> Array | None:
-    """The mean face (E,), of length 1; None of no rows."""
-    return unit(np.mean(embedding[rows], axis=0)) if len(rows) else None
-
-
 def check_faces(columns: pd.DataFrame, embedding: Array, settings: Generate | Photos) -> pd.DataFrame:
     """Keep pictures that resemble their person's other photos, of people of whom enough pictures are kept.
 
@@ -86,9 +81,10 @@ def check_faces(columns: pd.DataFrame, embedding: Array, settings: Generate | Ph
     few = np.zeros(len(photo), bool)
 
     def compare(out: NDArray[np.float64], rows: Rows, references: Rows) -> None:
-        mean = _mean(embedding, references)
-        for row in rows if mean is not None else ():
-            out[row] = embedding[row] @ mean
+        if len(references):
+            mean = unit(embedding[references].mean(axis=0))
+            for row in rows:
+                out[row] = embedding[row] @ mean
 
     people = _people(columns)
     for number, (start, stop) in enumerate(people):
@@ -143,12 +139,14 @@ def drop_evaluated(columns: pd.DataFrame, embedding: Array, faces: Array, limit:
 
     Returns the similarity of the most similar pair that is left, if there is any.
     """
-    kept, photo, nearest = (columns["reason"] == KEPT).to_numpy(), columns["photo"].to_numpy(), -2.0
+    kept, left = (columns["reason"] == KEPT).to_numpy(), list[float]()
+    photos = kept & columns["photo"].to_numpy()
     for start, stop in _people(columns) if len(faces) else ():
-        mean = _mean(embedding, start + np.flatnonzero((kept & photo)[start:stop]))
-        similarity = -2.0 if mean is None else float((faces @ mean).max())
+        if not photos[start:stop].any():
+            continue
+        similarity = float((faces @ unit(embedding[start:stop][photos[start:stop]].mean(axis=0))).max())
         if similarity > limit:
             columns.loc[start + np.flatnonzero(kept[start:stop]), "reason"] = EVALUATED
         else:
-            nearest = max(nearest, similarity)
-    return None if nearest == -2.0 else nearest
+            left.append(similarity)
+    return max(left, default=None)

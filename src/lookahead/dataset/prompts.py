@@ -49,7 +49,6 @@ class People(Section):
         return every if self.lattice is None else every[every @ self.lattice.weights % self.lattice.modulus == 0]
 
     def name(self, combination: Iterable[int]) -> str:
-        """The text of one person."""
         chosen = zip(self.parts.items(), combination, strict=True)
         return self.template.format_map({part: words[number] for (part, words), number in chosen})
 
@@ -75,7 +74,6 @@ class Prompts(Section):
 
     @property
     def stylised(self) -> list[str]:
-        """The names of the styles other than the plain one."""
         return [style for style in self.styles if style != self.plain]
 
     def caption(self, style: str, scene: str, subject: str) -> str:

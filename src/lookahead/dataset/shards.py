@@ -17,8 +17,9 @@ import pyarrow.parquet as pq
 from PIL import Image
 
 from lookahead.artifacts import digest, write_parquet
-from lookahead.dataset.faces import KEPT, Array, Face, Pixels
+from lookahead.dataset.faces import KEPT, Array, Face
 from lookahead.errors import InputError
+from lookahead.portraits import Pixels
 
 TABLE = "table.parquet"
 _BATCH = 32  # pictures that are read at a time: those of a shard together would take gigabytes
@@ -51,14 +52,12 @@ class Picture:
 
 
 def encode_png(pixels: Pixels) -> bytes:
-    """A picture as PNG."""
     buffer = io.BytesIO()
     Image.fromarray(pixels).save(buffer, format="PNG")
     return buffer.getvalue()
 
 
 def shard_path(folder: Path, number: int) -> Path:
-    """The file of shard `number` of a dataset."""
     return folder / "shards" / f"{number:05d}.parquet"
 
 
@@ -111,7 +110,6 @@ def shard_is_done(path: Path, pictures: Sequence[Picture]) -> bool:
 
 
 def read_shard(path: Path, columns: list[str]) -> pa.Table:
-    """Some columns of a shard."""
     with _reading(path):
         return pq.read_table(path, columns=columns).select(columns).replace_schema_metadata(None)
 

@@ -105,7 +105,6 @@ def _save_histograms(path: Path, columns: pd.DataFrame) -> None:
 
 
 def card_text(metrics: dict[str, Any], licences: dict[str, str]) -> str:
-    """The dataset's card in Markdown."""
     templates = Environment(loader=PackageLoader("lookahead.dataset"), undefined=StrictUndefined, autoescape=False)
     return templates.get_template("card.md.j2").render(metrics, licences=licences) + "\n"
 

@@ -1,4 +1,4 @@
-"""Cells, what an evaluation draws and scores, and those of the main evaluation with their contrasts, as data."""
+"""What is evaluated, as data: cells, the contrasts of the main ones, and the protocol that all of them share."""
 
 from __future__ import annotations
 
@@ -6,10 +6,15 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from lookahead.config import Evaluate, Sampling
+from lookahead.artifacts import digest, digest_paths
+from lookahead.config import Checkpoints, Evaluate, Protocol, Sampling, Study
 from lookahead.errors import InputError
 from lookahead.evaluation.contrasts import UNTRAINED, Contrast
-from lookahead.evaluation.drawing.samplers import check_encoder, kv_file
+from lookahead.evaluation.drawing.pictures import Plan
+from lookahead.evaluation.drawing.samplers import kv_file
+from lookahead.evaluation.scoring.scores import models_of
+from lookahead.models.adapter import ADAPTER_FILE
+from lookahead.portraits import Person
 
 FULL = "full"  # the protocol's sampler
 BASE, UNTUNED, NOISE_ONLY = "base", "adapter", "noise_only"
@@ -28,6 +33,8 @@ CONTRASTS = (
     Contrast("steering_gain", STEERED, TUNED),
 )
 TRAINED = (NOISE_ONLY, TUNED)  # those with an encoder of their own
+HASH, STEERING = "hash", "steering"
+Description = dict[str, object]
 
 
 @dataclass(frozen=True)
@@ -46,9 +53,9 @@ class Cell:
     sampling: Sampling
 
     @property
-    def folder(self) -> Path:
-        """Where its pictures lie below an output."""
-        return Path(self.name, self.sampler, str(self.training_seed))
+    def columns(self) -> dict[str, str | int]:
+        """The cell's columns of the long table."""
+        return {"cell": self.name, "sampler": self.sampler, "training_seed": self.training_seed}
 
 
 def base_cell(sampling: Sampling) -> Cell:
@@ -58,17 +65,18 @@ def base_cell(sampling: Sampling) -> Cell:
 
 
 def main_cells(encoders: Mapping[str, Path], settings: Evaluate, training_seed: int) -> list[Cell]:
-    """The cells of the main evaluation, in the order of LABELS.
+    """The cells of the main evaluation, the untuned first; `encoders` are the folders of those in TRAINED.
 
     The lookahead-tuned encoder without its keys and values, where it has any, and with lookahead guidance, where the
-    settings have `steering`, are further cells. `encoders` are the folders of those in TRAINED.
+    settings have `steering`, are further cells.
     """
     if set(encoders) != set(TRAINED):
         raise InputError(
             f"the evaluation needs the encoders {', '.join(TRAINED)}; it got {', '.join(sorted(encoders))}"
         )
     for encoder in encoders.values():
-        check_encoder(encoder)
+        if not (encoder / ADAPTER_FILE).is_file():
+            raise InputError(f"{encoder} holds no encoder: train it first (`lookahead train`)")
     plain, tuned = settings.sampling, encoders[TUNED]
     samplings = dict.fromkeys((UNTUNED, NOISE_ONLY, TUNED), plain)
     if kv_file(tuned, plain) is not None:
@@ -76,9 +84,59 @@ def main_cells(encoders: Mapping[str, Path], settings: Evaluate, training_seed: 
     if settings.steering is not None:
         samplings[STEERED] = plain.model_copy(update={"steering": settings.steering})
     return [
-        Cell(name, label, None, UNTRAINED, FULL, samplings[name])
+        Cell(name, label, None, UNTRAINED, FULL, plain)
         if name == UNTUNED
         else Cell(name, label, encoders.get(name, tuned), training_seed, FULL, samplings[name])
         for name, label in LABELS.items()
         if name in samplings
     ]
+
+
+def study_cells(study: Study, name: str, encoder: Path | None, training_seed: int, settings: Evaluate) -> list[Cell]:
+    """One cell of `params.yaml` with each of the study's samplers; `settings` are `Study.evaluation`.
+
+    `encoder` is the folder that a training wrote, None for the untuned adapter and the base model.
+    """
+    seed, label = UNTRAINED if encoder is None else training_seed, study.cells[name].label
+    return [Cell(name, label, encoder, seed, one, study.sampling(name, one, settings)) for one in study.samplers]
+
+
+def describe(settings: Evaluate, checkpoints: Checkpoints, people: list[Person], plan: Plan) -> Description:
+    """What decides the numbers besides the encoder, and its hash: equal hashes mean that they may be compared.
+
+    People and photos, prompts, noise and sampler, and the models that score. Where files lie and how many pictures are
+    drawn at once do not matter. The lookahead guidance of the cell `steered` is outside of the hash: like an encoder,
+    it is what is compared.
+    """
+    by_content = {"splits", "prompts", "groups"}  # described by what they hold, not by their paths
+    content: Description = {
+        "people": [person.name for person in people],
+        "references": digest_paths([person.reference for person in people]),
+        "other_photos": digest_paths([photo for person in people for photo in person.others]),
+        "prompts": plan.prompts,
+        "styles": plan.styles,
+        "scenes": plan.scenes,
+        "groups": groups(settings, plan.styles),
+        "settings": settings.model_dump(mode="json", include=set(Protocol.model_fields) - by_content),
+        "scorers": models_of(checkpoints),
+    }
+    steering = None if settings.steering is None else settings.steering.model_dump(mode="json")
+    return content | {HASH: digest(content), STEERING: steering}
+
+
+def groups(settings: Protocol, styles: list[str]) -> dict[str, list[str]]:
+    """The styles of each group of prompts; the plain one is the first of `styles`."""
+    kinds = {"plain": styles[:1], "stylised": styles[1:]}
+    return {name: kinds[kind] for name, kind in settings.groups.items()}
+
+
+def differences(one: Mapping[str, object], other: Mapping[str, object], above: str = "") -> list[str]:
+    """The dotted names in which two protocols differ, the hash and what it leaves out aside."""
+    found: list[str] = []
+    for name in sorted({*one, *other} - {HASH, STEERING}):
+        left, right = one.get(name), other.get(name)
+        if isinstance(left, Mapping) and isinstance(right, Mapping):
+            found += differences(left, right, f"{above}{name}.")
+        elif left != right:
+            found.append(f"{above}{name}")
+    return found

@@ -16,6 +16,8 @@ UNTRAINED = -1  # the training seed of a cell without a training
 HIGHER, LOWER, NOT_SIGNIFICANT, NOT_MEASURED = "higher", "lower", "not significant", "not measured"
 COLUMNS = ["contrast", "cell", "baseline", "sampler", "group", "metric", "mean", "low", "high", "people", "seeds", "p"]
 _LEVEL = 0.05
+Means = tuple[list[int], Array]
+"""Training seeds and one mean a seed and person (S, P)."""
 
 
 @dataclass(frozen=True)
@@ -30,13 +32,8 @@ class Contrast:
 def summary(table: pd.DataFrame, metrics: Sequence[str], group: str | None = None) -> pd.DataFrame:
     """The mean and 95 % interval of each metric of every cell and sampler, in each group of pictures.
 
-    Args:
-        table: one row a picture.
-        metrics: columns of the table.
-        group: a column whose values form groups; None is all pictures, the group "all".
-
-    Returns:
-        Columns cell, sampler, group, metric, mean, low, high, people, seeds.
+    `group` is a column whose values form groups; None is all pictures, the group "all". Returns the columns cell,
+    sampler, group, metric, mean, low, high, people, seeds.
     """
     rows = [
         {"cell": cell, "sampler": sampler, "group": name, "metric": metric} | asdict(crossed_interval(values))
@@ -56,34 +53,25 @@ def contrasts(
 ) -> pd.DataFrame:
     """Paired differences, person by person and seed by seed, and their verdicts.
 
-    Holm corrects for the pairs that are compared in one metric by one sampler in one group of pictures.
+    Holm corrects for the pairs that are compared in one metric by one sampler in one group of pictures. A baseline with
+    one seed is compared with every seed of the cell. A pair is left out where a cell is missing. `margin` is by metric
+    the loss that still counts as "no worse".
 
-    A baseline with one seed is compared with every seed of the cell. A pair is left out where a cell is missing.
-
-    Args:
-        table: one row a picture.
-        pairs: which cells are compared.
-        metrics: columns of the table.
-        group: a column whose values form groups; None is all pictures.
-        margin: by metric, the loss that still counts as "no worse".
-
-    Returns:
-        Columns contrast, cell, baseline, sampler, group, metric, mean, low, high, people, seeds, p, p_holm, verdict and
-        non_inferior: whether the interval excludes a loss of the margin; None where the metric has none.
+    Returns COLUMNS, p_holm, verdict and non_inferior: whether the interval excludes a loss of the margin; None where
+    the metric has none.
     """
     rows = []
     for sampler, name, cells in _parts(table, metrics, group):
         for pair in (pair for pair in pairs if pair.cell in cells and pair.baseline in cells):
             for metric in metrics:
-                values = difference(pair, cells[pair.cell][metric], cells[pair.baseline][metric])
-                names = {"contrast": pair.name, "cell": pair.cell, "baseline": pair.baseline}
-                where = {"sampler": sampler, "group": name, "metric": metric}
-                rows.append(names | where | asdict(crossed_interval(values)))
+                interval = crossed_interval(_difference(pair, cells[pair.cell][metric], cells[pair.baseline][metric]))
+                names = (pair.name, pair.cell, pair.baseline, sampler, name, metric)
+                rows.append(dict(zip(COLUMNS, names, strict=False)) | asdict(interval))
     frame = pd.DataFrame(rows, columns=COLUMNS)
     families = frame.groupby(["sampler", "group", "metric"])["p"]
     corrected = families.transform(lambda p: holm(p.to_numpy(np.float64))).to_numpy(np.float64)
     verdicts = [_verdict(mean, p) for mean, p in zip(frame["mean"], corrected, strict=True)]
-    limits = frame["metric"].map({} if margin is None else dict(margin)).astype(float)
+    limits = frame["metric"].map(dict(margin or {})).astype(float)
     kept = [None if np.isnan(limit) else bool(low > -limit) for limit, low in zip(limits, frame["low"], strict=True)]
     return frame.assign(p_holm=corrected, verdict=verdicts, non_inferior=pd.Series(kept, dtype=object))
 
@@ -92,10 +80,6 @@ def _verdict(mean: float, p: float) -> str:
     if np.isnan(p):
         return NOT_MEASURED
     return NOT_SIGNIFICANT if p > _LEVEL else HIGHER if mean > 0 else LOWER
-
-
-Means = tuple[list[int], Array]
-"""Training seeds and one mean a seed and person (S, P)."""
 
 
 def _parts(
@@ -112,14 +96,11 @@ def _parts(
 def person_means(rows: pd.DataFrame, metrics: Sequence[str]) -> dict[str, Means]:
     """The means of one cell's pictures by metric, training seeds and people in ascending order."""
     means = rows.groupby(["training_seed", "person"])[list(metrics)].mean()
-    found = {}
-    for metric in metrics:
-        wide = means[metric].unstack("person")
-        found[metric] = ([int(seed) for seed in wide.index], wide.to_numpy(np.float64))
-    return found
+    wide = {metric: means[metric].unstack("person") for metric in metrics}
+    return {metric: ([int(seed) for seed in one.index], one.to_numpy(np.float64)) for metric, one in wide.items()}
 
 
-def difference(pair: Contrast, cell: Means, baseline: Means) -> Array:
+def _difference(pair: Contrast, cell: Means, baseline: Means) -> Array:
     """The cell's means less the baseline's, (S, P); one seed of either is paired with every one of the other."""
     (seeds, values), (others, base) = cell, baseline
     if values.shape[1] != base.shape[1]:

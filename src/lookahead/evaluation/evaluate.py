@@ -1,32 +1,37 @@
-"""The main evaluation: every cell draws the same people from the same noise; tables with intervals are written."""
+"""The tables of the main evaluation and of studies: means, contrasts and intervals of cells, all of the same people."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+import os
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import numpy as np
 import pandas as pd
 
 from lookahead.artifacts import Log, atomic, code_digest, digest, write_json
-from lookahead.config import Checkpoints, Evaluate
+from lookahead.config import Checkpoints, Evaluate, Study
+from lookahead.errors import InputError
 from lookahead.evaluation import spread
-from lookahead.evaluation.cells import BASE, CONTRASTS, FULL, STEERED, TUNED, UNTUNED, base_cell, main_cells
-from lookahead.evaluation.contrasts import ALL, contrasts, person_means, summary
-from lookahead.evaluation.evaluator import Evaluator, open_evaluator, save_table
+from lookahead.evaluation.cells import BASE, CONTRASTS, FULL, TUNED, base_cell, describe, groups, main_cells
+from lookahead.evaluation.contrasts import ALL, Contrast, contrasts, person_means, summary
+from lookahead.evaluation.evaluator import Evaluator, open_evaluator, read_table, save_table
 from lookahead.evaluation.previews import measure_previews
-from lookahead.evaluation.protocol import describe, groups
 from lookahead.evaluation.statistics import Array, crossed_interval
 from lookahead.portraits import Person
 from lookahead.world.distributed import is_main_process
 
-PER_IMAGE = "per_image.parquet"
+PER_IMAGE, PICTURES = "per_image.parquet", "pictures"
 HEADLINE = ("identity", "prompt", "clip_t", "detected")
 _IDENTITIES = ("identity_select", "identity_loss", "identity_detected", "identity_other")
 FURTHER = ("style_right", "scene_right", *_IDENTITIES, "copied", "leak")
 BOTH = ("identity", "prompt")  # what is shown of groups of pictures
+_GROUPS = ("prompts", "style", "scene")
 SCALE = "scale"  # the cell of what identity, diversity and layout could be
 
 
@@ -51,53 +56,50 @@ def evaluate(
     log: Log,
     cache: Path,
 ) -> Tables:
-    """Compare the untuned adapter, the noise-only and the lookahead-tuned encoder on people never seen (design, 5).
+    """Compare the untuned adapter, the noise-only and the lookahead-tuned encoder on people never seen.
 
-    Writes `metrics.json` (the headline), `intervals.json`, `summary.csv`, `contrasts.csv`, `per_image.parquet`,
-    `spread.parquet`, `previews.csv`, `protocol.json` and `pictures/` into `work`. Every process of a launch calls this.
-
-    Args:
-        checkpoints: the world.
-        settings: the evaluation.
-        encoders: the folders of `noise_only` and `tuned`.
-        training_seed: theirs.
-        work: the folder to write to.
-        log: receives the headline.
-        cache: keeps pictures, scores and measurements: what it holds is neither drawn nor scored again.
+    `encoders` are the folders of `noise_only` and `tuned`, of this training seed; what `cache` holds is neither drawn
+    nor scored again. Writes `metrics.json` (the headline, which `log` receives too), `intervals.json`, `summary.csv`,
+    `contrasts.csv`, `per_image.parquet`, `spread.parquet`, `previews.csv`, `protocol.json` and `pictures/` into `work`.
+    Every process of a launch calls this.
     """
     cells = main_cells(encoders, settings, training_seed)
     evaluator = open_evaluator(checkpoints, settings)
-    diverse = [cell for cell in cells if cell.name != STEERED]  # a steered step costs several plain ones
-    own = evaluator.plan
-    spread.spread_plan(own, settings)  # refuses wrong numbers before anything is drawn
-    table = evaluator.run(cells, work / "pictures", cache)
-    further = spread.measure_spread(evaluator, diverse, base_cell(settings.sampling), cache)
-    untuned = next(cell for cell in cells if cell.name == UNTUNED)
-    previews = measure_previews(evaluator, untuned, cache)
-    kinds = {style: name for name, styles in groups(settings, own.styles).items() for style in styles}
+    plan, plain = evaluator.plan, [cell for cell in cells if cell.sampling.steering is None]  # steered ones cost more
+    spread.spread_plan(plan, settings)  # refuses wrong numbers before anything is drawn
+    table = evaluator.run(cells, work / PICTURES, cache)
+    further = spread.measure_spread(evaluator, plain, base_cell(settings.sampling), cache)
+    previews = measure_previews(evaluator, cells[0], cache)
+    kinds = {style: name for name, styles in groups(settings, plan.styles).items() for style in styles}
     grouped = table.assign(prompts=table["style"].map(kinds))
-    means = pd.concat([*summaries(grouped, further), *_scale(evaluator, further, cache)], ignore_index=True)
-    changes = pd.concat(_contrasts(grouped, further, settings.margin), ignore_index=True)
-    protocol = describe(settings, checkpoints, evaluator.people, own)
-    found = Tables(table, means, changes, previews, evaluator.people, protocol)
+    means = _means(grouped, further[further["cell"] != BASE], _scale(evaluator, further, cache))
+    changes = _changes(grouped, further, settings.margin)
+    protocol = describe(settings, checkpoints, evaluator.people, plan)
     if is_main_process():
-        _save(found, further, work)
+        save_table(table, work / PER_IMAGE)
+        save_table(further, work / "spread.parquet")
+        for name, frame in (("previews", previews), ("summary", means), ("contrasts", changes)):
+            with atomic(work / f"{name}.csv") as path:
+                frame.to_csv(path, index=False, float_format="%.6g", lineterminator="\n")
+        write_json(work / "metrics.json", headline(means, changes))
+        write_json(work / "intervals.json", as_intervals(means, changes))
+        write_json(work / "protocol.json", protocol)
         log(headline(means, changes), 0)
-    return found
+    return Tables(table, means, changes, previews, evaluator.people, protocol)
 
 
-def summaries(table: pd.DataFrame, further: pd.DataFrame) -> list[pd.DataFrame]:
-    """The means over all pictures, over further noises, and in each group of prompts, style and scene."""
-    cells = further[further["cell"] != BASE]
-    parts = [summary(table, BOTH, column) for column in ("prompts", "style", "scene")]
-    return [summary(table, HEADLINE + FURTHER), summary(cells, spread.METRICS), *parts]
+def _means(table: pd.DataFrame, further: pd.DataFrame, scale: list[pd.DataFrame]) -> pd.DataFrame:
+    """The means over all pictures, over further noises, in each group of prompts, style and scene, and the scale."""
+    parts = [summary(table, BOTH, column) for column in _GROUPS]
+    found = [summary(table, HEADLINE + FURTHER), summary(further, spread.METRICS), *parts, *scale]
+    return pd.concat(found, ignore_index=True)
 
 
-def _contrasts(table: pd.DataFrame, further: pd.DataFrame, margin: Mapping[str, float]) -> list[pd.DataFrame]:
-    """The contrasts of the same parts; each part is a table of its own in Holm's correction, the headline first."""
-    parts = [contrasts(table, CONTRASTS, BOTH, column, margin) for column in ("prompts", "style", "scene")]
+def _changes(table: pd.DataFrame, further: pd.DataFrame, margin: Mapping[str, float]) -> pd.DataFrame:
+    """The contrasts of the same parts, the headline first."""
+    parts = [contrasts(table, CONTRASTS, BOTH, column, margin) for column in _GROUPS]
     found = [contrasts(table, CONTRASTS, HEADLINE, margin=margin), contrasts(table, CONTRASTS, FURTHER)]
-    return [*found, contrasts(further, CONTRASTS, spread.METRICS), *parts]
+    return pd.concat([*found, contrasts(further, CONTRASTS, spread.METRICS), *parts], ignore_index=True)
 
 
 def _scale(evaluator: Evaluator, further: pd.DataFrame, cache: Path) -> list[pd.DataFrame]:
@@ -111,26 +113,22 @@ def _scale(evaluator: Evaluator, further: pd.DataFrame, cache: Path) -> list[pd.
     key = digest(SCALE, evaluator.score_key, code_digest("evaluation/evaluate.py", "evaluation/statistics.py"))
     base = person_means(further[further["cell"] == BASE], ("diversity", "layout_other"))
     spreads = {"base_diversity": base["diversity"][1], "layout_chance": base["layout_other"][1]}
-    return [evaluator.cached(cache, key[:32], measure), scale_rows(spreads)]
+    return [evaluator.cached(cache, key[:32], measure), _scale_rows(spreads)]
 
 
 def scale_of_identity(references: Sequence[Array], others: Sequence[Sequence[Array]]) -> pd.DataFrame:
     """Identity of another photo of the same person (`same_person`), and of someone else (`stranger`).
 
-    Args:
-        references: for each person (D,) the unit embedding of the reference photo.
-        others: for each person those of the other photos; there may be none.
+    By person the unit embedding (D,) of the reference photo, and those of the other photos, of which there may be none.
     """
     cosines = np.stack(references) @ np.stack(references).T
     strangers = (cosines.sum(1) - cosines.diagonal()) / (len(references) - 1)
-    same = [
-        np.mean([own @ photo for photo in photos]) if photos else np.nan
-        for own, photos in zip(references, others, strict=True)
-    ]
-    return scale_rows({"same_person": np.array([same]), "stranger": strangers[None]})
+    pairs = zip(references, others, strict=True)
+    same = [np.mean([own @ photo for photo in photos]) if photos else np.nan for own, photos in pairs]
+    return _scale_rows({"same_person": np.array([same]), "stranger": strangers[None]})
 
 
-def scale_rows(values: Mapping[str, Array]) -> pd.DataFrame:
+def _scale_rows(values: Mapping[str, Array]) -> pd.DataFrame:
     """Rows of a summary from arrays (1, P) by metric."""
     where = {"cell": SCALE, "sampler": FULL, "group": ALL}
     rows = [where | {"metric": name} | asdict(crossed_interval(array)) for name, array in values.items()]
@@ -157,17 +155,36 @@ def as_intervals(means: pd.DataFrame, changes: pd.DataFrame) -> dict[str, dict[s
     return found
 
 
-def save_csv(frame: pd.DataFrame, path: Path) -> None:
-    """Write a table with six digits; equal tables are equal bytes."""
-    with atomic(path) as temporary:
-        frame.to_csv(temporary, index=False, float_format="%.6g", lineterminator="\n")
+def runs_of(study: Study) -> list[tuple[str, int]]:
+    """The cells and seeds that count: all seeds of a training, else the first, as the others are the same."""
+    seeds = {True: study.seeds, False: study.seeds[:1]}
+    return [(name, seed) for name, cell in study.cells.items() for seed in seeds[cell.trained]]
 
 
-def _save(found: Tables, further: pd.DataFrame, work: Path) -> None:
-    save_table(found.table, work / PER_IMAGE)
-    save_table(further, work / "spread.parquet")
-    for name, frame in (("previews", found.previews), ("summary", found.summary), ("contrasts", found.contrasts)):
-        save_csv(frame, work / f"{name}.csv")
-    write_json(work / "metrics.json", headline(found.summary, found.contrasts))
-    write_json(work / "intervals.json", as_intervals(found.summary, found.contrasts))
-    write_json(work / "protocol.json", found.protocol)
+def read_study(study: Study, folder: Path) -> pd.DataFrame:
+    """The long table of a study, from one folder `<cell>/<seed>` a cell."""
+    tables = []
+    for name, seed in runs_of(study):
+        path = folder / name / str(seed) / PER_IMAGE
+        tables.append(read_table(path))
+        if tables[-1]["person"].nunique() != study.people:
+            raise InputError(f"{path} is of another study than params.yaml describes: run its stage `cell` again")
+    return pd.concat(tables, ignore_index=True)
+
+
+def study_tables(study: Study, table: pd.DataFrame, settings: Evaluate) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """The means, and the contrasts of every cell with those that it names."""
+    pairs = [Contrast(f"{name} - {other}", name, other) for name, cell in study.cells.items() for other in cell.against]
+    rest = [metric for metric in HEADLINE + FURTHER if metric not in BOTH]
+    changes = [contrasts(table, pairs, BOTH, margin=settings.margin), contrasts(table, pairs, rest)]
+    return summary(table, HEADLINE + FURTHER), pd.concat(changes, ignore_index=True)
+
+
+@contextmanager
+def gathered_pictures(study: Study, folder: Path) -> Iterator[Path]:
+    """A folder with the pictures of all cells, `<cell>/<sampler>/<training seed>`; it is removed afterwards."""
+    with TemporaryDirectory() as gathered:
+        for name, seed in runs_of(study):
+            source = (folder / name / str(seed) / PICTURES / name).resolve()
+            shutil.copytree(source, Path(gathered, name), copy_function=os.symlink, dirs_exist_ok=True)
+        yield Path(gathered)

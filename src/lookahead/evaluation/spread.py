@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
@@ -15,12 +15,9 @@ from lookahead.artifacts import code_digest, digest
 from lookahead.config import Evaluate
 from lookahead.errors import InputError
 from lookahead.evaluation.cells import Cell
-from lookahead.evaluation.drawing.pictures import read_pictures
-from lookahead.evaluation.drawing.plan import Plan, Shot, choose_prompts, make_shots
+from lookahead.evaluation.drawing.pictures import Plan, Shot, choose_prompts, make_shots, read_pictures
 from lookahead.evaluation.evaluator import Evaluator
-from lookahead.evaluation.scoring.layout import Array, layout
-from lookahead.evaluation.scoring.scores import Row, Scorers
-from lookahead.evaluation.scoring.text import embed_pictures
+from lookahead.evaluation.scoring.scores import Array, Row, Scorers, embed_pictures, layout
 
 METRICS = ("diversity", "diversity_faces", "layout")
 
@@ -54,22 +51,21 @@ def missing(spread: Plan, plan: Plan) -> Plan:
 
 
 def measure_spread(evaluator: Evaluator, cells: Sequence[Cell], base: Cell, cache: Path) -> pd.DataFrame:
-    """One row a picture of the cells and of the base model: its diversity and its layout (`spread_rows`).
+    """One row a picture of the base model and of the cells: its diversity and its layout (`_spread_rows`).
 
     Only what the evaluation's own plan does not draw is drawn further.
     """
     plan = evaluator.plan
     spread = spread_plan(plan, evaluator.settings)
-    further = missing(spread, plan)
-    plans = {cell: [plan, further] for cell in cells} | {base: [spread]}
+    plans = {cell: [plan, missing(spread, plan)] for cell in cells} | {base: [spread]}
     parts = {cell: [(own, evaluator.draw(cell, own, cache)) for own in plans[cell]] for cell in plans}
 
     def measure() -> pd.DataFrame:
         drawn = {cell: _gathered(spread, own) for cell, own in parts.items()}
         rows = [
-            {"cell": cell.name, "sampler": cell.sampler, "training_seed": cell.training_seed} | row
+            cell.columns | row
             for cell in (base, *cells)
-            for row in spread_rows(spread.shots, drawn[cell], drawn[base], evaluator.scorers)
+            for row in _spread_rows(spread.shots, drawn[cell], drawn[base], evaluator.scorers)
         ]
         return pd.DataFrame(rows)
 
@@ -88,7 +84,7 @@ def _gathered(spread: Plan, parts: Sequence[tuple[Plan, Path]]) -> list[Image.Im
     return [found[shot] for shot in spread.shots]
 
 
-def spread_rows(
+def _spread_rows(
     shots: Sequence[Shot], pictures: Sequence[Image.Image], base: Sequence[Image.Image], scorers: Scorers
 ) -> Iterator[Row]:
     """One row a picture: its distance to the pictures of the same person and prompt from other noise, and its layout.
@@ -99,17 +95,16 @@ def spread_rows(
     """
     triples = zip(shots, pictures, base, strict=True)
     for _, group in itertools.groupby(triples, lambda triple: (triple[0].person, triple[0].style, triple[0].scene)):
-        block = list(group)
-        drawn = [picture for _, picture, _ in block]
-        own, other = np.stack([layout(p) for p in drawn]), np.stack([layout(p) for _, _, p in block])
+        block, drawn, theirs = (list(column) for column in zip(*group, strict=True))
+        own, other = (np.stack([layout(picture) for picture in some]) for some in (drawn, theirs))
         columns = {
             "diversity": distances(embed_pictures(scorers.scorer, drawn).double().numpy()),
             "diversity_faces": _face_distances(drawn, scorers),
             "layout": (own * other).sum(1),
             "layout_other": 1 - distances(own),
         }
-        for i, (shot, _, _) in enumerate(block):
-            yield shot.row() | {name: float(values[i]) for name, values in columns.items()}
+        for i, shot in enumerate(block):
+            yield asdict(shot) | {name: float(values[i]) for name, values in columns.items()}
 
 
 def distances(vectors: Array) -> Array:

@@ -88,10 +88,8 @@ def _p_value(terms: list[tuple[float, int]], mean: float) -> float:
 
 def holm(p_values: Array) -> Array:
     """p values corrected for their number (Holm 1979), in their order; NaN stays and does not count."""
-    corrected = np.full(len(p_values), np.nan)
-    order = [int(i) for i in np.argsort(p_values, kind="stable") if not np.isnan(p_values[i])]
-    largest = 0.0
-    for rank, index in enumerate(order):
-        largest = max(largest, min(1.0, (len(order) - rank) * float(p_values[index])))
-        corrected[index] = largest
+    corrected, known = np.full(len(p_values), np.nan), np.flatnonzero(~np.isnan(p_values))
+    order = known[np.argsort(p_values[known], kind="stable")]
+    factors = np.arange(len(order), 0, -1)
+    corrected[order] = np.maximum.accumulate(np.minimum(factors * p_values[order], 1.0))
     return corrected

@@ -20,10 +20,10 @@ from tqdm import tqdm
 
 from lookahead.artifacts import Log, keep_only, save_tensors, write_parquet
 from lookahead.config import Checkpoints, Features
-from lookahead.dataset.faces import Pixels
 from lookahead.dataset.shards import decode_png, list_shards, read_pictures, read_shard
 from lookahead.errors import InputError
 from lookahead.features.store import IMAGES, PROMPTS, TABLE
+from lookahead.portraits import Pixels
 from lookahead.world import device, encode_latents, open_faces, open_image_encoder, open_pipeline, quiet_alignment
 from lookahead.world.distributed import is_main_process, own_share, wait_for_everyone
 
@@ -34,7 +34,6 @@ class Encoders:
     """The frozen networks that turn pictures and prompts into features."""
 
     def __init__(self, checkpoints: Checkpoints) -> None:
-        """Open the base model, the image encoder and the recogniser of the lookahead loss."""
         self._pipe = open_pipeline(checkpoints)
         self._image_encoder, self._processor = open_image_encoder(checkpoints)
         pack = open_faces(checkpoints.faces.loss, checkpoints.faces.detection_size)
@@ -96,11 +95,7 @@ def _shards(folder: Path, stage: str, images: Path, prefix: str) -> Iterator[_Sh
 
 
 def _encode_shard(encoders: Encoders, shard: _Shard, batch_size: int) -> Iterator[int]:
-    """Encode a shard's kept pictures in batches, and for the image encoder the photos, which alone are references.
-
-    Yields:
-        The size of each batch.
-    """
+    """Encode a shard's kept pictures, and as references its photos alone, in batches, whose sizes it yields."""
     kept, points = set(shard.kept["index"].to_pylist()), pc.list_flatten(pc.list_flatten(shard.kept["landmarks"]))
     landmarks = points.to_numpy().astype(np.float32).reshape(-1, 5, 2)
     pictures = (decode_png(png, shard.path) for index, png in read_pictures(shard.path) if index in kept)

@@ -36,7 +36,6 @@ class FeatureTable:
     scene: NDArray[np.str_]
 
     def __len__(self) -> int:
-        """How many pictures there are."""
         return len(self.identity)
 
 

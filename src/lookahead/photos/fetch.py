@@ -39,9 +39,8 @@ class Photo:
             (self.sha256, r"[0-9a-f]{64}", "SHA-256 of 64 hexadecimal digits"),
             (self.person, r"[\w-]+", "name for a folder (letters, digits, - and _)"),
         )
-        return "; ".join(
-            f"{text!r} is no {kind}" for text, pattern, kind in patterns if not re.fullmatch(pattern, text)
-        )
+        wrong = [(text, kind) for text, pattern, kind in patterns if not re.fullmatch(pattern, text)]
+        return "; ".join(f"{text!r} is no {kind}" for text, kind in wrong)
 
 
 def read_list(path: Path) -> list[Photo]:

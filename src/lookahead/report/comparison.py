@@ -11,8 +11,8 @@ import pandas as pd
 
 from lookahead.artifacts import read_json
 from lookahead.errors import InputError
+from lookahead.evaluation.cells import HASH, differences
 from lookahead.evaluation.contrasts import ALL, Contrast, contrasts, summary
-from lookahead.evaluation.protocol import HASH, differences
 from lookahead.report.findings import FULL, read_findings
 from lookahead.report.formats import Table
 from lookahead.report.grids import ALBUM, REFERENCE, SHOT, read_album

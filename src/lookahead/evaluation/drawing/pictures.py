@@ -1,80 +1,207 @@
-"""Pictures in shards of one batch each: drawn by the sampler, read back in the order of the plan."""
+"""The pictures of a cell: people x prompts x repeats, what conditions them, and the shards they are drawn into."""
 
 from __future__ import annotations
 
 import io
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TypeVar
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+import torch
 from PIL import Image
 from torch import Tensor
-from tqdm import tqdm
 
 from lookahead.artifacts import write_parquet
+from lookahead.config import Checkpoints, Evaluate
+from lookahead.dataset.prompts import Prompts
 from lookahead.errors import InputError
-from lookahead.evaluation.drawing.conditions import Conditions, people_of
-from lookahead.evaluation.drawing.plan import Plan, Shot
+from lookahead.portraits import Person, open_picture
+from lookahead.sampling.conditions import (
+    Condition,
+    Prompt,
+    Reference,
+    embed_prompts,
+    encode_photos,
+    reference_latents,
+    reference_pixels,
+)
 from lookahead.sampling.loop import Sampler, draw
+from lookahead.sampling.steering import Identifier
+from lookahead.world import Pipeline, device, open_image_encoder
+
+T = TypeVar("T")
 
 
-def shard_name(number: int) -> str:
-    """The file of a batch's pictures, or of their scores."""
-    return f"{number:05d}.parquet"
+@dataclass(frozen=True)
+class Shot:
+    """One picture of one person, the columns of its row in the long table; `noise_seed` is that of its first noise."""
+
+    person: int
+    style: str
+    scene: str
+    repeat: int
+    noise_seed: int
 
 
-def shards_of(plan: Plan, batch_size: int) -> list[list[Shot]]:
-    """The shots of each shard."""
-    return [plan.shots[start : start + batch_size] for start in range(0, len(plan.shots), batch_size)]
+@dataclass(frozen=True)
+class Plan:
+    """All shots of a cell, and the prompt of each style (row) in each scene (column); photos are the first row."""
+
+    styles: list[str]
+    scenes: list[str]
+    prompts: list[list[str]]
+    shots: list[Shot]
+
+    def numbers(self, shot: Shot) -> tuple[int, int]:
+        """The row and the column of the shot's prompt."""
+        return self.styles.index(shot.style), self.scenes.index(shot.scene)
+
+    def of_people(self, count: int | None) -> Plan:
+        """The shots of the first `count` people; None is all."""
+        return self if count is None else replace(self, shots=[shot for shot in self.shots if shot.person < count])
 
 
-def draw_shards(
-    sampler: Sampler,
-    plan: Plan,
-    conditions: Conditions,
-    aims: Tensor | None,
-    batch_size: int,
-    numbers: Sequence[int],
-    folder: Path,
-    label: str,
-) -> None:
-    """Draw the plan's shards of these numbers into `folder`; `aims` are everybody's faces (P, E), for steering."""
-    shards = shards_of(plan, batch_size)
-    for number in tqdm(numbers, desc=f"drawing, {label}", unit="batch"):
-        shots = shards[number]
-        given, free = conditions.given(plan, shots), conditions.nothing(len(shots))
-        faces = None if aims is None else aims[people_of(shots)]
-        seeds = [shot.noise_seed for shot in shots]
-        pixels = draw(sampler, given, free, seeds, conditions.reference(shots), faces)
-        images = ((pixels + 1) * 127.5).round().byte().permute(0, 2, 3, 1).cpu().numpy()
-        start = number * batch_size
-        shard = {"index": range(start, start + len(shots)), "image": [png(Image.fromarray(image)) for image in images]}
-        write_parquet(folder / shard_name(number), pa.table(shard))
+def choose_prompts(person: int, styles: list[str], scenes: list[str], photos: int) -> list[tuple[str, str]]:
+    """The (style, scene) pairs of one person: `photos` in the first style, then one picture in every other style.
+
+    Scenes are dealt in turn, so that over people every style meets every scene equally often.
+    """
+    plain = [(styles[0], scenes[(person * photos + i) % len(scenes)]) for i in range(photos)]
+    return plain + [(style, scenes[(person + i) % len(scenes)]) for i, style in enumerate(styles[1:])]
+
+
+def make_plan(prompts: Prompts, settings: Evaluate) -> Plan:
+    """The pictures that the protocol asks for; prompts name no one: identity has to come from the reference."""
+    styles, scenes = [prompts.plain, *prompts.stylised], list(prompts.scenes)
+    grid = [[prompts.neutral(style, scene) for scene in scenes] for style in styles]
+    shots = make_shots(settings.people, styles, scenes, settings.photo_prompts, settings.seeds, settings.seed)
+    return Plan(styles, scenes, grid, list(shots))
+
+
+def make_shots(
+    people: int, styles: list[str], scenes: list[str], photos: int, repeats: int, seed: int
+) -> Iterator[Shot]:
+    """Every picture of one cell in a fixed order; its noise depends on person, prompt, repeat and `seed` alone."""
+    for person in range(people):
+        for number, (style, scene) in enumerate(choose_prompts(person, styles, scenes, photos)):
+            for repeat in range(repeats):
+                noise = np.random.SeedSequence([seed, person, number, repeat]).generate_state(1)
+                yield Shot(person, style, scene, repeat, int(noise[0]))
+
+
+@dataclass(frozen=True)
+class Conditions:
+    """What conditions the shots of every prompt and person.
+
+    `prompts` (S·C, ...) are in the order of the plan's; `image` (P, S, D) and `latents` (P, C, h, w) are of the
+    reference photos; `free` (1, ...) is the unconditional one.
+    """
+
+    prompts: Prompt
+    image: Tensor
+    free: Condition
+    latents: Tensor
+
+    def given(self, plan: Plan, shots: Sequence[Shot]) -> Condition:
+        """The conditions of some shots."""
+        prompt = torch.tensor([plan.numbers(shot) for shot in shots]) @ torch.tensor([len(plan.scenes), 1])
+        return Condition(self.prompts.map(lambda every: every[prompt]), self.image[people_of(shots)])
+
+    def reference(self, shots: Sequence[Shot]) -> Reference:
+        """What the KV-encoder sees: the photo, with the prompt of a photo in the first scene: its own is not known."""
+        return Reference(self.latents[people_of(shots)], self._plain(len(shots)))
+
+    def alone(self, people: Sequence[int]) -> Condition:
+        """The reference of some people, with the prompt of a photo in the first scene."""
+        return Condition(self._plain(len(people)), self.image[torch.tensor(people)])
+
+    def nothing(self, count: int) -> Condition:
+        """The unconditional one, `count` times."""
+        return self.free.map(lambda one: one.expand(count, *one.shape[1:]))
+
+    def _plain(self, count: int) -> Prompt:
+        return self.prompts.map(lambda every: every[:1].expand(count, *every.shape[1:]))
+
+
+def people_of(shots: Sequence[Shot]) -> Tensor:
+    """The numbers (B,) of the people that some shots show."""
+    return torch.tensor([shot.person for shot in shots])
+
+
+def in_batches(paths: Sequence[Path], batch_size: int, encode: Callable[[list[Image.Image]], T]) -> list[T]:
+    """What `encode` makes of each batch of pictures; one batch is open at a time."""
+    starts = range(0, len(paths), batch_size)
+    return [encode([open_picture(path) for path in paths[start : start + batch_size]]) for start in starts]
+
+
+def encode_conditions(
+    checkpoints: Checkpoints, pipe: Pipeline, people: Sequence[Person], plan: Plan, batch_size: int
+) -> Conditions:
+    """Encode the plan's prompts, and the reference photos in batches; the image encoder is closed again."""
+    prompts, free = embed_prompts(pipe, [prompt for row in plan.prompts for prompt in row])
+    encoder, processor = open_image_encoder(checkpoints)
+    references = [person.reference for person in people]
+    encoded = in_batches(references, batch_size, lambda photos: encode_photos(encoder, processor, photos))
+    latents = in_batches(references, batch_size, lambda photos: reference_latents(pipe, photos))
+    image = torch.cat([features for features, _ in encoded])
+    return Conditions(prompts, image, Condition(free, encoded[0][1]), torch.cat(latents))
+
+
+@torch.no_grad()
+def encode_aims(pipe: Pipeline, people: Sequence[Person], identifier: Identifier, batch_size: int) -> Tensor:
+    """The faces (P, E) that steered pictures aim at: the references', by pack `loss`, at the size that is drawn."""
+    references = [person.reference for person in people]
+    parts = in_batches(
+        references, batch_size, lambda photos: identifier.embed(reference_pixels(pipe, photos).to(device()))
+    )
+    found = torch.cat([seen for _, seen in parts])
+    if not found.all():
+        lost = [str(path) for path, seen in zip(references, found.tolist(), strict=True) if not seen]
+        raise InputError(
+            f"no face is found by pack `loss` in the reference photo {', '.join(lost)}, at the size that pictures are "
+            "drawn in: crop it to the face, or set evaluate.steering to null"
+        )
+    return torch.cat([faces for faces, _ in parts])
+
+
+def draw_shots(
+    sampler: Sampler, plan: Plan, shots: Sequence[Shot], conditions: Conditions, aims: Tensor | None
+) -> list[bytes]:
+    """The pictures of a batch of shots as PNG; `aims` are everybody's faces (P, E), for steering."""
+    given, free = conditions.given(plan, shots), conditions.nothing(len(shots))
+    faces = None if aims is None else aims[people_of(shots)]
+    seeds = [shot.noise_seed for shot in shots]
+    pixels = draw(sampler, given, free, seeds, conditions.reference(shots), faces)
+    images = ((pixels + 1) * 127.5).round().byte().permute(0, 2, 3, 1).cpu().numpy()
+    return [png(Image.fromarray(image)) for image in images]
 
 
 def png(image: Image.Image) -> bytes:
-    """A picture as PNG bytes."""
     buffer = io.BytesIO()
     image.save(buffer, "PNG")
     return buffer.getvalue()
 
 
-def check_shard(path: Path) -> None:
-    """Refuse a damaged shard."""
+def write_shard(path: Path, start: int, pngs: list[bytes]) -> None:
+    """Write a batch of pictures; `start` is the index of the first one in the plan."""
+    write_parquet(path, pa.table({"index": range(start, start + len(pngs)), "image": pngs}))
+
+
+def read_pngs(path: Path) -> list[bytes]:
+    """The pictures of one shard as PNG bytes."""
     try:
-        pq.read_metadata(path)
-    except (pa.ArrowException, OSError) as error:
+        return pq.read_table(path)["image"].to_pylist()
+    except (pa.ArrowException, OSError, KeyError) as error:
         raise InputError(f"{path} is damaged ({error}): remove it, and the same command draws it again") from None
 
 
 def read_shard(path: Path) -> list[Image.Image]:
     """The pictures of one shard."""
-    try:
-        rows = pq.read_table(path)["image"].to_pylist()
-    except (pa.ArrowException, OSError, KeyError) as error:
-        raise InputError(f"{path} is damaged ({error}): remove it, and the same command draws it again") from None
-    return [Image.open(io.BytesIO(row)).convert("RGB") for row in rows]
+    return [Image.open(io.BytesIO(row)).convert("RGB") for row in read_pngs(path)]
 
 
 def read_pictures(folder: Path) -> Iterator[Image.Image]:

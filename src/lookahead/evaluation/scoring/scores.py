@@ -1,33 +1,153 @@
-"""The scores of every picture by recognisers, CLIP and colours: the columns of the long table."""
+"""The scores of every picture by recognisers, CLIP, colours and layout: the columns of the long table."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from typing import cast
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from PIL import Image
+from torch import Tensor
+from torch.nn import functional as F
 
 from lookahead.artifacts import code_digest, digest, digest_paths
-from lookahead.config import Checkpoints
-from lookahead.evaluation.drawing.cache import checkpoint_digest
-from lookahead.evaluation.drawing.plan import Plan, Shot
-from lookahead.evaluation.scoring.faces import (
-    PACKS,
-    Embeddings,
-    FaceReader,
-    read_others,
-    read_references,
-    similarity,
-)
-from lookahead.evaluation.scoring.layout import Array, colours, leaking
-from lookahead.evaluation.scoring.text import Texts, embed_pictures, embed_texts, score
-from lookahead.portraits import Person, open_picture
-from lookahead.world import Scorer, open_scorer
+from lookahead.config import Checkpoints, FacePacks
+from lookahead.errors import InputError
+from lookahead.evaluation.drawing.pictures import Plan, Shot
+from lookahead.evaluation.drawing.samplers import checkpoint_digest
+from lookahead.portraits import Person, Pixels, open_picture, read_photo
+from lookahead.world import Scorer, device, open_faces, open_scorer, quiet_alignment
 
-CODE = ("evaluation/scoring", "portraits.py", "world")  # what can change a score
+Array = NDArray[np.float64]
+Embeddings = dict[str, Array]  # unit vectors by pack
+Encoder = Callable[[Tensor], Tensor]
 Row = dict[str, int | float | str]
+PACKS = ("report", "select", "loss")
+CELLS = 16  # a side of the grid that a picture's luminance and colours are averaged on
+CODE = ("evaluation/scoring", "portraits.py", "world")  # what can change a score
+
+
+class FaceReader:
+    """Finds the largest face with pack `report` and embeds that same crop with the recogniser of every pack."""
+
+    def __init__(self, packs: FacePacks) -> None:
+        opened = {name: open_faces(getattr(packs, name), packs.detection_size) for name in PACKS}
+        self._finder = opened["report"]
+        self._recognisers = {name: faces.models["recognition"] for name, faces in opened.items()}
+
+    def read(self, pixels: Pixels) -> Embeddings | None:
+        """Unit embeddings by pack of the largest face in a picture, uint8 (H, W, 3), RGB; None if there is no face."""
+        bgr = np.ascontiguousarray(pixels[:, :, ::-1])
+        with quiet_alignment():
+            faces = self._finder.get(bgr, max_num=1, det_metric="max")  # "max" takes the largest box
+            if not faces:
+                return None
+            found = {name: recogniser.get(bgr, faces[0]) for name, recogniser in self._recognisers.items()}
+        return {name: _unit(embedding.astype(np.float64)) for name, embedding in found.items()}
+
+
+def _unit(vector: Array) -> Array:
+    return vector / max(float(np.linalg.norm(vector)), 1e-12)
+
+
+def read_references(reader: FaceReader, people: Sequence[Person]) -> list[Embeddings]:
+    """The embeddings of everybody's reference photo."""
+    found = [(person, reader.read(read_photo(person.reference))) for person in people]
+    lost = [str(person.reference) for person, embeddings in found if embeddings is None]
+    if lost:
+        raise InputError(f"no face is found in the reference photo {', '.join(lost)}: replace it, or remove the person")
+    return [embeddings for _, embeddings in found if embeddings is not None]
+
+
+def read_others(reader: FaceReader, people: Sequence[Person]) -> list[list[Embeddings]]:
+    """The embeddings of everybody's other photos; those without a face are left out."""
+    return [[e for path in person.others if (e := reader.read(read_photo(path)))] for person in people]
+
+
+def similarity(one: Embeddings, other: Embeddings, pack: str) -> float:
+    """The cosine of two faces by the recogniser of a pack."""
+    return float(one[pack] @ other[pack])
+
+
+def layout(picture: Image.Image) -> Array:
+    """Where a picture is light and dark: a unit vector (CELLS², ) whose entries sum to 0.
+
+    The luminance is low-passed by averaging it on a coarse grid, so that the faces' details do not count, and the mean
+    is taken off. The product of two such vectors is their correlation, the structure term of SSIM (Wang et al. 2004,
+    Eq. 10) over the whole picture, which neither brightness nor contrast changes. An even picture gives zeros.
+    """
+    values = _coarse(picture.convert("L"))
+    return _unit(values - values.mean())
+
+
+def colours(picture: Image.Image) -> Array:
+    """Which colours a picture has where: a unit vector (CELLS² · 3,) of its coarse grid about mid-grey.
+
+    The product of two such vectors is near 1 where clothes, hair and background agree.
+    """
+    return _unit(_coarse(picture.convert("RGB")) - 127.5)
+
+
+def _coarse(picture: Image.Image) -> Array:
+    return np.asarray(picture.resize((CELLS, CELLS), Image.Resampling.BOX), np.float64).reshape(-1)
+
+
+def leaking(reference: Image.Image, others: Sequence[Image.Image]) -> Array:
+    """What is particular to the reference's colours: its own less the mean of the person's other photos, (CELLS² · 3,).
+
+    The product with a picture's `colours` is its leak. Hair and skin are alike in all photos of a person, clothes and
+    background are not: above 0, those of the reference are in the picture. NaN where there is no other photo.
+    """
+    if not others:
+        return np.full(CELLS * CELLS * 3, np.nan)
+    particular: Array = colours(reference) - np.mean([colours(other) for other in others], axis=0)
+    return particular
+
+
+@dataclass(frozen=True)
+class Texts:
+    """Unit text embeddings: of every prompt (S, C, D), of every style (S, D) and of every scene (C, D).
+
+    A style's embedding is the mean over its prompts in all scenes, a scene's over all styles (prompt ensembling, CLIP
+    section 3.1.4), so that the classes carry nothing of the prompt at hand.
+    """
+
+    prompts: Tensor
+    styles: Tensor
+    scenes: Tensor
+
+
+@torch.no_grad()
+def embed_texts(scorer: Scorer, prompts: list[list[str]]) -> Texts:
+    """Embed the prompts of a grid, one row a style and one column a scene."""
+    tokens = scorer.tokenizer([prompt for row in prompts for prompt in row]).to(device())
+    encode = cast(Encoder, scorer.model.encode_text)
+    embeddings = F.normalize(encode(tokens).float(), dim=-1).cpu()  # (S * C, D)
+    grid = embeddings.reshape(len(prompts), len(prompts[0]), -1)  # (S, C, D)
+    return Texts(grid, F.normalize(grid.mean(1), dim=-1), F.normalize(grid.mean(0), dim=-1))
+
+
+@torch.no_grad()
+def embed_pictures(scorer: Scorer, pictures: list[Image.Image]) -> Tensor:
+    """Unit embeddings (B, D) of pictures, on the CPU."""
+    pixels = torch.stack([scorer.preprocess(picture) for picture in pictures]).to(device())
+    encode = cast(Encoder, scorer.model.encode_image)
+    return F.normalize(encode(pixels).float(), dim=-1).cpu()
+
+
+def score(pictures: Tensor, texts: Texts, style: Tensor, scene: Tensor) -> dict[str, Tensor]:
+    """`clip_t`, and whether style, scene and both (`prompt`) are top-1 among all: columns of (B,) floats.
+
+    `pictures` are unit embeddings (B, D); `style` and `scene` (B,) int64 are what was asked for.
+    """
+    style_right = (pictures @ texts.styles.T).argmax(1) == style
+    scene_right = (pictures @ texts.scenes.T).argmax(1) == scene
+    clip_t = (pictures * texts.prompts[style, scene]).sum(1)
+    rights = {"style_right": style_right, "scene_right": scene_right, "prompt": style_right & scene_right}
+    return {"clip_t": clip_t} | {name: right.float() for name, right in rights.items()}
 
 
 @dataclass(frozen=True)
@@ -69,14 +189,13 @@ def models_of(checkpoints: Checkpoints) -> dict[str, object]:
 
 def score_shots(plan: Plan, shots: Sequence[Shot], images: list[Image.Image], scorers: Scorers) -> list[Row]:
     """One row of scores for each picture of a batch."""
-    style = torch.tensor([plan.style_number(shot) for shot in shots])
-    scene = torch.tensor([plan.scene_number(shot) for shot in shots])
+    style, scene = torch.tensor([plan.numbers(shot) for shot in shots]).T
     columns = score(embed_pictures(scorers.scorer, images), scorers.texts, style, scene)
     rows = []
     for i, (shot, image) in enumerate(zip(shots, images, strict=True)):
         texts = {name: float(values[i]) for name, values in columns.items()}
         leak = float(colours(image) @ scorers.particular[shot.person])
-        rows.append(shot.row() | texts | face_scores(image, shot.person, scorers) | {"leak": leak})
+        rows.append(asdict(shot) | texts | face_scores(image, shot.person, scorers) | {"leak": leak})
     return rows
 
 
