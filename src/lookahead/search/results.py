@@ -76,7 +76,6 @@ def write_results(task: Task, study: optuna.Study, base: Scores, found: Confirma
         rule=RULE,
         verdict=verdict(found),
         trials=trials,
-        parameters=list(search.space),
         searched=summary(as_table(own), METRICS),
         confirmed=found.means,
         contrasts=found.contrasts,
@@ -86,7 +85,7 @@ def write_results(task: Task, study: optuna.Study, base: Scores, found: Confirma
     )
     untuned = mean_scores(base)
     figures = {"front": out / "front.png"}
-    save_front(findings, (untuned["identity"], untuned["prompt"]), search.prompt_loss, figures["front"])
+    save_front(findings, untuned, search.prompt_loss, figures["front"])
     figures |= save_figures(study, search, out)
     for name, table in {"trials": trials, "contrasts": found.contrasts}.items():
         with atomic(out / f"{name}.csv") as temporary:
