@@ -52,15 +52,17 @@ def test_pairing_shows_a_small_gain_that_everybody_has(seeds: tuple[int, ...]) -
     assert turned["verdict"].tolist() == ["lower"]
 
 
-def test_verdicts_are_corrected_for_all_comparisons_of_the_table() -> None:
-    """A difference that alone is significant is not among a hundred others."""
+def test_verdicts_are_corrected_for_all_comparisons_of_a_metric() -> None:
+    """A difference that alone is significant is not among a hundred others; another metric's do not count."""
     generator = np.random.default_rng(1)
-    first = {"cell": "tuned", "sampler": "full", "training_seed": 0, "person": range(PEOPLE)}
-    noise = pd.DataFrame(first | {f"m{i}": generator.normal(size=PEOPLE) for i in range(100)})
-    noise["m0"] += 0.5 - noise["m0"].mean()
-    table = pd.concat([noise, noise.assign(cell="plain", **{f"m{i}": 0.0 for i in range(100)})])
-    assert contrasts(table, PAIR, ("m0",))["verdict"][0] == "higher"
-    many = contrasts(table, PAIR, [f"m{i}" for i in range(100)])
+    first = {"sampler": "full", "training_seed": 0, "person": range(PEOPLE)}
+    cells = {f"c{i}": generator.normal(size=PEOPLE) for i in range(100)}
+    cells["c0"] += 0.5 - cells["c0"].mean()
+    rows = [pd.DataFrame(first | {"cell": name, "a": values, "b": values}) for name, values in cells.items()]
+    table = pd.concat([*rows, pd.DataFrame(first | {"cell": "plain", "a": 0.0, "b": 0.0})])
+    pairs = [Contrast(name, name, "plain") for name in cells]
+    assert contrasts(table, pairs[:1], ("a", "b"))["verdict"].tolist() == ["higher"] * 2
+    many = contrasts(table, pairs, ("a",))
     assert many["p"][0] < 0.05 and (many["p"] < 0.05).sum() > 1 and set(many["verdict"]) == {"not significant"}
 
 

@@ -65,7 +65,7 @@ def check_comparable(runs: Sequence[Run]) -> None:
 
 
 def compare(runs: Sequence[Run]) -> list[Table]:
-    """Means, and contrasts with the first run, over all prompts and by group; Holm corrects over all of them."""
+    """Means, and contrasts with the first run, over all prompts and by group, with Holm's correction."""
     check_comparable(runs)
     groups = runs[0].protocol["groups"]
     styles = {style: name for name, own in groups.items() for style in own}

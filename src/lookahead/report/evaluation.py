@@ -47,9 +47,9 @@ def write_evaluation_report(
 ) -> None:
     """Write `report.html`, `album.parquet`, `groups.csv`, `preview_curves.csv` and `grids/*.png` into `out`.
 
-    `table`, `people` and `pictures` are as in `pages.make_album`. `summary` and `contrasts` have rows over all pictures,
-    by prompt group, by style and by scene; the metrics of SCALE are those of a cell "scale". `labels` are what people
-    read instead of a cell's name, in the order of every table; other cells are not shown.
+    `table`, `people` and `pictures` are as in `pages.make_album`; `summary` and `contrasts` are over all pictures, by
+    prompt group, by style and by scene; the metrics of SCALE are those of a cell "scale". `labels` are what people read
+    instead of a cell's name, in the order of every table; other cells are not shown.
     """
     found = plots.read_findings(table, summary, contrasts, labels, {FULL: "full sampling"})
     album = pages.make_album(table[table["cell"].isin(list(found.cells))], people, pictures, grid_people)
