@@ -6,22 +6,10 @@ from lookahead.artifacts import write_json
 from lookahead.config import Study, read_params
 from lookahead.evaluation.evaluate import as_intervals, gathered_pictures, read_study, runs_of, study_tables
 from lookahead.portraits import read_people
-from lookahead.report.study import Study as Shown
-from lookahead.report.study import StudyCell, write_study_report
+from lookahead.report.study import write_study_report
 from lookahead.stage import Job, Stage, main
 
 CODE = ("artifacts.py", "portraits.py", "evaluation", "report")  # as in the studies' dvc.yaml
-SAMPLERS = {"full": "full sampling", "fast": "few steps of the fast child"}
-
-
-def shown(name: str, study: Study) -> Shown:
-    """What the report says of a study; cells that differ in the adapter's strength are points of one line."""
-    cells = []
-    for key, cell in study.cells.items():
-        strength = cell.sampling.get("adapter_scale")
-        line = cell.label.split(" at ")[0]
-        cells.append(StudyCell(key, cell.label, *(() if strength is None else (line, f"{strength:g}"))))
-    return Shown(name, study.question, cells, {sampler: SAMPLERS.get(sampler, sampler) for sampler in study.samplers})
 
 
 def stage(name: str, study: Study) -> Stage:
@@ -34,16 +22,7 @@ def stage(name: str, study: Study) -> Stage:
         write_json(job.work / "metrics.json", as_intervals(summary, contrasts))
         people = read_people(Path(settings.portraits), settings.people)
         with gathered_pictures(study, folder) as pictures:
-            write_study_report(
-                shown(name, study),
-                table,
-                summary,
-                contrasts,
-                job.work,
-                people=people,
-                pictures=pictures,
-                grid_people=study.grid_people,
-            )
+            write_study_report(name, study, table, summary, contrasts, people, pictures, job.work)
 
     cells = tuple(f"{name}/{cell}/{seed}" for cell, seed in runs_of(study))
     return Stage(name, ("evaluate",), cells, build, study.model_dump(mode="json"), Path("results"), code=CODE)

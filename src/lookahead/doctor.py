@@ -49,7 +49,7 @@ TIMEOUT = 3.0  # seconds
 
 
 class Finding(NamedTuple):
-    """`bad` stops a run, `note` need not; `mend` says how to get or change what is bad."""
+    """`bad` stops a run, `note` need not; `mend` says what to do about what is bad."""
 
     state: Literal["ok", "note", "bad"]
     subject: str

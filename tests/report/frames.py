@@ -12,7 +12,6 @@ from PIL import Image
 from lookahead.artifacts import digest, write_parquet
 from lookahead.evaluation.drawing.pictures import png
 from lookahead.portraits import Person, read_people
-from lookahead.report.grids import picture_folder
 
 PEOPLE, STYLES, SCENES = 4, ["photo", "oil", "pencil"], ["snow", "beach"]
 GROUPS = {"recontextualise": ["photo"], "restyle": ["oil", "pencil"]}
@@ -46,7 +45,7 @@ def draw(table: pd.DataFrame, folder: Path) -> Path:
         ]
         images = [png(Image.new("RGB", (16, 16), colour)) for colour in colours]
         for shard, part in enumerate((images[:7], images[7:])):
-            path = picture_folder(folder, str(cell), str(sampler), int(seed)) / f"{shard:05d}.parquet"
+            path = folder / str(cell) / str(sampler) / str(seed) / f"{shard:05d}.parquet"
             write_parquet(path, pa.table({"index": range(len(part)), "image": part}))
     return folder
 

@@ -14,7 +14,7 @@ from lookahead.artifacts import write_json, write_parquet
 from lookahead.config import read_params
 from lookahead.errors import InputError
 from lookahead.report.comparison import FILES, compare, read_run, write_comparison
-from lookahead.report.grids import make_album, save_album
+from lookahead.report.pages import make_album, save_album
 from lookahead.tracking import Origin, open_recorder
 from tests.modules import ROOT
 from tests.report.frames import draw, long_table, portraits, protocol

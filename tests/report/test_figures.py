@@ -9,7 +9,7 @@ from PIL import Image
 
 from lookahead.report.figures import Series, colours, plot_intervals, save_axes
 from lookahead.report.formats import Estimate
-from lookahead.report.grids import TILE, Line, grid_lines, make_album, opened, read_album, save_album, save_grid
+from lookahead.report.pages import TILE, Line, grid_lines, make_album, opened, read_album, save_album, save_grid
 from tests.report.frames import PEOPLE, draw, long_table, portraits
 
 UP = Estimate(0.06, 0.04, 0.08, 9, 1, "higher")

@@ -7,12 +7,11 @@ import pandas as pd
 import pytest
 import yaml
 
-from lookahead.config import read_params
+from lookahead.config import Study, read_params
 from lookahead.evaluation.contrasts import Contrast, contrasts, summary
-from lookahead.report.evaluation import preview_curves, write_evaluation_report
-from lookahead.report.glossary import HEADLINE, SECTIONS
+from lookahead.report.evaluation import HEADLINE, SECTIONS, preview_curves, write_evaluation_report
 from lookahead.report.search import SearchFindings, save_front, search_tables, write_search_report
-from lookahead.report.study import Study, StudyCell, write_study_report
+from lookahead.report.study import lines_of, write_study_report
 from tests.modules import ROOT
 from tests.report.frames import GROUPS, METRICS, draw, long_table, portraits, previews, protocol
 
@@ -89,7 +88,7 @@ def test_previews_have_a_column_a_strength() -> None:
 
 
 def test_every_metric_of_the_page_is_explained() -> None:
-    template = (ROOT / "src/lookahead/report/templates/glossary.html.j2").read_text(encoding="utf-8")
+    template = (ROOT / "src/lookahead/report/templates/page.html.j2").read_text(encoding="utf-8")
     shown = {*HEADLINE, *(name for names in SECTIONS.values() for name in names)}
     assert set(re.findall(r'^  "(\w+)":', template, re.MULTILINE)) == shown
 
@@ -98,13 +97,16 @@ def test_every_metric_of_the_page_is_explained() -> None:
 def test_a_study_of_cells_and_samplers(seeds: int, tmp_path: Path) -> None:
     table = long_table({"adapter": 0.0, "half": 0.01, "whole": 0.08}, seeds, ("full", "fast"))
     pairs = [Contrast("half", "half", "adapter"), Contrast("whole", "whole", "half")]
-    cells = [StudyCell("adapter", "untouched"), StudyCell("half", "a half", "tuned", "0.5")]
-    cells.append(StudyCell("whole", "a whole", "tuned", "1"))
-    study = Study("curves", "How strong?", cells, {"full": "20 steps", "fast": "4 steps"}, "A note.")
+    labels = {"adapter": ("untouched", {}), "half": ("tuned at 0.5", {"adapter_scale": 0.5}), "whole": ("tuned", {})}
+    common = {"encoder": "adapter", "after": None, "train": {}, "against": []}
+    cells = {key: common | {"label": label, "sampling": own} for key, (label, own) in labels.items()}
+    own = {"question": "How strong?", "split": "search", "people": 4, "photo_prompts": 1, "seeds": [1], "protocol": {}}
+    study = Study.model_validate(own | {"samplers": {"full": {}, "fast": {}}, "grid_people": 2, "cells": cells})
+    assert lines_of(study) == {"adapter": ("untouched", ""), "half": ("tuned", "0.5"), "whole": ("tuned", "")}
     people, pictures = portraits(tmp_path / "portraits"), draw(table, tmp_path / "pictures")
     frames = (table, summary(table, METRICS), contrasts(table, pairs, METRICS))
     for name in ("one", "two"):
-        write_study_report(study, *frames, tmp_path / name, people=people, pictures=pictures, grid_people=2)
+        write_study_report("curves", study, *frames, people, pictures, tmp_path / name)
     one = files(tmp_path / "one")
     assert one == files(tmp_path / "two")
     assert set(one) == {
@@ -115,8 +117,8 @@ def test_a_study_of_cells_and_samplers(seeds: int, tmp_path: Path) -> None:
     sample = "4 people, this training" if seeds == 1 else "4 people, 3 seeds"
     for text in (page, markdown):
         assert text.count(sample) == 2 * (2 + 2) and text.count("4 people, no training") == 2
-        assert "a whole against a half" in text and "not significant" in text
-    assert "How strong?" in page and "A note." in page
+        assert "tuned against tuned at 0.5" in text and "not significant" in text
+    assert "How strong?" in page and "few steps of the fast child" in page
     assert len(pd.read_csv(tmp_path / "one" / "contrasts.csv")) == 2 * 2 * len(METRICS)
 
 
@@ -138,7 +140,7 @@ def findings() -> SearchFindings:
     change = contrasts(searched, [Contrast("recommended", "1", "0")], ("identity", "prompt"))
     means = summary(searched, ("identity", "prompt"))
     texts = ("study, miniature", "On 4 people.", "the best one", "Trial 1 is recommended.")
-    return SearchFindings(*texts, trials, ["weight", "kind"], means, means, change, 0, 1, {"train.weight": 0.2})
+    return SearchFindings(*texts, trials, means, means, change, 0, 1, {"train.weight": 0.2})
 
 
 def test_a_search_shows_its_front_settings_and_failures(tmp_path: Path) -> None:
@@ -150,7 +152,7 @@ def test_a_search_shows_its_front_settings_and_failures(tmp_path: Path) -> None:
     assert change.label == "1, recommended" and str(change.entries[0]).startswith("+0.100")
     assert [list(row.entries) for row in tables["settings"].rows] == [["0.2", "0.1"], ["uniform", "cosine"]]
     assert [row.label for row in tables["ended"].rows] == ["3"]
-    save_front(found, (0.45, 0.92), 0.02, tmp_path / "front.png")
+    save_front(found, {"identity": 0.45, "prompt": 0.92}, 0.02, tmp_path / "front.png")
     write_search_report(found, {"The front": tmp_path / "front.png"}, tmp_path / "report.html")
     page = (tmp_path / "report.html").read_text(encoding="utf-8")
     check_self_contained(page, 1)

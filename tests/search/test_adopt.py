@@ -8,9 +8,9 @@ import yaml
 from typer.testing import CliRunner
 
 from lookahead import cli
+from lookahead.cli.studies import patched
 from lookahead.config import read_params
 from lookahead.errors import InputError
-from lookahead.search.adopt import patched
 from lookahead.search.study import open_storage
 from tests.modules import ROOT
 from tests.search.conftest import make_search

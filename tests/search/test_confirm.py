@@ -5,7 +5,8 @@ import optuna
 import pytest
 
 from lookahead.errors import InputError
-from lookahead.search.confirm import compare, preferred
+from lookahead.search.results import compare
+from lookahead.search.run import preferred
 from tests.search.conftest import make_search
 
 SEEDS, MARGIN = [101, 102, 103], {"identity": 0.01, "prompt": 0.02}

@@ -6,7 +6,7 @@ from pydantic import ValidationError
 
 from lookahead.config import read_params, with_overrides
 from lookahead.errors import InputError
-from lookahead.search.space import as_overrides, check_space, present, suggest
+from lookahead.search.objective import as_overrides, check_space, present, suggest
 from tests.modules import ROOT
 from tests.search.conftest import FLOAT, SPACE, make_search
 

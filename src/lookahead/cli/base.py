@@ -31,7 +31,7 @@ def parameters() -> Params:
 
 
 def script(name: str) -> Path:
-    """A stage's script."""
+    """The script of a stage, in the repository's root."""
     path = Path("stages") / f"{name}.py"
     if not path.is_file():
         raise InputError(f"{path} does not exist in {Path.cwd()}: run from the repository's root")

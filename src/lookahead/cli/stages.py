@@ -114,13 +114,12 @@ def headline_table(intervals: Mapping[str, Mapping[str, Any]]) -> str:
     """A row for each method and each contrast, with the people and the trainings that its intervals are over."""
     from lookahead.report.formats import Estimate, Row, Table
 
-    found = {name: row for name, row in intervals.items() if isinstance(row, dict) and COLUMNS.keys() <= row.keys()}
-    fields = dict.fromkeys(("people", "seeds"), 0) | {"verdict": ""}
     rows = []
-    for name in [*filter(found.__contains__, ROWS), *(name for name in found if name not in ROWS)]:
-        entries = (found[name][column] for column in COLUMNS)
-        shown = [Estimate(e["mean"], e["low"], e["high"], **{f: e.get(f, fields[f]) for f in fields}) for e in entries]
-        rows.append(Row(ROWS.get(name, name), shown))
+    for name in sorted(intervals, key=lambda name: list(ROWS).index(name) if name in ROWS else len(ROWS)):
+        if COLUMNS.keys() <= intervals[name].keys():
+            values = (intervals[name][column] for column in COLUMNS)
+            entries = [Estimate(v["mean"], v["low"], v["high"], v["people"], v["seeds"]) for v in values]
+            rows.append(Row(ROWS.get(name, name), entries))
     return Table(["", *COLUMNS.values()], rows).markdown()
 
 

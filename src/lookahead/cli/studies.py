@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import io
 import os
 import signal
 import subprocess
 import sys
 import tempfile
+from difflib import unified_diff
 from pathlib import Path
 from typing import Annotated
 
@@ -25,19 +27,45 @@ def search(
     run_stage("search", world=world, storage=storage)
 
 
+def patched(params: Path, patch: Path) -> tuple[str, str]:
+    """The text of `params.yaml`, and with a patch of dotted names applied; comments stay, equal if nothing changes."""
+    from ruamel.yaml import YAML
+
+    from lookahead.config import parse_params
+    from lookahead.config.files import read_tree
+
+    changes = read_tree(patch, "the patch", "run `make search`, or go to the repository's root")
+    before, buffer = params.read_text(encoding="utf-8"), io.StringIO()
+    if not changes:
+        return before, before
+    form, null = YAML(), ("tag:yaml.org,2002:null", "null")
+    form.preserve_quotes, form.width = True, 4096  # lines are broken where people broke them
+    form.representer.add_representer(type(None), lambda writer, _: writer.represent_scalar(*null))
+    tree = form.load(before)
+    for dotted, value in changes.items():
+        *parents, last = dotted.split(".")
+        node = tree
+        for name in parents:  # a world need not state what it inherits
+            node = node.setdefault(name, {})
+        node[last] = value
+    form.dump(tree, buffer)
+    parse_params(YAML(typ="safe", pure=True).load(buffer.getvalue()))  # refuses unknown names and wrong values
+    return before, buffer.getvalue()
+
+
 @app.command()
 def adopt(world: World = None, yes: Annotated[bool, typer.Option("--yes", help="do not ask")] = False) -> None:
     """Show what the search recommends for params.yaml, and apply it; comments stay."""
     from lookahead.artifacts import atomic
-    from lookahead.search import adopt as adoption
 
     params = Path("params.yaml")
     patch = Path("results") / (world or parameters().world) / "search" / "best.yaml"
-    before, after = adoption.patched(params, patch)
+    before, after = patched(params, patch)
     if before == after:
         print(f"{patch} changes nothing: params.yaml stays")
         return
-    print(adoption.difference(before, after))
+    texts = before.splitlines(), after.splitlines()
+    print("\n".join(unified_diff(*texts, "params.yaml", "adopted", n=0, lineterm="")))
     if yes or typer.confirm("Apply this to params.yaml?"):
         with atomic(params) as temporary:
             temporary.write_text(after, encoding="utf-8")

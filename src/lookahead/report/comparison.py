@@ -11,12 +11,11 @@ import pandas as pd
 
 from lookahead.artifacts import read_json
 from lookahead.errors import InputError
-from lookahead.evaluation.cells import HASH, differences
+from lookahead.evaluation.cells import FULL, HASH, differences
 from lookahead.evaluation.contrasts import ALL, Contrast, contrasts, summary
-from lookahead.report.findings import FULL, read_findings
+from lookahead.report.figures import read_findings
 from lookahead.report.formats import Table
-from lookahead.report.grids import ALBUM, REFERENCE, SHOT, read_album
-from lookahead.report.pages import inline_thumbnail, save_page
+from lookahead.report.pages import ALBUM, REFERENCE, SHOT, inline_thumbnail, read_album, save_page
 
 FILES = ("protocol.json", "per_image.parquet", ALBUM)  # what a comparison reads of an evaluation
 METRICS = ("identity", "prompt", "detected")
@@ -67,18 +66,15 @@ def check_comparable(runs: Sequence[Run]) -> None:
 def compare(runs: Sequence[Run]) -> list[Table]:
     """Means, and contrasts with the first run, over all prompts and by group, with Holm's correction."""
     check_comparable(runs)
-    table, labels = pd.concat([_rows(run) for run in runs], ignore_index=True), [run.label for run in runs]
-    pairs = [Contrast(label, label, labels[0]) for label in labels[1:]]
+    groups = runs[0].protocol["groups"]
+    styles = {style: name for name, own in groups.items() for style in own}
+    rows = pd.concat([run.table.assign(cell=run.label) for run in runs], ignore_index=True)
+    table = pd.concat([rows.assign(prompts=ALL), rows.assign(prompts=rows["style"].map(styles))], ignore_index=True)
+    first, *others = labels = [run.label for run in runs]
+    pairs = [Contrast(label, label, first) for label in others]
     frames = summary(table, METRICS, "prompts"), contrasts(table, pairs, METRICS, "prompts")
     found = read_findings(table, *frames, {label: label for label in labels}, {})
-    return found.tables(METRICS, groups=(ALL, *runs[0].protocol["groups"]))
-
-
-def _rows(run: Run) -> pd.DataFrame:
-    """The run's rows as a cell of its own, once for all prompts and once for their group."""
-    groups = {style: name for name, styles in run.protocol["groups"].items() for style in styles}
-    table = run.table.assign(cell=run.label)
-    return pd.concat([table.assign(prompts=ALL), table.assign(prompts=table["style"].map(groups))])
+    return found.tables(METRICS, groups=(ALL, *groups))
 
 
 def write_comparison(runs: Sequence[Run], out: Path) -> str:
@@ -93,14 +89,11 @@ def _people(runs: Sequence[Run]) -> list[dict[str, object]]:
     """Every person that all albums show: the name, the reference, and a line a prompt with one picture a run."""
     references = runs[0].album[runs[0].album["cell"] == REFERENCE].set_index("person")["image"]
     albums = [run.album[run.album["cell"] == run.cell].set_index(SHOT)["image"] for run in runs]
-    shots = [shot for shot in albums[0].index if all(shot in album.index for album in albums)]
-    shown: dict[int, list[tuple[str, list[str]]]] = {}
-    for shot in shots:
+    people: dict[int, dict[str, Any]] = {}
+    for shot in (shot for shot in albums[0].index if all(shot in album.index for album in albums)):
         person, style, scene, _ = shot
-        line = f"{style}, {scene}", [inline_thumbnail(album[shot]) for album in albums]
-        shown.setdefault(person, []).append(line)
-    names = runs[0].protocol["people"]
-    return [
-        {"name": names[person], "reference": inline_thumbnail(references[person]), "lines": lines}
-        for person, lines in shown.items()
-    ]
+        if person not in people:
+            shown = {"name": runs[0].protocol["people"][person], "reference": inline_thumbnail(references[person])}
+            people[person] = shown | {"lines": []}
+        people[person]["lines"].append((f"{style}, {scene}", [inline_thumbnail(album[shot]) for album in albums]))
+    return list(people.values())

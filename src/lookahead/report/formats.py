@@ -1,4 +1,4 @@
-"""Numbers, intervals and tables as people read them: on pages, in Markdown and in a terminal."""
+"""Numbers, intervals, tables and metrics' titles as people read them: on pages, in Markdown and in a terminal."""
 
 from __future__ import annotations
 
@@ -11,6 +11,23 @@ import pandas as pd
 
 from lookahead.artifacts import atomic
 from lookahead.evaluation.contrasts import NOT_MEASURED
+
+_TITLES = {  # of metrics; `templates/page.html.j2` says what they mean
+    "prompt": "prompt alignment",
+    "clip_t": "CLIP-T",
+    "detected": "faces found",
+    "identity_select": "identity, recogniser select",
+    "identity_loss": "identity, the loss's recogniser",
+    "identity_detected": "identity where found",
+    "identity_other": "identity to other photos",
+    "diversity_faces": "diversity of faces",
+    "layout": "layout kept",
+}
+
+
+def title(metric: str) -> str:
+    """What a table calls a metric."""
+    return _TITLES.get(metric, metric.replace("_", " "))
 
 
 def number(value: float, form: str = ".3f") -> str:
@@ -40,21 +57,23 @@ class Estimate:
     verdict: str = ""
     non_inferior: bool = False
 
+    def _text(self, value: float) -> str:
+        return number(value, "+z.3f" if self.verdict else "z.3f")
+
     @property
     def number(self) -> str:
         """The mean, of a contrast with its sign."""
-        return number(self.mean, "+z.3f" if self.verdict else "z.3f")
+        return self._text(self.mean)
 
     @property
     def interval(self) -> str:
         """The interval, or nothing where there is none."""
-        form = "+z.3f" if self.verdict else "z.3f"
-        return "" if math.isnan(self.low) else f"{number(self.low, form)} to {number(self.high, form)}"
+        return "" if math.isnan(self.low) else f"{self._text(self.low)} to {self._text(self.high)}"
 
     @property
     def note(self) -> str:
         """A contrast's verdict, and whether it stays within the margin."""
-        return ", ".join([self.verdict, *(["not inferior"] if self.non_inferior else [])])
+        return self.verdict + ", not inferior" * self.non_inferior
 
     def __str__(self) -> str:
         interval = f" [{self.interval}]" if self.interval else ""
@@ -79,15 +98,12 @@ def read_estimates(frame: pd.DataFrame, name: str, untrained: Collection[str] = 
     return found
 
 
-Entry = str | Estimate | None
-
-
 @dataclass(frozen=True)
 class Row:
     """One row of a table: its label and its entries; None is an empty one."""
 
     label: str
-    entries: Sequence[Entry]
+    entries: Sequence[str | Estimate | None]
     emphasised: bool = False
 
     @property

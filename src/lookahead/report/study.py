@@ -2,81 +2,50 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
 from pathlib import Path
 
 import pandas as pd
 
 from lookahead.artifacts import atomic
+from lookahead.config import Study
 from lookahead.portraits import Person
-from lookahead.report.findings import FULL, read_findings, save_contrasts, save_tradeoff
+from lookahead.report.figures import read_findings, save_contrasts, save_tradeoff
 from lookahead.report.formats import save_csv
-from lookahead.report.grids import grid_lines, make_album, save_grid
-from lookahead.report.pages import inline_file, save_page
+from lookahead.report.pages import grid_lines, inline_file, make_album, save_grid, save_page
 
-SHOWN = (
-    "identity",
-    "prompt",
-    "detected",
-    "style_right",
-    "scene_right",
-    "leak",
-    "identity_loss",
-)  # others are in the CSV
+SAMPLERS = {"full": "full sampling", "fast": "few steps of the fast child"}
+# Others are in the CSV.
+SHOWN = ("identity", "prompt", "detected", "style_right", "scene_right", "leak", "identity_loss")
 
 
-@dataclass(frozen=True)
-class StudyCell:
-    """How the report shows a cell: its name in the table, its label, and its part in the figures.
-
-    Cells of one `line` are joined in the figures, in their order; `point` stands at the cell's marker, such as the
-    strength of its adapter.
-    """
-
-    name: str
-    label: str
-    line: str = ""
-    point: str = ""
-
-
-@dataclass(frozen=True)
-class Study:
-    """What the report says of a study; cells and samplers are in the order of every table, the grid is of the first."""
-
-    name: str
-    question: str
-    cells: Sequence[StudyCell]
-    samplers: Mapping[str, str] = field(default_factory=lambda: {FULL: "full sampling"})  # label by name
-    notes: str = ""
+def lines_of(study: Study) -> dict[str, tuple[str, str]]:
+    """For each cell its line in the figures and what stands at its marker: strengths of one adapter are one line."""
+    scales = {name: cell.sampling.get("adapter_scale") for name, cell in study.cells.items()}
+    labels = {name: cell.label for name, cell in study.cells.items()}
+    return {n: (labels[n], "") if s is None else (labels[n].split(" at ")[0], f"{s:g}") for n, s in scales.items()}
 
 
 def write_study_report(
+    name: str,
     study: Study,
     table: pd.DataFrame,
     summary: pd.DataFrame,
     contrasts: pd.DataFrame,
-    out: Path,
-    *,
     people: Sequence[Person],
     pictures: Path,
-    grid_people: int = 6,
+    out: Path,
 ) -> None:
     """Write `table.md`, `table.csv`, `contrasts.csv`, `contrasts.png`, `tradeoff.png`, `grid.jpg`, `report.html`.
 
-    Args:
-        study: what the report says of the cells.
-        table: one row a picture, in the order in which each cell's pictures were drawn.
-        summary: rows of `contrasts.summary` of every cell and sampler, over all pictures.
-        contrasts: rows of `contrasts.contrasts`, over all pictures.
-        out: the folder to write to; `metrics.json` is not written.
-        people: those of the table, by number.
-        pictures: holds `<cell>/<sampler>/<training_seed>/00000.parquet` (`grids.picture_folder`).
-        grid_people: how many people the grid shows, the first ones.
+    `table`, `people` and `pictures` are as in `make_album`, `summary` and `contrasts` over all pictures of every cell
+    and sampler. Cells and samplers are in the order of every table; the grid is of the first sampler.
     """
-    found = read_findings(table, summary, contrasts, {cell.name: cell.label for cell in study.cells}, study.samplers)
+    samplers = {sampler: SAMPLERS.get(sampler, sampler) for sampler in study.samplers}
+    labels = {key: cell.label for key, cell in study.cells.items()}
+    found = read_findings(table, summary, contrasts, labels, samplers)
     metrics, tables = [metric for metric in SHOWN if metric in set(summary["metric"])], {}
-    for sampler, label in study.samplers.items():
+    for sampler, label in samplers.items():
         tables[f"Means, {label}"], tables[f"Contrasts, {label}"] = found.tables(metrics, sampler)
     with atomic(out / "table.md") as path:
         text = "\n".join(f"**{head}**\n\n{one.markdown()}" for head, one in tables.items())
@@ -85,15 +54,17 @@ def write_study_report(
     save_csv(contrasts, out / "contrasts.csv")
     figures = {"contrasts": out / "contrasts.png", "tradeoff": out / "tradeoff.png", "grid": out / "grid.jpg"}
     save_contrasts(found, figures["contrasts"])
-    save_tradeoff(found, figures["tradeoff"], {c.name: (c.line or c.label, c.point) for c in study.cells})
-    sampler = next(iter(study.samplers))
-    shown = table[(table["sampler"] == sampler) & table["cell"].isin(list(found.cells))]
-    save_grid(grid_lines(make_album(shown, people, pictures, grid_people), found.cells, sampler), figures["grid"])
+    save_tradeoff(found, figures["tradeoff"], lines_of(study))
+    first = next(iter(samplers))
+    shown = table[(table["sampler"] == first) & table["cell"].isin(list(found.cells))]
+    save_grid(grid_lines(make_album(shown, people, pictures, study.grid_people), found.cells, first), figures["grid"])
     content = {
+        "name": name,
         "study": study,
+        "samplers": samplers,
         "tables": tables,
         "people": table["person"].nunique(),
-        "shown": min(grid_people, len(people)),
+        "shown": min(study.grid_people, len(people)),
         "metrics": metrics,
         "figures": {name: inline_file(path) for name, path in figures.items()},
     }

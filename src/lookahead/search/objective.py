@@ -1,7 +1,8 @@
-"""A trial: a training with some settings, scored person by person; checks on the way may end it."""
+"""A trial: what it draws from the space, its training, its scores person by person; checks on the way may end it."""
 
 from __future__ import annotations
 
+import random
 import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -12,23 +13,105 @@ from typing import TYPE_CHECKING
 import numpy as np
 import optuna
 from filelock import FileLock
+from pydantic import JsonValue
 
-from lookahead.config import Evaluate, Search, Train, World, with_overrides
+from lookahead.config import Choices, Evaluate, FloatRange, IntRange, Search, Train, World, with_overrides
+from lookahead.errors import InputError
 from lookahead.evaluation.cells import FULL, Cell
 from lookahead.evaluation.contrasts import UNTRAINED
 from lookahead.evaluation.evaluator import Evaluator, open_evaluator
-from lookahead.search.space import as_overrides, suggest
 from lookahead.search.study import FAILURES, first_number
 from lookahead.training.loop import OnCheckpoint, train
 
 if TYPE_CHECKING:
     from lookahead.tracking import Recorder
 
+Entry = FloatRange | IntRange | Choices
+Space = Mapping[str, Entry]
+Values = dict[str, JsonValue]  # by name in the space
 Scores = dict[str, list[float]]  # by metric, one number a person
 METRICS = ("identity", "prompt")
+SCORES, UNTUNED = "scores", "untuned"  # attributes of a trial and of the study
+# What a trial sets itself: the same for all, so that luck and length are not searched.
+FIXED = ("steps", "seed", "checkpoint_every", "checkpoints_total_limit", "sample_every")
+_CORNERS = 500  # settings at the ends of ranges that are tried: every pair of ends comes many times
 _COLUMNS = {"identity_select": "identity", "prompt": "prompt"}  # the report's recogniser is left to `evaluate`
 _DIGITS = 6  # of what the storage keeps of a person
-SCORES, UNTUNED = "scores", "untuned"  # attributes of a trial and of the study
+
+
+def current(settings: Train, path: str) -> JsonValue:
+    """The value of a parameter below `train`."""
+    node: object = settings.model_dump()
+    for name in path.split("."):
+        node = node.get(name) if isinstance(node, dict) else None
+    if not isinstance(node, bool | int | float | str):
+        raise InputError(f"train.{path} is no parameter that can be searched: check the paths of the search's space")
+    return node
+
+
+def active(space: Space, choose: Callable[[str, Entry], JsonValue]) -> Values:
+    """The values of those entries whose conditions hold, asked for in the order of the space."""
+    values: Values = {}
+    for name, one in space.items():
+        if all(other in values and values[other] in allowed for other, allowed in one.when.items()):
+            values[name] = choose(name, one)
+    return values
+
+
+def suggest(space: Space, trial: optuna.Trial) -> Values:
+    """The values that Optuna draws for a trial."""
+
+    def choose(name: str, one: Entry) -> JsonValue:
+        if isinstance(one, FloatRange):
+            return trial.suggest_float(name, one.low, one.high, log=one.log)
+        if isinstance(one, IntRange):
+            return trial.suggest_int(name, one.low, one.high, log=one.log)
+        return trial.suggest_categorical(name, one.choices)
+
+    return active(space, choose)
+
+
+def present(space: Space, settings: Train) -> Values:
+    """The values of `params.yaml`: those of trial 0."""
+    return active(space, lambda _, one: current(settings, one.path))
+
+
+def as_overrides(space: Space, values: Mapping[str, JsonValue]) -> Values:
+    """The values by parameter path below `train`."""
+    changes: Values = {}
+    for name, value in values.items():
+        if (path := space[name].path) in changes:
+            raise InputError(f"{name!r} sets train.{path}, and so does an entry above it: separate them by `when`")
+        changes[path] = value
+    return changes
+
+
+def check_space(search: Search, settings: Train) -> None:
+    """Refuse a space in which a trial could be impossible, before the first one.
+
+    Ends of ranges are tried together, because some bounds depend on another parameter.
+    """
+    space, draw = search.space, random.Random(0)
+
+    def ends(one: Entry) -> list[JsonValue]:
+        return list(one.choices) if isinstance(one, Choices) else [one.low, one.high]
+
+    for name, one in space.items():
+        if one.path.split(".")[0] in FIXED:
+            raise InputError(f"{name!r} searches train.{one.path}, which every trial sets itself: {', '.join(FIXED)}")
+        current(settings, one.path)
+    for name, value in present(space, settings).items():
+        one = space[name]
+        inside = value in one.choices if isinstance(one, Choices) else one.low <= value <= one.high  # type: ignore[operator]
+        if not inside:
+            raise InputError(f"params.yaml's train.{one.path} is {value}, outside {name!r}: widen it")
+    for _ in range(_CORNERS):
+        corner = active(space, lambda _, one: draw.choice(ends(one)))
+        try:
+            with_overrides(settings, as_overrides(space, corner))
+        except InputError as error:
+            values = ", ".join(f"{name} = {value}" for name, value in corner.items())
+            raise InputError(f"the search's space allows {values}: {error}") from None
 
 
 @dataclass
@@ -87,11 +170,10 @@ def untuned(task: Task, study: optuna.Study) -> Scores:
 
 def search_trial(task: Task, record: Recorder, trial: optuna.Trial) -> float | tuple[float, ...]:
     """Draw settings, train for fewer steps with the study's seed, score on the split of the search."""
-    search = task.search
-    constrained, every = search.mode == "constrained", search.checks.every
-    values = suggest(search.space, trial)
+    search, values = task.search, suggest(task.search.space, trial)
+    constrained = search.mode == "constrained"
     fixed = {"steps": search.steps, "seed": search.seed, "sample_every": search.steps}
-    fixed["checkpoint_every"] = every if constrained else search.steps
+    fixed["checkpoint_every"] = search.checks.every if constrained else search.steps
     settings = with_overrides(task.world.train, {**as_overrides(search.space, values), **fixed})
     check = partial(_check, task, trial) if constrained else None
     name = f"trial-{first_number(trial.study.get_trials(deepcopy=False)[trial.number]):03d}"
@@ -131,8 +213,7 @@ def run_trial(
     work.mkdir(parents=True, exist_ok=True)
     trained = work / "training"
     with FileLock(work.with_suffix(".lock")):
-        scores = known()
-        if scores is None:
+        if (scores := known()) is None:
             tags = {"optuna.study": trial.study.study_name, "optuna.trial": str(trial.number)}
             own = record.child(name, values, tags)
             try:

@@ -1,8 +1,9 @@
-"""What people look at after a search: tables, figures, one self-contained page, and the setting to adopt."""
+"""What is recommended after a search, and what people look at: tables, figures, one self-contained page."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,13 +15,62 @@ from optuna.visualization import matplotlib as visualization
 
 from lookahead.artifacts import atomic, write_json
 from lookahead.config import Search
-from lookahead.evaluation.contrasts import summary
+from lookahead.errors import InputError
+from lookahead.evaluation.cells import FULL
+from lookahead.evaluation.contrasts import HIGHER, Contrast, contrasts, summary
 from lookahead.report.figures import save_axes
 from lookahead.report.search import SearchFindings, save_front, write_search_report
-from lookahead.search.confirm import DEFAULT, RULE, Confirmation, as_table
-from lookahead.search.objective import METRICS, SCORES, Scores, Task, mean_scores
-from lookahead.search.space import as_overrides, present
+from lookahead.search.objective import METRICS, SCORES, Scores, Task, as_overrides, mean_scores, present
 from lookahead.search.study import REASON, complete
+
+DEFAULT = 0  # the number of the trial with params.yaml's own values
+RULE = (
+    "Of the front, settings whose prompt alignment is at most prompt_loss below the untuned adapter's come first, by "
+    "identity; then the others, by prompt alignment. Recommended is the one of those confirmed that is better than "
+    "params.yaml in one figure and no worse in the other (the interval excludes a loss of evaluate.margin), on people "
+    "and with seeds that the search never saw; of several, the one with the higher identity; else params.yaml stays."
+)
+
+
+@dataclass(frozen=True)
+class Confirmation:
+    """What the confirmation found: means, and contrasts with params.yaml, with intervals over people and seeds."""
+
+    means: pd.DataFrame
+    contrasts: pd.DataFrame
+
+    @property
+    def recommended(self) -> int:
+        """The recommended setting (RULE)."""
+        better = [int(str(cell)) for cell, rows in self.contrasts.groupby("cell") if _is_better(rows)]
+        identity = self.means[self.means["metric"] == "identity"].set_index("cell")["mean"]
+        return max(better, key=lambda setting: float(identity[str(setting)]), default=DEFAULT)
+
+
+def _is_better(rows: pd.DataFrame) -> bool:
+    higher = rows["verdict"] == HIGHER
+    return bool(higher.any() and (higher | rows["non_inferior"].astype(bool)).all())
+
+
+def as_table(scores: Mapping[tuple[int, int], Scores]) -> pd.DataFrame:
+    """Scores by setting and training seed as the long table of `evaluation.contrasts`, one row a person."""
+    frames = [
+        pd.DataFrame({"cell": str(setting), "sampler": FULL, "training_seed": seed, **own}).rename_axis("person")
+        for (setting, seed), own in scores.items()
+    ]
+    return pd.concat(frames).reset_index()
+
+
+def compare(
+    scores: Mapping[tuple[int, int], Scores], settings: Sequence[int], seeds: Sequence[int], margin: Mapping[str, float]
+) -> Confirmation:
+    """Means and contrasts with params.yaml of those settings that have scores of every training seed."""
+    whole = [one for one in settings if all((one, seed) in scores for seed in seeds)]
+    if not whole:
+        raise InputError("no setting could be confirmed with every seed: read the trials' reasons in optuna-dashboard")
+    table = as_table({(one, seed): scores[one, seed] for one in whole for seed in seeds})
+    pairs = [Contrast(f"trial {one}", str(one), str(DEFAULT)) for one in whole if one != DEFAULT]
+    return Confirmation(summary(table, METRICS), contrasts(table, pairs, METRICS, margin=margin))
 
 
 def trials_table(study: optuna.Study, parameters: list[str]) -> pd.DataFrame:
@@ -36,11 +86,10 @@ def trials_table(study: optuna.Study, parameters: list[str]) -> pd.DataFrame:
 
 def changes_of(task: Task, study: optuna.Study, recommended: int) -> dict[str, Any]:
     """The recommended setting's parameters below `train` that differ from `params.yaml`."""
-    if recommended == DEFAULT:
-        return {}
-    space = task.search.space
-    now, wanted = (as_overrides(space, v) for v in (present(space, task.world.train), study.trials[recommended].params))
-    return {path: value for path, value in wanted.items() if path not in now or now[path] != value}
+    space, missing = task.search.space, object()
+    now = as_overrides(space, present(space, task.world.train))
+    wanted = {} if recommended == DEFAULT else as_overrides(space, study.trials[recommended].params)
+    return {path: value for path, value in wanted.items() if now.get(path, missing) != value}
 
 
 def verdict(confirmation: Confirmation) -> str:
@@ -50,9 +99,9 @@ def verdict(confirmation: Confirmation) -> str:
     if confirmation.recommended == DEFAULT:
         return "params.yaml stays: no confirmed setting is better in one figure and no worse in the other."
     rows = confirmation.contrasts[confirmation.contrasts["cell"] == str(confirmation.recommended)]
-    told = [f"{r.metric} {r.mean:+.3f} [{r.low:+.3f}, {r.high:+.3f}], {r.verdict}" for r in rows.itertuples()]
+    gains = [f"{r.metric} {r.mean:+.3f} [{r.low:+.3f}, {r.high:+.3f}], {r.verdict}" for r in rows.itertuples()]
     where = "against params.yaml, with fresh seeds on people that the search never saw"
-    return f"Trial {confirmation.recommended} is recommended; {where}: {'; '.join(told)}."
+    return f"Trial {confirmation.recommended} is recommended; {where}: {'; '.join(gains)}."
 
 
 def _means(frame: pd.DataFrame) -> dict[str, dict[str, float]]:
@@ -76,7 +125,6 @@ def write_results(task: Task, study: optuna.Study, base: Scores, found: Confirma
         rule=RULE,
         verdict=verdict(found),
         trials=trials,
-        parameters=list(search.space),
         searched=summary(as_table(own), METRICS),
         confirmed=found.means,
         contrasts=found.contrasts,
@@ -85,9 +133,8 @@ def write_results(task: Task, study: optuna.Study, base: Scores, found: Confirma
         changes=changes,
     )
     untuned = mean_scores(base)
-    figures = {"front": out / "front.png"}
-    save_front(findings, (untuned["identity"], untuned["prompt"]), search.prompt_loss, figures["front"])
-    figures |= save_figures(study, search, out)
+    front = out / "front.png"
+    save_front(findings, untuned, search.prompt_loss, front)
     for name, table in {"trials": trials, "contrasts": found.contrasts}.items():
         with atomic(out / f"{name}.csv") as temporary:
             table.to_csv(temporary, index=False, float_format="%.6g", lineterminator="\n")
@@ -105,7 +152,7 @@ def write_results(task: Task, study: optuna.Study, base: Scores, found: Confirma
     patch = yaml.safe_dump({f"worlds.{task.name}.train.{path}": value for path, value in changes.items()})
     with atomic(out / "best.yaml") as temporary:
         temporary.write_text(f"# What `lookahead adopt` changes in params.yaml, by dotted names.\n{patch}")
-    write_search_report(findings, figures, out / "report.html")
+    write_search_report(findings, {"front": front} | save_figures(study, search, out), out / "report.html")
 
 
 def save_figures(study: optuna.Study, search: Search, out: Path) -> dict[str, Path]:

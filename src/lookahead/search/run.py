@@ -8,16 +8,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import optuna
+from optuna.samplers import GridSampler
 from optuna.study import MaxTrialsCallback
-from optuna.trial import TrialState
+from optuna.trial import FrozenTrial, TrialState
 
 from lookahead.artifacts import code_digest, digest, digest_paths, files_below, local_paths
+from lookahead.config import Search, with_overrides
 from lookahead.errors import InputError
-from lookahead.search.confirm import chosen, compare, confirm, confirmed
-from lookahead.search.objective import METRICS, Task, mean_scores, search_trial, untuned
-from lookahead.search.results import write_results
-from lookahead.search.space import check_space, present
-from lookahead.search.study import complete, open_storage, open_study, optimize
+from lookahead.search import objective
+from lookahead.search.objective import METRICS, SCORES, Scores, Task, mean_scores, present
+from lookahead.search.results import DEFAULT, compare, write_results
+from lookahead.search.study import complete, first_number, open_storage, open_study, optimize
 
 if TYPE_CHECKING:
     from lookahead.tracking import Recorder
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
 # Folders that can change a trial's numbers; pages, tables and tracking cannot.
 CODE = (
     *("artifacts.py", "portraits.py", "dataset/prompts.py", "evaluation/drawing", "evaluation/scoring", "features"),
-    *("method", "models", "sampling", "search/space.py", "search/objective.py", "training", "world"),
+    *("method", "models", "sampling", "search/objective.py", "training", "world"),
 )
 # Changing these continues a study.
 OPEN = {"trials", "workers", "confirm", "heartbeat", "contours", "startup", "space"}
@@ -55,7 +56,7 @@ def run_search(
     `open_record` opens the record of a study by its name; without `out` this worker only helps others.
     """
     search, world, file = task.search, task.world, task.state / "studies.db"
-    check_space(search, world.train)
+    objective.check_space(search, world.train)
     inputs, first = inputs_of(task), present(search.space, world.train)
     storage = open_storage(task.address, file, search.heartbeat)
     goals = METRICS if search.mode == "pareto" else METRICS[:1]
@@ -70,9 +71,9 @@ def run_search(
     record = open_record(study.study_name)
     try:
         _run_trials(task, record, study)
-        base = untuned(task, study)
+        base = objective.untuned(task, study)
         numbers = chosen(study, search, mean_scores(base)["prompt"] - search.prompt_loss)
-        confirm(task, record, study, grid, numbers)
+        _confirm(task, record, study, grid, numbers)
         if out is not None:
             found = compare(confirmed(grid), numbers, search.confirm.seeds, task.evaluate.margin)
             write_results(task, study, base, found, out)
@@ -91,6 +92,55 @@ def _run_trials(task: Task, record: Recorder, study: optuna.Study) -> None:
     limits = ((TrialState.COMPLETE, TrialState.PRUNED), (TrialState.FAIL,))
     if all(len(study.get_trials(deepcopy=False, states=states)) < search.trials for states in limits):
         stop = [MaxTrialsCallback(search.trials, states=states) for states in limits]
-        optimize(study, partial(search_trial, task, record), search.heartbeat.retries, *stop)
+        optimize(study, partial(objective.search_trial, task, record), search.heartbeat.retries, *stop)
     if not complete(study):
         raise InputError(f"no trial of {study.study_name} is complete: look at studies.search of {task.name}")
+
+
+def preferred(study: optuna.Study, search: Search, floor: float) -> list[int]:
+    """The numbers of the settings to confirm, in the order of the rule; `floor` is the least prompt alignment."""
+    front = study.best_trials if search.mode == "pareto" else complete(study)
+
+    def key(trial: FrozenTrial) -> tuple[bool, float, int]:
+        identity, prompt = trial.user_attrs["identity"], trial.user_attrs["prompt"]
+        allowed = prompt >= floor
+        return not allowed, -(identity if allowed else prompt), trial.number
+
+    ranked = [trial.number for trial in sorted(front, key=key) if first_number(trial) != DEFAULT]
+    return ranked[: search.confirm.settings]
+
+
+def chosen(study: optuna.Study, search: Search, floor: float) -> list[int]:
+    """The settings of the confirmation, params.yaml first; the first worker to get here decides for all."""
+    key = f"preferred {digest(search.trials, search.prompt_loss, search.confirm.settings)[:6]}"
+    if key not in study.user_attrs:
+        study.set_user_attr(key, [DEFAULT, *preferred(study, search, floor)])
+    return list(study.user_attrs[key])
+
+
+def _confirm(task: Task, record: Recorder, study: optuna.Study, grid: optuna.Study, settings: list[int]) -> None:
+    """Train and score every setting with every fresh seed; workers that share the study `grid` share this work."""
+    grid.sampler = sampler = GridSampler({"setting": settings, "seed": task.search.confirm.seeds})
+    if grid.get_trials(deepcopy=False, states=(TrialState.WAITING,)) or not sampler.is_exhausted(grid):
+        optimize(grid, partial(_confirm_trial, task, record, study), task.search.heartbeat.retries)
+
+
+def _confirm_trial(task: Task, record: Recorder, study: optuna.Study, trial: optuna.Trial) -> tuple[float, ...]:
+    setting, seed = trial.suggest_int("setting", 0, 10**6), trial.suggest_int("seed", 0, 2**31 - 1)
+    space, own, train = task.search.space, task.search.confirm, task.world.train
+    params = study.get_trials(deepcopy=False)[setting].params
+    values = present(space, train) if setting == DEFAULT else params
+    settings = with_overrides(train, objective.as_overrides(space, values) | {"seed": seed})
+    evaluate = task.settings(own.split, own.seeds[0], people=own.people)
+
+    def known() -> Scores | None:  # the last ones may run in two workers
+        return confirmed(trial.study).get((setting, seed))
+
+    name, recorded = f"confirm-{setting}-{seed}", {"setting": setting, **values}
+    means = objective.run_trial(task, record, trial, name, settings, recorded, evaluate, known=known)
+    return tuple(means[metric] for metric in METRICS)
+
+
+def confirmed(grid: optuna.Study) -> dict[tuple[int, int], Scores]:
+    """Scores by setting and training seed."""
+    return {(trial.params["setting"], trial.params["seed"]): trial.user_attrs[SCORES] for trial in complete(grid)}
