@@ -32,7 +32,7 @@ def patched(params: Path, patch: Path) -> tuple[str, str]:
     from ruamel.yaml import YAML
 
     from lookahead.config import parse_params
-    from lookahead.config.files import read_tree
+    from lookahead.config import read_tree
 
     changes = read_tree(patch, "the patch", "run `make search`, or go to the repository's root")
     before, buffer = params.read_text(encoding="utf-8"), io.StringIO()

@@ -63,7 +63,7 @@ def measure_spread(evaluator: Evaluator, cells: Sequence[Cell], base: Cell, cach
     def measure() -> pd.DataFrame:
         drawn = {cell: _gathered(spread, own) for cell, own in parts.items()}
         rows = [
-            cell.columns | row
+            {**cell.columns, **row}
             for cell in (base, *cells)
             for row in _spread_rows(spread.shots, drawn[cell], drawn[base], evaluator.scorers)
         ]
