@@ -28,9 +28,10 @@ from lookahead.config import Checkpoints, Train
 from lookahead.errors import InputError
 from lookahead.training import loop
 from lookahead.training.checkpoint import resume_folder
-from lookahead.world.distributed import is_main_process, wait_for_everyone
+from lookahead.world.distributed import distributed, is_main_process, wait_for_everyone
 
 checkpoints, settings, features, work, deadly, late = sys.argv[1:]
+assert distributed().num_processes == 2, "each process would train alone"
 torch.set_num_threads(1)
 step, opening = loop.train_step, loop.open_training
 

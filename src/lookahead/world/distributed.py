@@ -34,7 +34,10 @@ def _select_gpu() -> None:
 def distributed() -> PartialState:
     """accelerate's state: `process_index`, `num_processes`, `is_main_process`; made once, before CUDA is used."""
     _select_gpu()
-    return PartialState(timeout=_TIMEOUT) if int(os.environ.get("WORLD_SIZE", "1")) > 1 else PartialState()
+    if int(os.environ.get("WORLD_SIZE", "1")) == 1:
+        return PartialState()
+    on_cpu = not torch.cuda.is_available()  # accelerate must be told, or without a GPU each process is the only one
+    return PartialState(cpu=on_cpu, timeout=_TIMEOUT)
 
 
 def is_main_process() -> bool:
