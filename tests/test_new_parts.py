@@ -1,7 +1,5 @@
 """docs/changing-the-method.md, done in a copy of the package: a function, its name in two places, a line of params."""
 
-from __future__ import annotations
-
 import os
 import re
 import shutil

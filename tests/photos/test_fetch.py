@@ -1,7 +1,5 @@
 """Portraits from a list, over a server on this machine: resuming, checksums, one error with every line that failed."""
 
-from __future__ import annotations
-
 import functools
 import hashlib
 import threading
