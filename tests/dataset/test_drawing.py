@@ -1,6 +1,5 @@
 """The stage `generate`: what is planned and drawn, resuming, two processes, and what it says of damage."""
 
-import multiprocessing
 import os
 import random
 import signal
@@ -121,34 +120,13 @@ def test_two_processes_of_accelerate_give_the_bytes_of_one(
     assert files_of(two) == files_of(one)
 
 
-def _run(world: Checkpoints, settings: Generate, work: Path) -> None:
-    synthesise(world, settings, (), work, no_log)
-
-
-def test_a_killed_run_continues_to_the_same_bytes(tiny_world: Checkpoints, many: Generate, tmp_path: Path) -> None:
-    synthesise(tiny_world, many, (), tmp_path / "whole", no_log)
-    killed = tmp_path / "killed"
-    process = multiprocessing.get_context("spawn").Process(target=_run, args=(tiny_world, many, killed))
-    process.start()
-    while process.is_alive() and not list(killed.glob("shards/*.parquet")):
-        time.sleep(0.005)
-    process.kill()
-    process.join()
-    assert process.exitcode == -signal.SIGKILL
-    synthesise(tiny_world, many, (), killed, no_log)
-    assert files_of(killed) == files_of(tmp_path / "whole")
-
-
 def _finish_or_kill(world: Checkpoints, settings: Generate, work: Path, seconds: float) -> bool:
-    """Fork a process that draws into `work`, kill it after a while; whether it was killed before it ended.
-
-    A fork needs no time for imports, so that the moments fall into the work.
-    """
+    """Fork, which needs no time for imports, a process that draws; kill it after a while; whether that was in time."""
     child = os.fork()
     if child == 0:
         status = 1
         try:
-            _run(world, settings, work)
+            synthesise(world, settings, (), work, no_log)
             status = 0
         finally:
             os._exit(status)
@@ -162,14 +140,14 @@ def test_runs_killed_at_twenty_random_moments_end_with_the_same_bytes(
     tiny_world: Checkpoints, many: Generate, tmp_path: Path
 ) -> None:
     start = time.perf_counter()
-    _run(tiny_world, many, tmp_path / "whole")
+    synthesise(tiny_world, many, (), tmp_path / "whole", no_log)
     took = time.perf_counter() - start
     draw, killed = random.Random(0), 0
     for attempt in range(200):
         work = tmp_path / str(attempt)
         if _finish_or_kill(tiny_world, many, work, draw.uniform(0, took)):
             killed += 1
-            _run(tiny_world, many, work)
+            synthesise(tiny_world, many, (), work, no_log)
         assert files_of(work) == files_of(tmp_path / "whole")
         if killed == 20:
             return

@@ -19,12 +19,9 @@ PATCH = {"lookahead.weight": 2.5e-05, "lookahead.lora_scale.low": 0.25, "kv.enab
 
 
 @pytest.fixture
-def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A folder with the committed parameters and a patch of them."""
-    (tmp_path / "params.yaml").write_bytes((ROOT / "params.yaml").read_bytes())
-    put(tmp_path, PATCH)
-    monkeypatch.chdir(tmp_path)
-    return tmp_path
+def patch(here: Path) -> Path:
+    """The file of a patch of the committed parameters, in the current folder."""
+    return put(here, PATCH)
 
 
 def put(root: Path, patch: dict[str, object]) -> None:
