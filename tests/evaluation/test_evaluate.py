@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from lookahead.config import Checkpoints, Evaluate, with_overrides
+from lookahead.config import Checkpoints, Evaluate
 from lookahead.errors import InputError
 from lookahead.evaluation import spread
 from lookahead.evaluation.cells import CONTRASTS, LABELS, TRAINED, main_cells
@@ -18,25 +18,11 @@ from lookahead.models.kv_encoder import KV_FILE, new_kv_encoder, save_kv_encoder
 from lookahead.report.evaluation import write_evaluation_report
 from lookahead.world import open_pipeline
 from tests.evaluation.conftest import Encoders
-from tests.launcher import launch
 from tests.project import files_of
 
 METRICS = {*HEADLINE, *FURTHER}
 ID = ["cell", "sampler", "training_seed", "person", "style", "scene", "repeat", "noise_seed"]
 CELLS = ("adapter", *TRAINED)
-LAUNCHED = """
-import sys
-from pathlib import Path
-import torch
-from lookahead.config import Checkpoints, Evaluate
-from lookahead.evaluation.evaluate import evaluate
-
-torch.set_num_threads(1)
-checkpoints, settings, noise_only, tuned, folder = sys.argv[1:]
-loaded = Checkpoints.model_validate_json(checkpoints), Evaluate.model_validate_json(settings)
-encoders, folder = {"noise_only": Path(noise_only), "tuned": Path(tuned)}, Path(folder)
-evaluate(*loaded, encoders, 7, folder / "work", lambda _numbers, _step: None, folder / "cache")
-"""
 Run = Callable[..., Tables]
 
 
@@ -44,12 +30,10 @@ Run = Callable[..., Tables]
 def run(tiny: Checkpoints, quick: Evaluate, encoders: Encoders) -> Run:
     """Evaluates into `work/` and `cache/` of a folder, with some inputs of the test's own."""
 
-    def start(
-        folder: Path, checkpoints: Checkpoints = tiny, settings: Evaluate = quick, own: Encoders = encoders
-    ) -> Tables:
+    def start(folder: Path, checkpoints: Checkpoints = tiny, own: Encoders = encoders) -> Tables:
         logged: list[dict[str, float]] = []
         work, log = folder / "work", lambda numbers, _: logged.append(dict(numbers))
-        tables = evaluate(checkpoints, settings, own, 7, work, log, folder / "cache")
+        tables = evaluate(checkpoints, quick, own, 7, work, log, folder / "cache")
         assert logged == [json.loads((work / "metrics.json").read_text())]
         return tables
 
@@ -125,20 +109,6 @@ def test_again_gives_the_same_bytes(found: Tables, done: Path, run: Run, tmp_pat
     assert files_of(tmp_path / "work") == files_of(done / "work")
 
 
-@pytest.mark.slow
-def test_two_processes_of_accelerate_give_the_bytes_of_one(
-    found: Tables, done: Path, tiny: Checkpoints, quick: Evaluate, encoders: Encoders, tmp_path: Path
-) -> None:
-    (tmp_path / "evaluate.py").write_text(LAUNCHED)
-    folders = [str(path) for path in (*encoders.values(), tmp_path / "two")]
-    launch(str(tmp_path / "evaluate.py"), tiny.model_dump_json(), quick.model_dump_json(), *folders)
-    one, two = (
-        {name: data for name, data in files_of(root).items() if Path(name).name != "lock"}
-        for root in (done, tmp_path / "two")
-    )
-    assert two == one
-
-
 def written(cache: Path) -> dict[Path, int]:
     """When each cached file was written."""
     return {path.relative_to(cache): path.stat().st_mtime_ns for path in cache.rglob("*.parquet")}
@@ -187,23 +157,6 @@ def test_a_damaged_shard_is_refused(run: Run, cache: Path) -> None:
         shard.write_bytes(shard.read_bytes()[:200])
     with pytest.raises(InputError, match=r"cache/.*/00001\.parquet is damaged .* remove it"):
         run(cache.parent)
-
-
-@pytest.mark.parametrize(
-    ("change", "message"),
-    [
-        ({"splits": {"search": "a", "validation": "b", "test": "no/such/folder"}}, "no/such/folder does not exist"),
-        ({"people": 30}, "30 people are asked for"),
-        ({"prompts": "no/prompts.yaml"}, "no/prompts.yaml"),
-        ({"scheduler": "Quickest"}, "Quickest"),
-    ],
-)
-def test_bad_settings_are_refused(
-    change: dict[str, object], message: str, run: Run, quick: Evaluate, tmp_path: Path
-) -> None:
-    with pytest.raises(InputError, match=message):
-        run(tmp_path, settings=with_overrides(quick, change))
-    assert not (tmp_path / "work" / "metrics.json").exists()
 
 
 def test_a_missing_or_unknown_encoder_is_refused(quick: Evaluate, encoders: Encoders, tmp_path: Path) -> None:

@@ -6,13 +6,12 @@ from pathlib import Path
 
 import pytest
 
-from lookahead.config import Checkpoints, Evaluate, Scorer, read_params, read_protocol, with_overrides
+from lookahead.config import Checkpoints, Evaluate, Scorer, read_protocol, with_overrides
 from lookahead.dataset.prompts import read_prompts
 from lookahead.errors import InputError
 from lookahead.evaluation.drawing.plan import Shot, choose_prompts, make_plan, make_shots
 from lookahead.evaluation.protocol import HASH, Description, describe, differences
 from lookahead.portraits import read_people
-from tests.modules import ROOT
 
 STYLES = ["photo", "pencil", "oil"]
 SCENES = ["beach", "snow", "city", "forest"]
@@ -54,24 +53,11 @@ def told(settings: Evaluate, checkpoints: Checkpoints) -> Description:
     return describe(settings, checkpoints, people, make_plan(read_prompts(settings.prompts), settings))
 
 
-@pytest.mark.parametrize("world", ["miniature", "sdxl"])
-def test_the_worlds_name_their_protocols(world: str) -> None:
-    settings = read_params().worlds[world].evaluation()
-    assert settings.split == "test" and settings.portraits == f"models/{world}/portraits/test"
-    assert (ROOT / settings.prompts).is_file()
-
-
 @pytest.mark.parametrize("text", ["- a\n", "people: 3\n", "a: [\n", ""])
 def test_a_file_that_is_no_protocol_is_one_error(text: str, tmp_path: Path) -> None:
     (tmp_path / "p.yaml").write_text(text, encoding="utf-8")
     with pytest.raises(InputError, match=r"the protocol .*p\.yaml is not valid"):
         read_protocol(tmp_path / "p.yaml")
-
-
-def test_a_variant_is_checked(quick: Evaluate) -> None:
-    assert with_overrides(quick, {"split": "search", "people": 2}).people == 2
-    with pytest.raises(InputError, match="split"):
-        with_overrides(quick, {"split": "training"})
 
 
 @pytest.mark.parametrize(

@@ -201,13 +201,6 @@ def test_no_cell_of_a_study_is_steered_and_none_is_of_the_test_people() -> None:
         assert own.steering is None and own.split == "validation" and own.portraits == evaluate.splits.validation
 
 
-def test_four_steps_from_pure_noise_are_a_row_of_the_ablation() -> None:
-    study = read_params().studies.study("ablation")
-    assert study.cells["from_noise"].train == {"lookahead.preview.start": "noise", "lookahead.preview.steps": 4}
-    before, after = (study.train_changes(name) for name in ("annealed", "from_noise"))
-    assert {name for name in after if after[name] != before.get(name)} == set(study.cells["from_noise"].train)
-
-
 # What DVC knows
 
 
