@@ -69,25 +69,20 @@ def test_photos_become_folders_that_the_evaluation_reads(server: str, served: Pa
     assert people[0].reference.read_bytes() == (served / "a.jpg").read_bytes()
 
 
-def test_several_photos_of_one_person(server: str, served: Path, tmp_path: Path) -> None:
-    names = enumerate(("b.jpg", "a.jpg"), 2)
-    photos = [Photo(line, f"{server}/{name}", digest(served / name), "ada") for line, name in names]
-    fetch(photos, tmp_path / "out", str)
-    (person,) = read_people(tmp_path / "out", 1)
-    assert person.reference.read_bytes() == (served / "b.jpg").read_bytes() and len(person.others) == 1
-
-
 def test_what_is_there_is_not_asked_for_again_and_a_damaged_file_is(server: str, served: Path, tmp_path: Path) -> None:
-    photos = [Photo(i + 2, f"{server}/{n}", digest(served / n), str(i)) for i, n in enumerate(("a.jpg", "b.jpg"))]
-    said: list[str] = []
-    fetch(photos, tmp_path / "out", said.append)
+    names = ("a.jpg", "b.jpg")  # of one person
+    photos = [Photo(line, f"{server}/{name}", digest(served / name), "ada") for line, name in enumerate(names, 2)]
+    said, out = [], tmp_path / "out"
+    fetch(photos, out, said.append)
     assert len(said) == 2
-    fetch(photos, tmp_path / "out", said.append)
+    fetch(photos, out, said.append)
     assert len(said) == len(Counting.asked) == 2
-    (tmp_path / "out" / "1" / "0.jpg").write_bytes(b"cut")
-    fetch(photos, tmp_path / "out", said.append)
+    (person,) = read_people(out, 1)
+    (other,) = person.others
+    other.write_bytes(b"cut")
+    fetch(photos, out, said.append)
     assert Counting.asked.count("/b.jpg") == 2 and Counting.asked.count("/a.jpg") == 1
-    assert digest(tmp_path / "out" / "1" / "0.jpg") == photos[1].sha256
+    assert (digest(person.reference), digest(other)) == tuple(photo.sha256 for photo in photos)
 
 
 def test_every_failing_line_is_named_once_and_the_others_are_there(server: str, served: Path, tmp_path: Path) -> None:
