@@ -59,13 +59,6 @@ def atomic(path: Path) -> Iterator[Path]:
             temporary.unlink(missing_ok=True)
 
 
-def _read(path: Path) -> bytes:
-    try:
-        return path.read_bytes()
-    except OSError as error:
-        raise InputError(f"{path} cannot be read ({error.strerror}): run the stage that writes it") from None
-
-
 def write_json(path: Path, content: Any) -> None:
     """Write JSON with sorted keys, so that equal contents are equal bytes."""
     with atomic(path) as temporary:
@@ -75,7 +68,9 @@ def write_json(path: Path, content: Any) -> None:
 def read_json(path: Path) -> Any:
     """Read JSON."""
     try:
-        return json.loads(_read(path))
+        return json.loads(path.read_bytes())
+    except OSError as error:
+        raise InputError(f"{path} cannot be read ({error.strerror}): run the stage that writes it") from None
     except ValueError as error:
         raise InputError(f"{path} is not valid JSON ({error}): remove it and run the stage that writes it") from None
 

@@ -6,8 +6,8 @@ import argparse
 import os
 import shutil
 import sys
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -29,6 +29,7 @@ from lookahead.artifacts import (
 from lookahead.config import Params, World, read_params
 from lookahead.errors import InputError
 from lookahead.tracking import Origin, open_recorder
+from lookahead.world import require
 from lookahead.world.distributed import broadcast_object, is_main_process, wait_for_everyone
 
 RUNS = Path("runs")
@@ -46,29 +47,17 @@ class Job:
 
 @dataclass(frozen=True)
 class Stage:
-    """A stage of the pipeline.
+    """A stage of the pipeline: what it reads, what else decides its output, and how that is built."""
 
-    Attributes:
-        name: its output's path below `<root>/<world>`.
-        sections: its own sections of the world's parameters.
-        inputs: outputs of other stages that it reads.
-        build: fills the workspace; every process of a launch calls it.
-        settings: what else its output depends on.
-        root: the folder of its output.
-        optional_inputs: outputs that it reads where they exist.
-        code: folders and files of the package that decide its output, as its `deps` in dvc.yaml.
-        irrelevant: dotted names of parameters that change no output, such as "train.checkpoint_every".
-    """
-
-    name: str
-    sections: tuple[str, ...]
-    inputs: tuple[str, ...]
-    build: Callable[[Job], None]
-    settings: Mapping[str, object] = field(default_factory=dict)
+    name: str  # its output's path below `<root>/<world>`
+    sections: tuple[str, ...]  # of the world's parameters
+    inputs: tuple[str, ...]  # outputs of other stages
+    build: Callable[[Job], None]  # fills the workspace; every process of a launch calls it
+    settings: Mapping[str, object] = field(default_factory=dict)  # what else its output depends on
     root: Path = RUNS
-    optional_inputs: tuple[str, ...] = ()
-    code: tuple[str, ...] = ()
-    irrelevant: tuple[str, ...] = ()
+    optional_inputs: tuple[str, ...] = ()  # outputs that it reads where they exist
+    code: tuple[str, ...] = ()  # folders and files of the package that decide its output, as its `deps` in dvc.yaml
+    irrelevant: tuple[str, ...] = ()  # dotted names of parameters that change no output: "train.checkpoint_every"
 
 
 def cores() -> int:
@@ -123,8 +112,6 @@ def run_stage(stage: Stage, params: Params, world_name: str) -> Path:
     """
     world, runs = params.of(world_name), RUNS / world_name
     if "checkpoints" in stage.sections:
-        from lookahead.world import require  # here: a table opens none, and needs none of its libraries
-
         require(world.checkpoints, world_name)
     settings = {name: world.settings(name) for name in stage.sections}
     check_tracked(settings, world_name)
@@ -153,18 +140,12 @@ def run_stage(stage: Stage, params: Params, world_name: str) -> Path:
     return out
 
 
-@contextmanager
-def _alone(work: Path) -> Iterator[None]:
+def _alone(work: Path) -> AbstractContextManager[object]:
     """Hold the workspace's lock: whoever finds a run of this workspace in the tracking store knows that it is dead."""
-    lock = FileLock(work.with_name(f"{work.name}.lock"), timeout=0)
     try:
-        lock.acquire()
+        return FileLock(work.with_name(f"{work.name}.lock")).acquire(timeout=0)
     except Timeout:
         raise InputError(f"another process is running this stage in {work}: wait for it, or end it") from None
-    try:
-        yield
-    finally:
-        lock.release()
 
 
 def _arguments(variants: list[str]) -> argparse.Namespace:

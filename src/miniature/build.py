@@ -15,8 +15,7 @@ from transformers import CLIPImageProcessor, CLIPVisionModelWithProjection
 
 from lookahead.artifacts import digest, digest_paths, load_tensors, save_tensors
 from lookahead.config import Checkpoints
-from lookahead.config.fields import Count, Section
-from lookahead.config.files import read_yaml
+from lookahead.config.fields import Count, Section, read_yaml
 from lookahead.errors import InputError
 from lookahead.world import frozen
 from miniature.adapter import build_adapter

@@ -17,7 +17,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from lookahead.config import Checkpoints
-from lookahead.models.alignment import SIDE
+from lookahead.models.recogniser import SIDE
 from lookahead.world import device, open_faces, open_scorer, quiet_alignment
 from miniature.data import draw_faces, to_pixels
 from miniature.faces import KINDS

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from lookahead.artifacts import atomic
-from lookahead.models.alignment import SIDE, align
+from lookahead.models.recogniser import SIDE, align
 from lookahead.world import device
 from miniature.data import PHOTOS, PICTURES, Faces, to_pixels
 from miniature.training import Part, blur, fit, jitter

@@ -20,8 +20,7 @@ from lookahead.evaluation.evaluate import scale_of_identity
 from lookahead.evaluation.evaluator import Evaluator, open_evaluator
 from lookahead.evaluation.scoring.scores import face_scores
 from lookahead.evaluation.scoring.text import embed_pictures, score
-from lookahead.models.alignment import align
-from lookahead.models.recogniser import open_recogniser
+from lookahead.models.recogniser import align, open_recogniser
 from lookahead.portraits import read_people, read_photo
 from lookahead.world import open_faces, quiet_alignment, recogniser_onnx
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 from insightface.utils import face_align
 
-from lookahead.models.alignment import SIDE, TEMPLATE, align, similarity
+from lookahead.models.recogniser import SIDE, TEMPLATE, align, similarity
 
 
 def smooth_picture(height: int, width: int) -> np.ndarray:

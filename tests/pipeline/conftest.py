@@ -12,7 +12,7 @@ from lookahead.config import Checkpoints, Personalize, World, read_params, with_
 from lookahead.models.adapter import ADAPTER_FILE
 from lookahead.models.kv_encoder import KV_FILE, new_kv_encoder, save_kv_encoder
 from lookahead.pipeline import LookaheadPipeline
-from lookahead.pipeline.export import export
+from lookahead.pipeline.pipeline import export
 from lookahead.world import open_pipeline
 from tests.modules import ROOT
 from tests.tiny import build_portraits, with_bright_previews

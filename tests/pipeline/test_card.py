@@ -12,7 +12,7 @@ from PIL import Image
 from lookahead.config import Checkpoints, read_params
 from lookahead.models.adapter import ADAPTER_FILE
 from lookahead.pipeline import LookaheadPipeline
-from lookahead.pipeline.export import CARD, card, export
+from lookahead.pipeline.pipeline import CARD, card, export
 from tests.modules import ROOT
 
 

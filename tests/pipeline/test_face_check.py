@@ -10,7 +10,7 @@ from PIL import Image
 
 from lookahead.config import Checkpoints, read_params
 from lookahead.errors import InputError
-from lookahead.pipeline.face_check import FaceCheck, square_around
+from lookahead.pipeline.personalize import FaceCheck, square_around
 from lookahead.portraits import open_picture
 from tests.modules import ROOT
 from tests.tiny_faces import save_detector

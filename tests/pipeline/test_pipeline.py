@@ -15,7 +15,7 @@ from lookahead.config import Checkpoints, KVGuidance, Personalize, with_override
 from lookahead.errors import InputError
 from lookahead.models.adapter import ADAPTER_FILE
 from lookahead.pipeline import LookaheadPipeline
-from lookahead.pipeline.export import CARD
+from lookahead.pipeline.pipeline import CARD
 from lookahead.world import open_image_encoder
 
 PROMPT = "a photo of a person in the snow"

@@ -7,7 +7,7 @@ import pytest
 from mlflow import MlflowClient
 
 from lookahead.pipeline import LookaheadPipeline
-from lookahead.pipeline.export import export
+from lookahead.pipeline.pipeline import export
 from lookahead.serving.register import register
 from tests.pipeline.conftest import encoder, photos, pipe, portraits, settings, world  # noqa: F401  (fixtures)
 

@@ -10,7 +10,7 @@ import torch
 from safetensors.torch import save_file
 
 from lookahead.config import Train, read_params
-from lookahead.models.alignment import TEMPLATE
+from lookahead.models.recogniser import TEMPLATE
 from tests.modules import ROOT
 from tests.tiny_faces import EMBEDDING
 

@@ -13,7 +13,7 @@ from PIL import Image
 from torch import Tensor
 
 from lookahead.config import read_params
-from lookahead.models.alignment import align
+from lookahead.models.recogniser import align
 from lookahead.training.data import Batch
 from lookahead.training.losses import decode, preview_distances
 from lookahead.training.networks import Networks, open_networks

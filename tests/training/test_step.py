@@ -9,7 +9,7 @@ from lookahead.config import Checkpoints, Train
 from lookahead.errors import InputError
 from lookahead.method.shared_pass import as_leaves, backward_through
 from lookahead.models.adapter import adapter_parameters
-from lookahead.models.alignment import align
+from lookahead.models.recogniser import align
 from lookahead.training.data import Batch, Draws, draw_both, generator_for, with_dropout
 from lookahead.training.loop import backward, draw_batch, train_step
 from lookahead.training.losses import (

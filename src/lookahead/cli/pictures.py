@@ -67,8 +67,8 @@ def export(
     params = parameters()
     settings = params.of(world)
     from lookahead.pipeline import LookaheadPipeline
-    from lookahead.pipeline.export import export as write
     from lookahead.pipeline.personalize import find_encoder
+    from lookahead.pipeline.pipeline import export as write
 
     found = find_encoder(world or params.world, encoder)
     print(f"encoder: {found or UNTUNED}", flush=True)

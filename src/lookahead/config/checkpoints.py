@@ -4,17 +4,14 @@ from __future__ import annotations
 
 from typing import Literal
 
-from lookahead.config.fields import Count, NotNegative, Section
+from lookahead.config.fields import Count, Section, Steps
 
 
-class Generator(Section):
+class Generator(Steps):
     """The few-step generator: a pipeline, with a LoRA fused into it or none."""
 
     pipeline: str
     lora: str | None
-    scheduler: str
-    num_inference_steps: Count
-    guidance_scale: NotNegative
 
 
 class FacePacks(Section):

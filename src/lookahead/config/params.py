@@ -6,18 +6,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated
 
-from pydantic import Field, ValidationError, model_validator
+from pydantic import Field, model_validator
 
 from lookahead.config.checkpoints import Checkpoints
-from lookahead.config.dataset import Features, Generate, Photos
-from lookahead.config.fields import Section, faults
-from lookahead.config.files import read_tree
-from lookahead.config.overrides import merged
-from lookahead.config.personalize import Personalize
-from lookahead.config.protocol import Evaluate, read_protocol
-from lookahead.config.stages import EvaluateStage
+from lookahead.config.evaluation import Evaluate, EvaluateStage, Personalize, read_protocol
+from lookahead.config.fields import Section, checked, merged, read_tree
 from lookahead.config.studies import Studies
-from lookahead.config.train import Train
+from lookahead.config.train import Features, Generate, Photos, Train
 from lookahead.errors import InputError
 
 
@@ -39,13 +34,11 @@ class World(Section):
         That of `generate` names the portraits of all splits: nobody of them may be drawn.
         """
         own: Section = getattr(self, section)
-        if isinstance(own, Generate):
-            splits = self.evaluation().splits
-            return own.model_dump(mode="json") | {"portraits": splits.model_dump(mode="json")}
-        if not isinstance(own, EvaluateStage):
-            return own.model_dump(mode="json")
-        settings = self.evaluation()
-        return settings.model_dump(mode="json", exclude={"splits"}) | {"portraits": settings.portraits}
+        if section == "evaluate":
+            evaluation = self.evaluation()
+            return evaluation.model_dump(mode="json", exclude={"splits"}) | {"portraits": evaluation.portraits}
+        portraits = {"portraits": self.evaluation().splits.model_dump(mode="json")} if section == "generate" else {}
+        return own.model_dump(mode="json") | portraits
 
     def evaluation(self) -> Evaluate:
         """The protocol, and how the stage `evaluate` carries it out."""
@@ -95,20 +88,14 @@ def parse_params(tree: Mapping[str, object]) -> Params:
     if isinstance(defaults, Mapping) and isinstance(worlds, Mapping):
         _check_sections(worlds)
         rest["worlds"] = {name: merged(defaults, world) | {"name": name} for name, world in worlds.items()}
-    try:
-        return Params.model_validate(rest)
-    except ValidationError as error:
-        raise InputError("params.yaml is not valid:\n" + faults(error, "params.yaml")) from None
+    return checked(Params, rest, "params.yaml", "params.yaml")
 
 
 def _check_sections(worlds: Mapping[str, object]) -> None:
     """DVC tracks a world's sections by name, so that each world has to state all of them, if only as `{}`."""
     for name, world in worlds.items():
-        missing = [
-            section
-            for section in World.model_fields
-            if section != "name" and isinstance(world, Mapping) and section not in world
-        ]
+        stated = {"name", *world} if isinstance(world, Mapping) else World.model_fields
+        missing = [section for section in World.model_fields if section not in stated]
         if missing:
             raise InputError(f"params.yaml: worlds.{name} lacks {', '.join(missing)}: write `{missing[0]}: {{}}`")
 

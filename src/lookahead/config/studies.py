@@ -1,4 +1,4 @@
-"""Studies: pipelines of their own, which the main chain does not run; each is a list of cells."""
+"""Studies, which the main chain does not run: lists of cells, and searches, whose space is data."""
 
 from __future__ import annotations
 
@@ -6,14 +6,123 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import ConfigDict, Field, JsonValue, field_validator, model_validator
 
-from lookahead.config.fields import Count, Section, Seed
-from lookahead.config.overrides import merged, with_overrides
-from lookahead.config.protocol import Evaluate, Sampling
-from lookahead.config.search import Search
+from lookahead.config.evaluation import Evaluate, Sampling
+from lookahead.config.fields import Count, Fraction, Section, Seed, Several, merged, with_overrides
 from lookahead.errors import InputError
 
+Value = bool | int | float | str
 Encoder = Literal["base", "adapter", "train", "train_untuned_kv", "noise_only", "lookahead"]
 Name = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$")]
+
+
+class _Entry(Section):
+    path: str
+    when: dict[str, list[Value]]
+
+
+class _Ends(_Entry):
+    low: float
+    high: float
+    log: bool
+
+    @model_validator(mode="after")
+    def _rising(self) -> Self:
+        if self.low >= self.high:
+            raise ValueError(f"the range of {self.path} goes from {self.low} to {self.high}: low has to be below high")
+        if self.log and self.low <= 0:
+            raise ValueError(f"the range of {self.path} is logarithmic and begins at {self.low}: begin above 0")
+        return self
+
+
+class FloatRange(_Ends):
+    """A real parameter below `train`, drawn evenly or, with `log`, evenly in its logarithm."""
+
+    kind: Literal["float"]
+
+
+class IntRange(_Ends):
+    """A whole-numbered parameter below `train`, both ends included."""
+
+    kind: Literal["int"]
+    low: int
+    high: int
+
+
+class Choices(_Entry):
+    """A parameter below `train` that takes one of some values."""
+
+    kind: Literal["categorical"]
+    choices: Annotated[list[Value], Field(min_length=2)]
+
+
+Range = Annotated[FloatRange | IntRange | Choices, Field(discriminator="kind")]
+
+
+class Checks(Section):
+    """Evaluations on the way of a trial: every so many steps, on so many people; the median prunes by them."""
+
+    every: Count
+    people: Several
+
+
+class Confirm(Section):
+    """How many settings of the front are trained at full length, with which fresh seeds, and scored on whom."""
+
+    settings: Annotated[int, Field(ge=1, le=3)]
+    seeds: Annotated[list[Seed], Field(min_length=1)]
+    split: Literal["search", "validation"]
+    people: Several
+
+
+class Heartbeat(Section):
+    """Seconds between a worker's signs of life, seconds without one after which its trial is run again, how often."""
+
+    interval: Count
+    grace: Count
+    retries: Count
+
+
+class Search(Section):
+    """One study of one world.
+
+    `pareto` looks for the front of identity and prompt alignment, `constrained` for the best identity whose prompt
+    alignment is at most `prompt_loss` below the untuned adapter's. `split` is the one of the
+    protocol's whose first `people` are drawn: never `test`. In `space`, `when` names other entries and the values of
+    theirs with which a parameter is drawn; without them it keeps its value of `params.yaml`. The study ends with
+    `trials` complete or pruned ones, or as many failed ones. `workers` processes of this machine share the trials.
+    """
+
+    mode: Literal["pareto", "constrained"]
+    trials: Count
+    workers: Count
+    startup: Count
+    seed: Seed
+    steps: Count
+    split: Literal["search", "validation"]
+    people: Several
+    photo_prompts: Count
+    num_inference_steps: Count
+    prompt_loss: Fraction
+    checks: Checks
+    confirm: Confirm
+    heartbeat: Heartbeat
+    contours: list[Annotated[list[str], Field(min_length=2, max_length=2)]]
+    space: Annotated[dict[str, Range], Field(min_length=1)]
+
+    @model_validator(mode="after")
+    def _known_names(self) -> Self:
+        earlier: list[str] = []
+        for name, one in self.space.items():
+            for other, values in one.when.items():
+                if other not in earlier:
+                    raise ValueError(f"{name!r} is drawn when {other!r} is {values}: name an entry above it, {earlier}")
+            earlier.append(name)
+        for name in (name for pair in self.contours for name in pair):
+            if name not in self.space:
+                raise ValueError(f"contours name {name!r}, which is not in the space: {earlier}")
+        if self.seed in self.confirm.seeds:
+            raise ValueError(f"confirm.seeds holds {self.seed}, the trials' own seed: confirm with fresh ones")
+        return self
 
 
 class StudyCell(Section):
@@ -46,7 +155,7 @@ class Study(Section):
 
     question: str
     split: Literal["search", "validation"]
-    people: Annotated[int, Field(ge=2)]
+    people: Several
     photo_prompts: Count
     seeds: Annotated[list[Seed], Field(min_length=1)]
     protocol: dict[str, JsonValue]

@@ -1,4 +1,4 @@
-"""Tuning the encoder: the sections that the stage `train` reads."""
+"""The dataset and the tuning of the encoder: the sections of the stages `generate`, `photos`, `features`, `train`."""
 
 from __future__ import annotations
 
@@ -6,8 +6,9 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from lookahead.config.fields import Count, Fraction, NotNegative, Positive, Section, Seed, Timestep
+from lookahead.config.fields import Count, Fraction, NotNegative, Positive, Section, Seed, Several, Timesteps
 
+Similarity = Annotated[float, Field(ge=-1.0, le=1.0)]
 # The names of `method`'s dictionaries DENSITIES, PREVIEWS and DISTANCES: here, so that a wrong name is refused without
 # importing torch (tests/test_new_parts.py compares them).
 DensityName = Literal["uniform", "cosine", "power", "logit_normal"]
@@ -15,20 +16,65 @@ PreviewName = Literal["consistency"]
 DistanceName = Literal["identity"]
 
 
-class Density(Section):
+class Generate(Section):
+    """How many invented people and pictures of them are drawn, and how consistent they must be.
+
+    `max_second_face` is the area above which a further face counts, as a share of the largest one's.
+    """
+
+    people: Count
+    photos: Several
+    stylised: Count
+    batch_size: Count
+    shard_size: Count
+    seed: Seed
+    prompts: str
+    min_photo_similarity: Similarity
+    min_stylised_similarity: Similarity
+    min_images: Count
+    max_second_face: Fraction
+    max_evaluation_similarity: Similarity
+    licences: dict[str, str]
+
+
+class Photos(Section):
+    """Own photos: what is read, how a face is cut out (`margin` in lengths of its box), and what is kept of a person.
+
+    `min_face_size` is in pixels, `max_aspect_ratio` that of a photo's sides; `max_second_face` as in `Generate`.
+    """
+
+    prompts: str
+    shard_size: Count
+    min_face_size: Count
+    max_pixels: Count
+    max_aspect_ratio: Annotated[float, Field(ge=1.0)]
+    margin: Annotated[float, Field(ge=1.0)]
+    max_second_face: Fraction
+    min_photo_similarity: Similarity
+    min_images: Count
+
+    @property
+    def min_stylised_similarity(self) -> float:
+        """Own pictures all count as photos."""
+        return self.min_photo_similarity
+
+
+class Features(Section):
+    """How the dataset is encoded."""
+
+    batch_size: Count
+
+
+class Density(Timesteps):
     """A density of timesteps between two bounds, whose strength is annealed from `strength` to `final_strength`."""
 
     kind: DensityName
     annealing: Literal["constant", "linear", "cosine"]
     strength: float
     final_strength: float
-    timestep_min: Timestep
-    timestep_max: Timestep
 
     @model_validator(mode="after")
-    def _sound(self) -> Density:
-        if self.timestep_min > self.timestep_max:
-            raise ValueError(f"timestep_min ({self.timestep_min}) is above timestep_max ({self.timestep_max})")
+    def _strengths_in_range(self) -> Density:
         low, high = {"cosine": (-1.0, 1.0), "power": (0.0, 10.0)}.get(self.kind, (-5.0, 5.0))
         for strength in (self.strength, self.final_strength):
             if not low <= strength <= high:

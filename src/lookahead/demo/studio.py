@@ -16,7 +16,7 @@ from lookahead.errors import InputError
 from lookahead.evaluation.scoring.faces import FaceReader, similarity
 from lookahead.evaluation.scoring.text import embed_pictures, embed_texts
 from lookahead.pipeline import LookaheadPipeline
-from lookahead.pipeline.face_check import Boxes, FaceCheck
+from lookahead.pipeline.personalize import Boxes, FaceCheck
 from lookahead.world import open_scorer
 
 UNTUNED, TUNED = "untuned", "tuned"
@@ -60,11 +60,9 @@ class Drawn:
 
 
 class Studio:
-    """The world's pipelines, untuned and, where an encoder is given, tuned; and its scorers.
+    """The world's scorers and its pipelines: untuned and, where an encoder is given, tuned.
 
-    Attributes:
-        settings: the controls' initial values.
-        encoders: names of the pipelines, in the order of `draw`.
+    `settings` are the controls' initial values, `encoders` the pipelines' names in the order of `draw`.
     """
 
     def __init__(self, world: World, encoder: Path | None) -> None:
@@ -96,11 +94,10 @@ class Studio:
     def draw(
         self, portrait: Image.Image | None, options: Options, stop: Event, progress: Progress
     ) -> Iterator[tuple[str, list[Drawn]]]:
-        """Every encoder's name and pictures, one encoder after the other, with equal seeds.
+        """Every encoder's name and pictures, one encoder after the other, with equal seeds, until `stop` is set.
 
         Raises:
-            InputError: portrait or prompt is missing, the portrait does not show one face, or a number is out of range.
-            Stopped: `stop` was set.
+            Stopped: it was set.
         """
         if portrait is None:
             raise InputError("there is no portrait: upload one, take one, or click on an example")

@@ -82,15 +82,10 @@ def _tuned_layers(unet: nn.Module) -> list[str]:
 
 
 def new_kv_encoder(unet: UNet2DConditionModel, rank: int, shared_rank: int, seed: int) -> KVEncoder:
-    """An untuned KV-encoder of a plain base U-Net, to be made before adapters are attached to it.
+    """An untuned KV-encoder, which shares exactly the base's own keys and values, of a U-Net without adapters yet.
 
-    Untuned, it shares exactly the base's own keys and values.
-
-    Args:
-        unet: the frozen base; its weights are shared, its modules are not touched.
-        rank: of the LoRA on queries, keys, values and outputs of self- and cross-attention.
-        shared_rank: of the LoRA on what is shared.
-        seed: of the LoRAs' first half; the other half starts at zero.
+    The base's weights are shared, its modules not touched. `rank` is that of the LoRAs of self- and cross-attention,
+    `shared_rank` that of what is shared, and `seed` that of the LoRAs' first half; the other half starts at zero.
     """
     second, bank = twin(unet), Asked()
     with torch.random.fork_rng(), torch.device(unet.device):
@@ -122,22 +117,17 @@ def save_kv_encoder(path: Path, encoder: KVEncoder) -> None:
     save_tensors(path, weights, {})
 
 
-def load_kv_encoder(path: Path, encoder: KVEncoder) -> None:
-    """Read LoRAs into an encoder of the same ranks."""
-    tensors, weights = load_tensors(path)[0], encoder.parameters()
+def open_kv_encoder(path: Path, unet: UNet2DConditionModel) -> KVEncoder:
+    """A KV-encoder of a plain base U-Net with the LoRAs of a file, whose ranks tell its own."""
+    tensors, _ = load_tensors(path)
+    ranks = [next((t.shape[0] for name, t in tensors.items() if part in name), 0) for part in ("lora_A", "down.weight")]
+    if 0 in ranks:
+        raise InputError(f"{path} holds no KV-encoder: expected {KV_FILE} of a training with kv.enabled")
+    encoder = new_kv_encoder(unet, ranks[0], ranks[1], seed=0)
+    weights = encoder.parameters()
     if {name: t.shape for name, t in tensors.items()} != {name: w.shape for name, w in weights.items()}:
         raise InputError(f"{path} does not fit this U-Net: it was trained with another one; train again")
     with torch.no_grad():
         for name, weight in weights.items():
             weight.copy_(tensors[name])
-
-
-def open_kv_encoder(path: Path, unet: UNet2DConditionModel) -> KVEncoder:
-    """A KV-encoder of a plain base U-Net with the LoRAs of a file, whose ranks tell its own."""
-    shapes = {name: tensor.shape for name, tensor in load_tensors(path)[0].items()}
-    ranks = [next((s[0] for name, s in shapes.items() if part in name), 0) for part in ("lora_A", "down.weight")]
-    if 0 in ranks:
-        raise InputError(f"{path} holds no KV-encoder: expected {KV_FILE} of a training with kv.enabled")
-    encoder = new_kv_encoder(unet, ranks[0], ranks[1], seed=0)
-    load_kv_encoder(path, encoder)
     return encoder

@@ -34,10 +34,7 @@ class RecordAttention(AppendKeysValues):
 def reference_attention(attn: Any, hidden: Tensor, reference_keys: Tensor) -> Tensor:
     """The reference's columns of softmax(Q (K_r ∘ K_c)^T / sqrt(d)), mean over heads and batch: (S, S_r), on the CPU.
 
-    Args:
-        attn: diffusers' attention layer.
-        hidden: (B, S, C).
-        reference_keys: (B, S_r, C).
+    Of diffusers' attention layer, for hidden states (B, S, C) and keys (B, S_r, C).
     """
     keys = torch.cat([attn.to_k(hidden), reference_keys.to(hidden.dtype)], 1)
     q, k = (x.unflatten(2, (attn.heads, -1)).transpose(1, 2).float() for x in (attn.to_q(hidden), keys))

@@ -1,14 +1,16 @@
-"""The pipeline: stock SDXL with the encoder, for anybody who has portraits and a prompt."""
+"""The pipeline: stock SDXL with the encoder, for anybody who has portraits and a prompt; its export with a card."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import replace
 from functools import cached_property
+from operator import itemgetter
 from pathlib import Path
 from typing import Any, Literal
 
+from jinja2 import Environment, PackageLoader, StrictUndefined
 from PIL import Image
 from pydantic import ValidationError
 from torch import Tensor
@@ -31,7 +33,8 @@ from lookahead.sampling.loop import Callback, Sampler, draw, image_guidance, kv_
 from lookahead.sampling.steering import Identifier, open_guide, open_identifier
 from lookahead.world import FAST_CHILD, attach_adapter, attach_fast_child, open_image_encoder, open_pipeline
 
-SETTINGS_FILE = "lookahead.json"
+SETTINGS_FILE, CARD = "lookahead.json", "README.md"
+_ROWS = {"adapter": "untuned adapter", "noise_only": "tuned, noise loss only", "tuned": "tuned with lookahead"}
 
 
 class Saved(Section):
@@ -44,9 +47,8 @@ class Saved(Section):
 class LookaheadPipeline:
     """Stock SDXL, its image adapter and, where the encoder has one, the KV-encoder.
 
-    Attributes:
-        base: the `StableDiffusionXLPipeline`, for whatever diffusers offers: offloading, slicing, other LoRAs.
-        settings: the defaults of a call.
+    `base` is the `StableDiffusionXLPipeline`, for whatever diffusers offers: offloading, slicing, other LoRAs;
+    `settings` are the defaults of a call.
     """
 
     def __init__(self, checkpoints: Checkpoints, settings: Personalize, encoder: Path | None) -> None:
@@ -112,24 +114,14 @@ class LookaheadPipeline:
     ) -> list[Image.Image]:
         """Draw pictures of each prompt, with seeds `seed`, `seed` + 1, ...; what is None comes from `settings`.
 
-        Args:
-            portraits: one or more of one person.
-            prompt: one or more; each should name "a person".
-            negative_prompt: of the unconditional prediction, instead of the empty prompt.
-            num_inference_steps: of the scheduler.
-            guidance_scale: without the KV-encoder, and in few steps.
-            num_images_per_prompt: pictures of each prompt.
-            seed: of the first picture of each prompt; a picture does not depend on its batch.
-            scheduler: the name of a scheduler class of diffusers.
-            fast: draw with the fast child (LCM-LoRA) in the few steps of `settings.fast`.
-            adapter_scale: the strength of the image tokens.
-            kv: False leaves the KV-encoder out, which is faster.
-            kv_guidance: the three guidance scales with it.
-            combine: what several portraits become; the KV-encoder sees the first one.
-            steering: strength of lookahead guidance, in standard deviations of the clean latents; 0 is off.
-            callback: called after each step of each batch with its index, its timestep and the latents.
+        The portraits are of one person, whose first one the KV-encoder sees; a prompt should name "a person". A picture
+        does not depend on its batch. `fast` draws with the fast child (LCM-LoRA) in the few steps of `settings.fast`.
+        `guidance_scale` is for drawing without the KV-encoder, or in few steps, `kv_guidance` for drawing with it.
+        `steering` is the strength of lookahead guidance, in standard deviations of the clean latents; 0 is off.
+        `callback` gets the index, the timestep and the latents of each step of each batch.
         """
-        photos = [portraits] if isinstance(portraits, Image.Image) else list(portraits)
+        several = [portraits] if isinstance(portraits, Image.Image) else portraits
+        photos = [photo.convert("RGB") for photo in several]
         prompts = [prompt] if isinstance(prompt, str) else list(prompt)
         count = num_images_per_prompt
         if not photos or not prompts or count < 1:
@@ -146,7 +138,6 @@ class LookaheadPipeline:
             "steering.strength": steering,
         }
         settings = with_overrides(self.settings, {path: v for path, v in overrides.items() if v is not None})
-        photos = [photo.convert("RGB") for photo in photos]
         rows = [row for row in range(len(prompts)) for _ in range(count)]  # of each picture the index of its prompt
 
         def expanded(one: Tensor) -> Tensor:
@@ -163,19 +154,15 @@ class LookaheadPipeline:
             reference = Reference(reference_latents(self.base, photos[:1]), alone).map(expanded)
         if sampler.steer is not None:
             aims = expanded(self._identifier.face(reference_pixels(self.base, photos)))
+        seeds = [seed + number % count for number in range(len(rows))]
         drawn: list[Image.Image] = []
         with child_at(self._child, FAST_CHILD, 1.0) if fast else nullcontext():
             for start in range(0, len(rows), settings.batch_size):
                 batch = slice(start, start + settings.batch_size)
-                pixels = draw(
-                    sampler,
-                    given.map(lambda each, batch=batch: each[batch]),  # type: ignore[misc]
-                    free.map(lambda each, batch=batch: each[batch]),  # type: ignore[misc]
-                    [seed + number % count for number in range(len(rows))][batch],
-                    reference and reference.map(lambda each, batch=batch: each[batch]),  # type: ignore[misc]
-                    aims if aims is None else aims[batch],
-                    callback,
-                )
+                take = itemgetter(batch)
+                own = reference and reference.map(take)
+                towards = aims if aims is None else aims[batch]
+                pixels = draw(sampler, given.map(take), free.map(take), seeds[batch], own, towards, callback)
                 drawn += to_pictures(pixels)
         return drawn
 
@@ -208,3 +195,23 @@ def to_pictures(pixels: Tensor) -> list[Image.Image]:
     """Pictures of pixels (B, 3, H, W) in [-1, 1]."""
     grey = ((pixels + 1) * 127.5).round().byte().permute(0, 2, 3, 1).cpu().numpy()
     return [Image.fromarray(picture) for picture in grey]
+
+
+def export(pipe: LookaheadPipeline, out: Path, intervals: Path | None) -> None:
+    """Write the encoder, its settings and a model card with the evaluation's `intervals.json`, where there is one."""
+    if out.is_file():
+        raise InputError(f"{out} is a file: choose a folder")
+    pipe.save_pretrained(out)
+    measured = read_json(intervals) if intervals and intervals.is_file() and pipe.encoder is not None else {}
+    with atomic(out / CARD) as temporary:
+        temporary.write_text(card(pipe.checkpoints, pipe.has_kv, pipe.encoder is not None, measured), encoding="utf-8")
+
+
+def card(checkpoints: Checkpoints, has_kv: bool, tuned: bool, metrics: Mapping[str, Any]) -> str:
+    """The model card in Markdown, with a row for each evaluated encoder."""
+    loader = PackageLoader("lookahead.pipeline")
+    environment = Environment(loader=loader, undefined=StrictUndefined, autoescape=False, trim_blocks=True)  # Markdown
+    rows = [(label, metrics[method]) for method, label in _ROWS.items() if method in metrics]
+    return environment.get_template("card.md.j2").render(
+        checkpoints=checkpoints, adapter=ADAPTER_FILE, kv=KV_FILE if has_kv else None, tuned=tuned, rows=rows
+    )

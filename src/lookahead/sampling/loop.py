@@ -77,16 +77,9 @@ def draw(
 ) -> Tensor:
     """Draw one picture a sample: pixels (B, 3, H, W) in [-1, 1].
 
-    diffusers' own call takes one reference a batch only; for that case both give the same picture (tested).
-
-    Args:
-        sampler: a prepared one.
-        given: the samples' conditions.
-        free: the unconditional ones, with the same batch size.
-        seeds: of each sample's noise, so that a picture does not depend on its batch.
-        reference: the KV-encoder's input; needed where its guidance scales are not 0.
-        aims: target embeddings (B, E), of unit length; needed where the sampler steers.
-        callback: called after each step.
+    diffusers' own call takes one reference a batch only; for that case both give the same picture (tested). `given` are
+    the samples' conditions, `free` the unconditional ones, and `seeds` those of each sample's noise, so that a picture
+    does not depend on its batch. `reference` is the KV-encoder's input, `aims` (B, E) unit embeddings to steer to.
     """
     generators = [torch.Generator().manual_seed(seed) for seed in seeds]
     noise = start_noise(sampler.pipe, generators)

@@ -16,9 +16,8 @@ from lookahead.method.diffusion import NoiseSchedule
 from lookahead.method.lookahead import identity_distance
 from lookahead.method.preview import consistency_stepping
 from lookahead.method.steering import steered
-from lookahead.models.alignment import align
 from lookahead.models.fast_child import child_at
-from lookahead.models.recogniser import Recogniser, open_recogniser
+from lookahead.models.recogniser import Recogniser, align, open_recogniser
 from lookahead.sampling.conditions import Condition
 from lookahead.sampling.loop import predict
 from lookahead.world import (

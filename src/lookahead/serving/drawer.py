@@ -14,7 +14,7 @@ from PIL import Image
 
 from lookahead.errors import InputError
 from lookahead.pipeline import LookaheadPipeline
-from lookahead.pipeline.face_check import FaceCheck
+from lookahead.pipeline.personalize import FaceCheck
 from lookahead.portraits import open_picture
 
 

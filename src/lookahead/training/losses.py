@@ -14,8 +14,8 @@ from lookahead.method.diffusion import add_noise, noise_loss, noise_target
 from lookahead.method.lookahead import DISTANCES, lookahead_loss
 from lookahead.method.preview import PREVIEWS
 from lookahead.method.shared_pass import drop_tokens
-from lookahead.models.alignment import align
 from lookahead.models.fast_child import child_at
+from lookahead.models.recogniser import align
 from lookahead.sampling.conditions import Condition
 from lookahead.training.data import Batch, NoiseDraw, generator_for, scale_at, with_dropout
 from lookahead.training.networks import Networks, Training

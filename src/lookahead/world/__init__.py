@@ -1,9 +1,11 @@
 """Opens the parts of a world: one loader for hub ids and folders (design §2)."""
+# ruff: noqa: F401
+# mypy: implicit-reexport
 
-from lookahead.world.devices import compute_dtype, device, dtype, frozen, to_device
 from lookahead.world.diffusion import (
     FAST_CHILD,
     Pipeline,
+    Scorer,
     attach_adapter,
     attach_fast_child,
     decode_latents,
@@ -12,41 +14,12 @@ from lookahead.world.diffusion import (
     encode_latents,
     open_denoiser,
     open_generator,
+    open_image_encoder,
     open_pipeline,
     open_preview_vae,
+    open_scorer,
     scheduler_class,
 )
+from lookahead.world.distributed import compute_dtype, device, dtype, frozen, to_device
 from lookahead.world.faces import LandmarkDetector, detect_faces, open_faces, quiet_alignment, recogniser_onnx
 from lookahead.world.hub import fetch, require
-from lookahead.world.images import Scorer, open_image_encoder, open_scorer
-
-__all__ = [
-    "FAST_CHILD",
-    "LandmarkDetector",
-    "Pipeline",
-    "Scorer",
-    "attach_adapter",
-    "attach_fast_child",
-    "compute_dtype",
-    "decode_latents",
-    "detach_adapter",
-    "detach_fast_child",
-    "detect_faces",
-    "device",
-    "dtype",
-    "encode_latents",
-    "fetch",
-    "frozen",
-    "open_denoiser",
-    "open_faces",
-    "open_generator",
-    "open_image_encoder",
-    "open_pipeline",
-    "open_preview_vae",
-    "open_scorer",
-    "quiet_alignment",
-    "recogniser_onnx",
-    "require",
-    "scheduler_class",
-    "to_device",
-]

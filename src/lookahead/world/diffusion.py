@@ -1,9 +1,10 @@
-"""Opens the diffusion parts of a world: base model, few-step generator, fast child, image adapter, preview decoder."""
+"""Opens the networks of a world but its face packs, and attaches the fast child and the image adapter."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +15,12 @@ from diffusers.models.attention_processor import AttnProcessor2_0
 from diffusers.pipelines.stable_diffusion_xl.pipeline_stable_diffusion_xl_img2img import retrieve_latents
 from diffusers.utils import logging
 from peft.tuners.lora import LoraLayer
-from torch import Tensor
+from torch import Tensor, nn
+from transformers import CLIPImageProcessor, CLIPVisionModelWithProjection
 
 from lookahead.config import Checkpoints
 from lookahead.errors import InputError
-from lookahead.world.devices import dtype, frozen
+from lookahead.world.distributed import device, dtype, frozen
 from lookahead.world.hub import LORA_FILE, find, opening
 
 FAST_CHILD = "fast_child"
@@ -39,7 +41,7 @@ def _without_warnings() -> Iterator[None]:
 
 
 def _open(kind: Any, label: str, name: str, checkpoints: Checkpoints, **options: Any) -> Any:
-    """A model or pipeline of diffusers, with `options` of its `from_pretrained`."""
+    """A model or pipeline of diffusers or transformers, with `options` of its `from_pretrained`."""
     folder, variant = find(name, checkpoints)
     options = {"dtype": dtype(checkpoints)} | options
     with opening(label, folder):
@@ -134,6 +136,35 @@ def detach_adapter(pipe: Pipeline) -> None:
 def open_preview_vae(checkpoints: Checkpoints) -> Any:
     """Open the preview decoder, in float32 because Eq. 3 is computed in it."""
     return frozen(_open(AutoencoderTiny, "preview decoder", "preview_vae", checkpoints, dtype=torch.float32))
+
+
+def open_image_encoder(checkpoints: Checkpoints) -> tuple[CLIPVisionModelWithProjection, CLIPImageProcessor]:
+    """Open the CLIP vision encoder of the adapter, and the processor that diffusers makes for its size."""
+    subfolder = checkpoints.image_encoder.subfolder
+    model = _open(CLIPVisionModelWithProjection, "image encoder", "image_encoder", checkpoints, subfolder=subfolder)
+    size = model.config.image_size
+    processor = CLIPImageProcessor(size={"shortest_edge": size}, crop_size={"height": size, "width": size})
+    return frozen(model), processor
+
+
+@dataclass(frozen=True)
+class Scorer:
+    """The text-image scorer: `preprocess` takes a PIL image, `tokenizer` a list of texts."""
+
+    model: nn.Module
+    preprocess: Callable[[Any], Tensor]
+    tokenizer: Callable[[list[str]], Tensor]
+
+
+def open_scorer(checkpoints: Checkpoints) -> Scorer:
+    """Open the text-image scorer with open_clip."""
+    import open_clip  # only here: training runs without it
+
+    name, pretrained = checkpoints.scorer.model, checkpoints.scorer.pretrained
+    folder, _ = find("scorer", checkpoints)
+    with opening("text-image scorer", folder):
+        model, preprocess = open_clip.create_model_from_pretrained(name, pretrained=pretrained, device=device())
+        return Scorer(frozen(model), preprocess, open_clip.get_tokenizer(name))
 
 
 def _statistics(vae: Any, latents: Tensor) -> tuple[Tensor, Tensor] | None:

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from lookahead.errors import InputError
-from lookahead.world.devices import device
+from lookahead.world.distributed import device
 from lookahead.world.hub import face_pack, locate, opening
 
 if TYPE_CHECKING:  # insightface and onnxruntime are imported where they are used: training runs without them
@@ -42,10 +42,8 @@ def open_faces(pack: str, detection_size: int) -> FaceAnalysis:
 def detect_faces(detector: Any, blue_first: NDArray[np.uint8]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
     """Every face of a picture (H, W, 3), BGR, once, the surest first.
 
+    Boxes (F, 5) are left, top, right, bottom in pixels, and the detector's confidence; landmarks (F, 5, 2) in pixels.
     A box whose middle lies in a surer one is that face again: detectors merge only boxes that nearly agree.
-
-    Returns:
-        Boxes (F, 5): left, top, right, bottom in pixels, and the detector's confidence; landmarks (F, 5, 2) in pixels.
     """
     boxes, landmarks = detector.detect(blue_first)
     once: list[int] = []

@@ -61,11 +61,7 @@ class Part:
     replaced: tuple[str, ...] = ()
 
     def folder(self, local_files_only: bool = True) -> Path:
-        """The folder that it is opened from; of a repository its snapshot in the hub's cache.
-
-        Raises:
-            OSError: a file is missing.
-        """
+        """The folder that it is opened from (of a repository the hub's snapshot); OSError where a file is missing."""
         if self.kind == "folder":
             found = Path(self.source.removeprefix("local-dir:"))
         elif self.kind == "pack":
@@ -103,12 +99,7 @@ class Part:
                 raise InputError(f"{path} differs from its SHA-256: run `lookahead fetch`")
 
     def download(self) -> None:
-        """Download what is missing, and remove what differs from its checksum.
-
-        Raises:
-            OSError: the source cannot be read, or lacks a file.
-            InputError: a file was damaged on its way.
-        """
+        """Download what is missing, and remove what differs from its checksum."""
         if self.kind == "pack":
             from insightface.utils import ensure_available  # only here: training runs without it
 
