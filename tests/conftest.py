@@ -14,6 +14,7 @@ import torch
 import yaml
 
 from lookahead.config import Checkpoints, Features, Generate
+from tests.modules import ROOT
 from tests.tiny import TREE, build_tiny_world, no_log
 
 
@@ -35,6 +36,15 @@ def own_world(tiny_world: Checkpoints, tmp_path: Path) -> Checkpoints:
     source, copy = str(Path(tiny_world.base).parent), str(tmp_path / "world")
     shutil.copytree(source, copy)
     return Checkpoints.model_validate_json(tiny_world.model_dump_json().replace(source, copy))
+
+
+@pytest.fixture
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder with the committed parameters, made the current one."""
+    shutil.copy(ROOT / "params.yaml", tmp_path)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("DVC_ROOT", raising=False)
+    return tmp_path
 
 
 @pytest.fixture(scope="session")

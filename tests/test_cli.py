@@ -12,7 +12,6 @@ from lookahead import cli
 from lookahead.artifacts import write_json
 from lookahead.cli.stages import headline_table
 from lookahead.errors import InputError
-from tests.modules import ROOT
 
 INTERVALS = {
     group: {
@@ -21,14 +20,6 @@ INTERVALS = {
     }
     for group, mean in {"adapter": 0.3, "noise_only": 0.35, "tuned": 0.5, "difference": 0.2, "gain": 0.15}.items()
 }
-
-
-@pytest.fixture
-def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A folder with the committed parameters, made the current one."""
-    (tmp_path / "params.yaml").write_bytes((ROOT / "params.yaml").read_bytes())
-    monkeypatch.chdir(tmp_path)
-    return tmp_path
 
 
 def run_main(monkeypatch: pytest.MonkeyPatch, *words: str) -> str:

@@ -12,16 +12,13 @@ from lookahead.config import Checkpoints, Params, read_params
 from lookahead.doctor import KNOWN, Finding, checkpoints, database, disk, machine, tracking
 from lookahead.world import device
 from lookahead.world.hub import parts
-from tests.modules import ROOT
 
 
 @pytest.fixture
-def params(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Params:
-    """The committed parameters in the current folder, an empty home and an empty cache."""
-    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
-    monkeypatch.setenv("HOME", str(tmp_path))
-    monkeypatch.chdir(tmp_path)
-    (tmp_path / "params.yaml").write_bytes((ROOT / "params.yaml").read_bytes())
+def params(here: Path, monkeypatch: pytest.MonkeyPatch) -> Params:
+    """The committed parameters, an empty home and an empty cache."""
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(here / "hub"))
+    monkeypatch.setenv("HOME", str(here))
     return read_params()
 
 

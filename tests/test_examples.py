@@ -1,7 +1,6 @@
 """The example files: accelerate reads them, the batch script parses, the servers listen to their own machine only."""
 
 import subprocess
-from pathlib import Path
 
 import pytest
 import yaml
@@ -27,30 +26,13 @@ def test_the_batch_script_is_sound_and_starts_a_stage_that_exists() -> None:
     assert len(named) == 2 and all((ROOT / word).is_file() for word in named)
 
 
-@pytest.fixture(scope="module")
-def services() -> dict[str, dict[str, object]]:
-    found: dict[str, dict[str, object]] = yaml.safe_load((EXAMPLES / "servers.yaml").read_text(encoding="utf-8"))[
-        "services"
-    ]
-    return found
-
-
-def test_every_port_is_this_machines_own(services: dict[str, dict[str, object]]) -> None:
-    ports = [port for service in services.values() for port in service.get("ports", [])]  # type: ignore[attr-defined]
-    assert len(ports) == 3 and all(str(port).startswith("127.0.0.1:") for port in ports)
-
-
-def test_no_password_is_written_down(services: dict[str, dict[str, object]]) -> None:
-    secrets = [
-        value
-        for service in services.values()
-        for name, value in service.get("environment", {}).items()  # type: ignore[attr-defined]
-        if "PASSWORD" in name or "SECRET" in name
-    ]
+def test_ports_are_this_machines_own_no_password_is_written_down_and_mlflow_is_the_tested_one() -> None:
+    services = yaml.safe_load((EXAMPLES / "servers.yaml").read_text(encoding="utf-8"))["services"]
+    ports = [str(port) for service in services.values() for port in service.get("ports", [])]
+    assert len(ports) == 3 and all(port.startswith("127.0.0.1:") for port in ports)
+    given = [pair for service in services.values() for pair in service.get("environment", {}).items()]
+    secrets = [value for name, value in given if "PASSWORD" in name or "SECRET" in name]
     assert len(secrets) == 5 and all(str(secret).startswith("${") for secret in secrets)
-
-
-def test_the_server_is_the_tested_mlflow(services: dict[str, dict[str, object]]) -> None:
-    pins = Path(ROOT / "constraints.txt").read_text(encoding="utf-8").split()
+    pins = (ROOT / "constraints.txt").read_text(encoding="utf-8").split()
     (pin,) = (line for line in pins if line.startswith("mlflow=="))
     assert pin in str(services["mlflow"]["command"])

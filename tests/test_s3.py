@@ -2,11 +2,8 @@
 
 import os
 import re
-import socket
 import subprocess
 import sys
-import time
-import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -14,9 +11,12 @@ from pathlib import Path
 import pytest
 
 from tests.modules import ROOT
+from tests.project import files_of
 
 pytest.importorskip("dvc_s3", reason="the package dvc-s3 is not installed: pip install -c constraints.txt '.[dev]'")
-pytest.importorskip("moto.server", reason="the package moto is not installed: pip install -c constraints.txt '.[dev]'")
+moto = pytest.importorskip(
+    "moto.server", reason="the package moto is not installed: pip install -c constraints.txt '.[dev]'"
+)
 pytestmark = pytest.mark.slow
 
 EXAMPLE = "http://127.0.0.1:9000"  # where examples/servers.yaml puts the server
@@ -39,29 +39,16 @@ Run = Callable[..., str]
 
 @pytest.fixture(scope="module")
 def server() -> Iterator[str]:
-    """The address of an S3 server with the example's bucket, in a process of its own."""
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
-    address = f"http://127.0.0.1:{port}"
-    command = [sys.executable, "-m", "moto.server", "--host", "127.0.0.1", "--port", str(port)]
-    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
-        try:
-            make_bucket(f"{address}/dvc", process)
-            yield address
-        finally:
-            process.kill()
-
-
-def make_bucket(address: str, server: subprocess.Popen[bytes]) -> None:
-    for _ in range(600):
-        assert server.poll() is None, "the S3 server ended"
-        try:
-            with urllib.request.urlopen(urllib.request.Request(address, method="PUT"), timeout=60) as answer:
-                assert answer.status == 200
-            return
-        except (urllib.error.URLError, ConnectionError):
-            time.sleep(0.1)
-    raise AssertionError("the S3 server does not answer")
+    """The address of an S3 server with the example's bucket."""
+    threaded = moto.ThreadedMotoServer("127.0.0.1", 0, verbose=False)
+    threaded.start()
+    host, port = threaded.get_host_and_port()
+    with urllib.request.urlopen(
+        urllib.request.Request(f"http://{host}:{port}/dvc", method="PUT"), timeout=60
+    ) as answer:
+        assert answer.status == 200
+    yield f"http://{host}:{port}"
+    threaded.stop()
 
 
 @pytest.fixture
@@ -90,10 +77,6 @@ def documented(address: str) -> list[list[str]]:
     return [line.replace(EXAMPLE, address).split() for line in lines]
 
 
-def contents(folder: Path) -> dict[str, bytes]:
-    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
-
-
 def test_an_output_comes_back_byte_for_byte_from_the_s3_server(server: str, run: Run, tmp_path: Path) -> None:
     origin, clone = tmp_path / "origin", tmp_path / "clone"
     origin.mkdir()
@@ -106,13 +89,13 @@ def test_an_output_comes_back_byte_for_byte_from_the_s3_server(server: str, run:
     run(origin, "dvc", "repro", "--quiet")
     run(origin, "git", "add", "--all")
     run(origin, "git", "commit", "--quiet", "--message", "an output")
-    made = contents(origin / "runs" / "draw")
+    made = files_of(origin / "runs" / "draw")
     assert made["deep/pixels.bin"] == CONTENT
 
     assert "3 files pushed" in run(origin, "dvc", "push")  # two, and the list of them
     run(tmp_path, "git", "clone", "--quiet", str(origin), str(clone))
     assert not (clone / "runs" / "draw").exists() and not (clone / ".dvc" / "cache").exists()
     run(clone, "dvc", "pull")
-    assert contents(clone / "runs" / "draw") == made
+    assert files_of(clone / "runs" / "draw") == made
 
     assert "up to date" in run(origin, "dvc", "status")

@@ -12,15 +12,11 @@ from PIL import Image
 from lookahead.artifacts import write_json
 from lookahead.config import Params, Tracking, read_params
 from lookahead.tracking import Origin, connect, open_recorder, open_study
-from tests.modules import ROOT
 
 
 @pytest.fixture
-def params(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Params:
-    """The committed parameters, with a store in a folder that becomes the current one."""
-    (tmp_path / "params.yaml").write_bytes((ROOT / "params.yaml").read_bytes())
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.delenv("DVC_ROOT", raising=False)
+def params(here: Path, monkeypatch: pytest.MonkeyPatch) -> Params:
+    """The committed parameters, with a store in the current folder."""
     monkeypatch.setenv("DVC_STAGE", "train@lookahead")
     tracking = Tracking(enabled=True, uri="sqlite:///state/mlflow.db", experiment="lookahead")
     return read_params().model_copy(update={"tracking": tracking})

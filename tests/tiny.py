@@ -15,7 +15,6 @@ from diffusers import (
 from peft import LoraConfig, get_peft_model_state_dict
 from PIL import Image
 from safetensors.torch import save_file
-from tokenizers import Tokenizer, models, pre_tokenizers, trainers
 from transformers import (
     CLIPTextConfig,
     CLIPTextModel,
@@ -26,7 +25,8 @@ from transformers import (
 )
 
 from lookahead.config import Adapter, Checkpoints, FacePacks, Generator, ImageEncoder, Scorer
-from miniature.vocabulary import words
+from miniature.base import new_scheduler
+from miniature.encoders import build_tokenizer
 from tests.tiny_faces import build_face_packs
 
 RESOLUTION = 64
@@ -44,20 +44,6 @@ TREE = {  # a prompts file of 12 people, 3 styles and 2 scenes
         "lattice": None,
     },
 }
-_START, _END = "<|startoftext|>", "<|endoftext|>"
-
-
-def build_tokenizer() -> CLIPTokenizer:
-    """CLIP's tokenizer with the miniature's words, one token each."""
-    learner = Tokenizer(models.BPE(end_of_word_suffix="</w>", unk_token=_END))
-    learner.pre_tokenizer = pre_tokenizers.Whitespace()
-    trainer = trainers.BpeTrainer(
-        vocab_size=10_000, special_tokens=[_START, _END], end_of_word_suffix="</w>", show_progress=False
-    )
-    learner.train_from_iterator(words(), trainer)
-    model = json.loads(learner.to_str())["model"]
-    merges = [tuple(merge) for merge in model["merges"]]
-    return CLIPTokenizer(vocab=model["vocab"], merges=merges, model_max_length=16)
 
 
 def _text_config(tokenizer: CLIPTokenizer, width: int) -> CLIPTextConfig:
@@ -108,16 +94,8 @@ def _vae() -> AutoencoderKL:
 
 def save_base(path: Path, prediction_type: str) -> UNet2DConditionModel:
     """Write an SDXL pipeline folder with SDXL's noise schedule."""
-    tokenizer, unet = build_tokenizer(), build_unet()
-    scheduler = EulerDiscreteScheduler(
-        beta_schedule="scaled_linear",
-        beta_start=0.00085,
-        beta_end=0.012,
-        num_train_timesteps=1000,
-        prediction_type=prediction_type,
-        steps_offset=1,
-        timestep_spacing="leading",
-    )
+    tokenizer, unet = build_tokenizer(path / "tokenizer"), build_unet()
+    scheduler = EulerDiscreteScheduler.from_config(new_scheduler().config, prediction_type=prediction_type)
     pipeline = StableDiffusionXLPipeline(
         vae=_vae(),
         text_encoder=CLIPTextModel(_text_config(tokenizer, 32)),

@@ -1,7 +1,5 @@
 """What is counted on paper is what a step really runs and holds."""
 
-from __future__ import annotations
-
 import pytest
 import torch
 from torch import nn

@@ -1,7 +1,5 @@
 """The benchmark of a training step does the work that it says: both ways, on pictures of 64 pixels."""
 
-from __future__ import annotations
-
 import json
 from argparse import Namespace
 from collections.abc import Iterator

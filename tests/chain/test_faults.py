@@ -37,9 +37,8 @@ def make_file(path: str) -> None:
 
 
 def results(root: Path) -> dict[str, str]:
-    return {
-        name: digest_paths([root / "runs" / WORLD / name]) for name in STAGES if (root / "runs" / WORLD / name).exists()
-    }
+    folders = {name: root / "runs" / WORLD / name for name in STAGES}
+    return {name: digest_paths([folder]) for name, folder in folders.items() if folder.exists()}
 
 
 PARAMETERS = [  # that no schema refuses

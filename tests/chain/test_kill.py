@@ -26,13 +26,6 @@ def whole(folder: Path, pattern: str) -> list[Path]:
     return [path for path in folder.glob(pattern) if not path.name.startswith(".")]
 
 
-def wait_for(pattern: str, folder: Path, process: subprocess.Popen[bytes]) -> None:
-    end = time.monotonic() + PATIENCE
-    while not whole(folder, pattern):
-        assert process.poll() is None and time.monotonic() < end, "the stage ended before its first part"
-        time.sleep(0.01)
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize("stage", FIRST)
 def test_a_killed_stage_continues(project: Path, stage: str) -> None:
@@ -44,7 +37,10 @@ def test_a_killed_stage_continues(project: Path, stage: str) -> None:
     shutil.rmtree(STATE / "checkpoints")  # of the finished trainings
     shutil.rmtree(CACHE)  # what the finished evaluation has drawn
     process = subprocess.Popen(command, stderr=subprocess.DEVNULL)
-    wait_for(FIRST[stage], work, process)
+    end = time.monotonic() + PATIENCE
+    while not whole(work, FIRST[stage]):
+        assert process.poll() is None and time.monotonic() < end, "the stage ended before its first part"
+        time.sleep(0.01)
     process.kill()
     assert process.wait() == -9
     made = {path.name: path.stat().st_mtime_ns for path in whole(work, FIRST[stage])}

@@ -1,7 +1,7 @@
 """The chain on the tiny world: every stage publishes what the contract names, and a killed run goes on."""
 
-import ast
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -13,8 +13,9 @@ import yaml
 
 from lookahead.artifacts import read_json
 from lookahead.config import Checkpoints, read_params
-from lookahead.stage import Job, Stage, cores, run_stage
+from lookahead.stage import Job, Stage, run_stage
 from lookahead.tracking import connect
+from tests.chain.conftest import run_script
 from tests.modules import ROOT
 from tests.project import STAGES, WORLD, build_project, files_of, run, save_tree, tree_of
 
@@ -28,22 +29,14 @@ CONTRACT = {
 }
 
 
-@pytest.mark.parametrize("stage", CONTRACT)
-def test_a_stage_publishes_what_the_contract_names(finished: Path, stage: str) -> None:
-    assert set(files_of(finished / "runs" / WORLD / stage)) >= CONTRACT[stage]
-
-
-def test_nothing_half_built_is_left(finished: Path) -> None:
+def test_stages_publish_what_the_contract_names_with_lineage_outside_and_nothing_half_built(finished: Path) -> None:
+    for stage in CONTRACT:
+        files = set(files_of(finished / "runs" / WORLD / stage))
+        assert files >= CONTRACT[stage] and not [name for name in files if name.endswith(".run.json")]
+        assert read_json(finished / "runs" / WORLD / f"{stage}.run.json")["tracked"] is False
     assert not list((finished / "runs").rglob(".*"))
     left = [path.relative_to(finished / "state") for path in (finished / "state").rglob("*") if path.is_file()]
     assert {path.parts[0] for path in left} == {"pictures", "checkpoints"}  # which the next run may continue
-
-
-def test_lineage_lies_beside_the_outputs_and_not_in_them(finished: Path) -> None:
-    for stage in CONTRACT:
-        assert read_json(finished / "runs" / WORLD / f"{stage}.run.json")["tracked"] is False
-    inside = [name for stage in CONTRACT for name in files_of(finished / "runs" / WORLD / stage)]
-    assert not [name for name in inside if name.endswith(".run.json")]
 
 
 @pytest.mark.slow
@@ -57,42 +50,36 @@ def test_the_same_parameters_give_the_same_bytes(finished: Path, project: Path) 
         assert [name for name in first if fresh.get(name) != first[name]] == [], stage
 
 
-def failing(text: str) -> Stage:
+def fail() -> None:
+    """Run a stage that notes in its workspace that it ran, and fails."""
+
     def build(job: Job) -> None:
-        (job.work / "seen").write_text((job.work / "seen").read_text() + text if (job.work / "seen").exists() else text)
+        with (job.work / "seen").open("a") as seen:
+            seen.write("x")
         raise RuntimeError("killed")
 
-    return Stage("features", ("features",), ("generate",), build)
-
-
-def test_a_run_that_was_cut_off_finds_its_workspace_again(project: Path) -> None:
-    for _ in range(2):
-        with pytest.raises(RuntimeError, match="killed"):
-            run_stage(failing("x"), read_params(), WORLD)
-    assert [path.read_text() for path in Path("state").rglob("seen")] == ["xx"]
-
-
-def test_other_parameters_or_inputs_have_another_workspace(project: Path) -> None:
-    for changed in (False, True):
-        params = read_params().model_copy(update={"worlds": {WORLD: type(read_params().active)(**_world(changed))}})
-        with pytest.raises(RuntimeError, match="killed"):
-            run_stage(failing("x"), params, WORLD)
-    (project / "runs" / WORLD / "generate" / "table.parquet").touch()
     with pytest.raises(RuntimeError, match="killed"):
-        run_stage(failing("x"), read_params(), WORLD)
-    assert [path.read_text() for path in Path("state").rglob("seen")] == ["x", "x", "x"]
+        run_stage(Stage("features", ("features",), ("generate",), build), read_params(), WORLD)
 
 
-def _world(changed: bool) -> dict[str, object]:
-    world: dict[str, object] = read_params().active.model_dump()
-    return world | {"features": {"batch_size": 3}} if changed else world
+def seen() -> list[str]:
+    return [path.read_text() for path in Path("state").rglob("seen")]
 
 
-def test_a_failure_leaves_the_earlier_output(project: Path) -> None:
+def test_a_run_that_was_cut_off_leaves_the_earlier_output_and_finds_its_workspace_again(project: Path) -> None:
     before = files_of(project / "runs")
-    with pytest.raises(RuntimeError, match="killed"):
-        run_stage(failing("x"), read_params(), WORLD)
-    assert files_of(project / "runs") == before
+    for _ in range(2):
+        fail()
+    assert seen() == ["xx"] and files_of(project / "runs") == before
+
+
+def test_other_parameters_or_inputs_have_another_workspace(project: Path, change: Change) -> None:
+    fail()
+    change("worlds.tiny.features.batch_size", 3)
+    fail()
+    (project / "runs" / WORLD / "generate" / "table.parquet").touch()
+    fail()
+    assert seen() == ["x", "x", "x"]
 
 
 def test_the_parameters_of_a_training_are_those_that_it_ran_with(project: Path, change: Change) -> None:
@@ -116,21 +103,20 @@ def test_a_broken_store_loses_no_model(project: Path, change: Change, capsys: py
 
 
 def test_every_entry_lets_threads_wait_passively_before_torch_is_imported() -> None:
+    """So the package, which says so, comes before it."""
     for script in sorted((ROOT / "stages").glob("*.py")):
-        names = [name.split(".")[0] for name in imports(script)]
+        names = re.findall(r"^(?:import|from) (\w+)", script.read_text(encoding="utf-8"), re.MULTILINE)
         first = names.index("lookahead") if "lookahead" in names else names.index("miniature")
         assert not {"torch", "diffusers", "transformers", "accelerate"} & set(names[:first]), script.name
 
 
-def imports(script: Path) -> list[str]:
-    """The modules that a script imports at its top, in order."""
-    nodes = ast.parse(script.read_text(encoding="utf-8")).body
-    pairs = ((node, node.names) for node in nodes if isinstance(node, ast.Import | ast.ImportFrom))
-    return [node.module or "" if isinstance(node, ast.ImportFrom) else names[0].name for node, names in pairs]
-
-
-def test_the_cores_are_those_this_process_may_use() -> None:
-    assert cores() == len(os.sched_getaffinity(0))
+def test_the_chain_and_tracking_reach_for_no_address(project: Path, change: Change, calls: list[str]) -> None:
+    """With every socket refused it ends, and does not even try."""
+    assert (project / "runs" / WORLD / "evaluate" / "report.html").is_file()
+    change("tracking.enabled", True)
+    assert run_script("features") == ""
+    assert read_json(Path("runs/tiny/features.run.json"))["tracked"]
+    assert calls == []
 
 
 def dvc(root: Path, *words: str) -> subprocess.CompletedProcess[str]:

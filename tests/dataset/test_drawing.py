@@ -1,6 +1,5 @@
 """The stage `generate`: what is planned and drawn, resuming, two processes, and what it says of damage."""
 
-import multiprocessing
 import os
 import random
 import signal
@@ -15,38 +14,15 @@ from datasets import load_dataset
 from PIL import Image
 
 from lookahead.artifacts import read_json
-from lookahead.config import Checkpoints, Features, Generate
+from lookahead.config import Checkpoints, Generate
 from lookahead.dataset.drawing import Plan, draw_pictures, synthesise
 from lookahead.dataset.prompts import read_prompts
 from lookahead.dataset.shards import decode_png, list_shards, read_pictures, shard_path
 from lookahead.dataset.summary import card_text
 from lookahead.errors import InputError
-from lookahead.features.encode import encode
 from lookahead.world import open_generator
-from tests.launcher import launch
 from tests.project import files_of
 from tests.tiny import no_log
-
-CODE = """
-import sys
-import torch
-from pathlib import Path
-from lookahead.config import Checkpoints, Features, Generate
-from lookahead.dataset.drawing import synthesise
-from lookahead.features.encode import encode
-
-no_log = lambda _metrics, _step: None
-checkpoints, work = Checkpoints.model_validate_json(sys.argv[1]), Path(sys.argv[3])
-torch.set_num_threads(1)
-synthesise(checkpoints, Generate.model_validate_json(sys.argv[2]), (), work / "generate", no_log)
-encode(checkpoints, Features(batch_size=4), work / "generate", None, work / "features", no_log)
-"""
-
-
-@pytest.fixture
-def many(settings: Generate) -> Generate:
-    """Sixty pictures in ten shards."""
-    return settings.model_copy(update={"people": 12})
 
 
 def _plan(settings: Generate, **changes: int) -> Plan:
@@ -108,47 +84,13 @@ def test_a_run_continues_at_the_missing_shard_with_the_same_bytes(
     assert files_of(tmp_path) == files_of(dataset)
 
 
-@pytest.mark.slow
-def test_two_processes_of_accelerate_give_the_bytes_of_one(
-    tiny_world: Checkpoints, many: Generate, tmp_path: Path
-) -> None:
-    """Of `generate` and of `features`."""
-    (tmp_path / "draw.py").write_text(CODE)
-    one, two = tmp_path / "one", tmp_path / "two"
-    synthesise(tiny_world, many, (), one / "generate", no_log)
-    encode(tiny_world, Features(batch_size=4), one / "generate", None, one / "features", no_log)
-    launch(str(tmp_path / "draw.py"), tiny_world.model_dump_json(), many.model_dump_json(), str(two))
-    assert files_of(two) == files_of(one)
-
-
-def _run(world: Checkpoints, settings: Generate, work: Path) -> None:
-    synthesise(world, settings, (), work, no_log)
-
-
-def test_a_killed_run_continues_to_the_same_bytes(tiny_world: Checkpoints, many: Generate, tmp_path: Path) -> None:
-    synthesise(tiny_world, many, (), tmp_path / "whole", no_log)
-    killed = tmp_path / "killed"
-    process = multiprocessing.get_context("spawn").Process(target=_run, args=(tiny_world, many, killed))
-    process.start()
-    while process.is_alive() and not list(killed.glob("shards/*.parquet")):
-        time.sleep(0.005)
-    process.kill()
-    process.join()
-    assert process.exitcode == -signal.SIGKILL
-    synthesise(tiny_world, many, (), killed, no_log)
-    assert files_of(killed) == files_of(tmp_path / "whole")
-
-
 def _finish_or_kill(world: Checkpoints, settings: Generate, work: Path, seconds: float) -> bool:
-    """Fork a process that draws into `work`, kill it after a while; whether it was killed before it ended.
-
-    A fork needs no time for imports, so that the moments fall into the work.
-    """
+    """Fork, which needs no time for imports, a process that draws; kill it after a while; whether that was in time."""
     child = os.fork()
     if child == 0:
         status = 1
         try:
-            _run(world, settings, work)
+            synthesise(world, settings, (), work, no_log)
             status = 0
         finally:
             os._exit(status)
@@ -159,17 +101,17 @@ def _finish_or_kill(world: Checkpoints, settings: Generate, work: Path, seconds:
 
 @pytest.mark.slow
 def test_runs_killed_at_twenty_random_moments_end_with_the_same_bytes(
-    tiny_world: Checkpoints, many: Generate, tmp_path: Path
+    tiny_world: Checkpoints, settings: Generate, tmp_path: Path
 ) -> None:
-    start = time.perf_counter()
-    _run(tiny_world, many, tmp_path / "whole")
+    many, start = settings.model_copy(update={"people": 12}), time.perf_counter()  # sixty pictures in ten shards
+    synthesise(tiny_world, many, (), tmp_path / "whole", no_log)
     took = time.perf_counter() - start
     draw, killed = random.Random(0), 0
     for attempt in range(200):
         work = tmp_path / str(attempt)
         if _finish_or_kill(tiny_world, many, work, draw.uniform(0, took)):
             killed += 1
-            _run(tiny_world, many, work)
+            synthesise(tiny_world, many, (), work, no_log)
         assert files_of(work) == files_of(tmp_path / "whole")
         if killed == 20:
             return
@@ -215,19 +157,3 @@ def test_a_damaged_shard_is_named_and_left_alone(
     with pytest.raises(InputError, match=r"00001\.parquet.*delete it and run again"):
         synthesise(tiny_world, settings, (), tmp_path, no_log)
     assert path.read_bytes() == before
-
-
-def test_nothing_kept_says_which_numbers_to_change(
-    tiny_world: Checkpoints, settings: Generate, dataset: Path, tmp_path: Path
-) -> None:
-    (tmp_path / "shards").symlink_to(dataset / "shards")
-    strict = settings.model_copy(update={"min_photo_similarity": 1.0, "min_stylised_similarity": 1.0})
-    with pytest.raises(InputError, match=r"none of 15 pictures is kept.*min_photo_similarity \(1\.0\)"):
-        synthesise(tiny_world, strict, (), tmp_path, no_log)
-
-
-def test_an_unknown_scheduler_is_refused(tiny_world: Checkpoints, settings: Generate, tmp_path: Path) -> None:
-    generator = tiny_world.generator.model_copy(update={"scheduler": "LCMSchedular"})
-    with pytest.raises(InputError, match="'LCMSchedular' is no scheduler"):
-        synthesise(tiny_world.model_copy(update={"generator": generator}), settings, (), tmp_path, no_log)
-    assert not (tmp_path / "shards").exists()

@@ -1,4 +1,5 @@
 import copy
+import functools
 from pathlib import Path
 from typing import Any
 
@@ -11,74 +12,51 @@ from lookahead.errors import InputError
 from miniature import vocabulary
 from miniature.data import PORTRAITS_SEED, SPLITS
 from miniature.vocabulary import draw_identities, name_identity
+from tests.modules import ROOT
 from tests.tiny import TREE
 
-REPOSITORY = Path(__file__).parents[2]
+PROMPTS = ROOT / "prompts"
 
 
 def test_the_miniatures_prompts_say_what_it_was_trained_on() -> None:
-    prompts = read_prompts(REPOSITORY / "prompts" / "miniature.yaml")
+    prompts = read_prompts(PROMPTS / "miniature.yaml")
     assert (prompts.styles, prompts.scenes, prompts.nobody) == (vocabulary.STYLES, vocabulary.SCENES, vocabulary.NOBODY)
     assert prompts.people.parts == {"first": list(vocabulary.FIRST), "last": list(vocabulary.LAST)}
     assert prompts.caption("oil", "snow", "anna berg") == vocabulary.caption("oil", "snow", "anna berg")
-
-
-def test_the_miniatures_people_are_the_names_that_were_held_out() -> None:
-    people = read_prompts(REPOSITORY / "prompts" / "miniature.yaml").people
-    combinations = people.combinations()
-    assert len(combinations) == 288
+    combinations = prompts.people.combinations()
+    assert len(combinations) == 288  # the names that were held out
     assert all(vocabulary.held_out(*combination) for combination in combinations)
 
 
-def test_sdxls_prompts_invent_more_people_than_its_dataset_needs() -> None:
-    prompts = read_prompts(REPOSITORY / "prompts" / "sdxl.yaml")
+def test_sdxls_prompts_invent_more_people_than_its_dataset_needs_and_none_has_a_name() -> None:
+    prompts = read_prompts(PROMPTS / "sdxl.yaml")
     names = prompts.invent(100_000, 0)
     assert len(set(names)) == 100_000
     assert "{" not in prompts.caption("pencil", "snow", names[0])
-
-
-def test_sdxls_people_are_descriptions_without_a_name() -> None:
-    """Every capital letter in them belongs to the ancestry: there is no place for a real person's name."""
-    people = read_prompts(REPOSITORY / "prompts" / "sdxl.yaml").people
-    others = [word for part, words_ in people.parts.items() if part != "ancestry" for word in words_]
+    # No real person's name can be among them: every capital letter belongs to the ancestry.
+    people = prompts.people
+    others = [word for part, words in people.parts.items() if part != "ancestry" for word in words]
     assert all(text == text.lower() for text in [people.template, *others])
 
 
 def test_no_invented_person_of_the_miniature_is_one_of_the_portraits() -> None:
     """Portraits are of anonymous people: none lies near a name's place in face space (sides of length 2)."""
-    lattice = torch.tensor(read_prompts(REPOSITORY / "prompts" / "miniature.yaml").people.combinations())
+    lattice = torch.tensor(read_prompts(PROMPTS / "miniature.yaml").people.combinations())
     invented = name_identity(lattice[:, 0], lattice[:, 1])
     for offset in range(len(SPLITS)):
         generator = torch.Generator().manual_seed(PORTRAITS_SEED + offset)
         assert torch.cdist(draw_identities(200, generator), invented).min() > 1
 
 
-def test_people_depend_on_the_seed_alone_and_more_of_them_begin_with_the_same(prompts_file: Path) -> None:
+def test_people_depend_on_the_seed_alone_and_what_a_prompts_file_lacks_is_named(prompts_file: Path) -> None:
     prompts = read_prompts(prompts_file)
     assert prompts.invent(5, 3) == prompts.invent(12, 3)[:5]
     assert prompts.invent(12, 3) != prompts.invent(12, 4)
-
-
-def test_too_many_people_are_refused(prompts_file: Path) -> None:
     with pytest.raises(InputError, match=r"13 people .* can invent 12"):
-        read_prompts(prompts_file).invent(13, 0)
-
-
-@pytest.mark.parametrize(
-    ("style", "scene", "named"), [("fresco", "snow", "'fresco' is no style"), ("oil", "moon", "'moon'")]
-)
-def test_an_unknown_style_or_scene_is_named(prompts_file: Path, style: str, scene: str, named: str) -> None:
-    with pytest.raises(InputError, match=named):
-        read_prompts(prompts_file).neutral(style, scene)
-
-
-def _changed(place: tuple[str, ...], value: object) -> dict[str, Any]:
-    tree: dict[str, Any] = copy.deepcopy(TREE)
-    branch = tree
-    for key in place[:-1]:
-        branch = branch[key]
-    branch[place[-1]] = value
-    return tree
+        prompts.invent(13, 0)
+    for style, scene, named in (("fresco", "snow", "'fresco' is no style"), ("oil", "moon", "'moon'")):
+        with pytest.raises(InputError, match=named):
+            prompts.neutral(style, scene)
 
 
 @pytest.mark.parametrize(
@@ -94,9 +72,10 @@ def _changed(place: tuple[str, ...], value: object) -> dict[str, Any]:
 def test_a_bad_prompts_file_is_one_error_that_names_file_and_key(
     tmp_path: Path, place: tuple[str, ...], value: object, named: str
 ) -> None:
+    tree: dict[str, Any] = copy.deepcopy(TREE)
+    functools.reduce(lambda branch, key: branch[key], place[:-1], tree)[place[-1]] = value
     path = tmp_path / "bad.yaml"
-    path.write_text(yaml.safe_dump(_changed(place, value)))
+    path.write_text(yaml.safe_dump(tree))
     with pytest.raises(InputError) as caught:
         read_prompts(path)
-    assert named in str(caught.value)
-    assert str(path) in str(caught.value)
+    assert named in str(caught.value) and str(path) in str(caught.value)

@@ -1,7 +1,5 @@
 """A tiny world with portraits, a quick protocol, and trained encoders."""
 
-from __future__ import annotations
-
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
@@ -9,6 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from torch import nn
 
 from lookahead.config import Checkpoints, Evaluate, read_params, with_overrides
 from lookahead.models.adapter import ADAPTER_FILE
@@ -16,6 +15,11 @@ from tests.tiny import build_portraits, build_tiny_world
 
 PEOPLE = 4
 Encoders = Mapping[str, Path]
+
+
+def layers_of(unet: nn.Module) -> dict[str, type]:
+    """Which layers a network has: what was attached to it shows."""
+    return {name: type(module) for name, module in unet.named_modules()}
 
 
 @pytest.fixture(scope="session")

@@ -1,7 +1,5 @@
 """Means and contrasts of a long table whose answers are known."""
 
-from __future__ import annotations
-
 import numpy as np
 import pandas as pd
 import pytest

@@ -1,7 +1,5 @@
 """The curves of one-step previews: against what previews are, in any batches, and what they need."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,6 +12,7 @@ from lookahead.evaluation.cells import Cell
 from lookahead.evaluation.evaluator import Evaluator, open_evaluator
 from lookahead.evaluation.previews import measure_previews
 from lookahead.portraits import Person
+from tests.evaluation.conftest import layers_of
 
 
 def measured(evaluator: Evaluator, cache: Path) -> pd.DataFrame:
@@ -42,9 +41,9 @@ def test_batches_change_nothing_and_the_pipeline_is_the_base_again(
     tiny: Checkpoints, quick: Evaluate, table: pd.DataFrame, tmp_path: Path
 ) -> None:
     alone = open_evaluator(tiny, quick.model_copy(update={"batch_size": 1}))
-    layers = {name: type(module) for name, module in alone.pipe.unet.named_modules()}
+    layers = layers_of(alone.pipe.unet)
     pd.testing.assert_frame_equal(measured(alone, tmp_path), table, rtol=1e-4, atol=1e-4)
-    assert {name: type(module) for name, module in alone.pipe.unet.named_modules()} == layers
+    assert layers_of(alone.pipe.unet) == layers
 
 
 def test_the_noisier_the_less_of_the_miniatures_people_is_seen(tmp_path: Path) -> None:

@@ -1,7 +1,5 @@
 """The measurement on the miniature's real parts: what must be better is, and what cannot be right is wrong."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +12,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 from torch.nn import functional as F
 
-from lookahead.config import Checkpoints, read_params, with_overrides
+from lookahead.config import read_params, with_overrides
 from lookahead.evaluation.cells import Cell
 from lookahead.evaluation.contrasts import summary
 from lookahead.evaluation.drawing.pictures import read_pictures
@@ -32,15 +30,10 @@ PACKS = ("loss", "select", "report")
 
 
 @pytest.fixture(scope="module")
-def checkpoints() -> Checkpoints:
-    return WORLD.checkpoints
-
-
-@pytest.fixture(scope="module")
-def evaluator(checkpoints: Checkpoints) -> Evaluator:
+def evaluator() -> Evaluator:
     """Eight people of the validation portraits, each as a photo and in every style."""
     changes = {"split": "validation", "people": 8, "photo_prompts": 1, "num_inference_steps": 6}
-    return open_evaluator(checkpoints, with_overrides(EVALUATE, changes))
+    return open_evaluator(WORLD.checkpoints, with_overrides(EVALUATE, changes))
 
 
 @pytest.fixture(scope="module")
@@ -49,15 +42,11 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("pictures")
 
 
-def scored(evaluator: Evaluator, folder: Path) -> pd.DataFrame:
-    cell = Cell("adapter", "untuned", None, -1, "full", evaluator.settings.sampling)
-    return evaluator.run([cell], folder, folder / "cache")
-
-
 @pytest.fixture(scope="module")
 def table(evaluator: Evaluator, folder: Path) -> pd.DataFrame:
     """The untuned adapter's pictures, scored."""
-    return scored(evaluator, folder)
+    cell = Cell("adapter", "untuned", None, -1, "full", evaluator.settings.sampling)
+    return evaluator.run([cell], folder, folder / "cache")
 
 
 @pytest.fixture(scope="module")
@@ -76,17 +65,12 @@ def test_a_photo_of_the_person_beats_the_adapter_and_the_adapter_beats_a_strange
     assert scale["high"]["stranger"] < drawn.low < drawn.high < scale["low"]["same_person"]
 
 
-def test_a_black_picture_has_no_face_and_an_identity_of_zero(evaluator: Evaluator) -> None:
-    rows = [face_scores(Image.new("RGB", (64, 64)), person, evaluator.scorers) for person in range(8)]
-    assert {row["detected"] for row in rows} == {row["identity"] for row in rows} == {0.0}
-
-
-def test_no_face_is_found_where_the_heads_are_blacked_out(
+def test_no_face_is_found_in_the_dark_and_where_the_heads_are_blacked_out(
     evaluator: Evaluator, table: pd.DataFrame, pictures: list[Image.Image]
 ) -> None:
     finder = open_faces(evaluator.checkpoints.faces.report, evaluator.checkpoints.faces.detection_size)
-    covered = [_blacked_out(picture, finder) for picture in pictures]
-    people = [shot.person for shot in evaluator.plan.shots]
+    covered = [Image.new("RGB", (64, 64)), *(_blacked_out(picture, finder) for picture in pictures)]
+    people = [0, *(shot.person for shot in evaluator.plan.shots)]
     rows = [face_scores(p, person, evaluator.scorers) for p, person in zip(covered, people, strict=True)]
     assert {row["detected"] for row in rows} == {row["identity"] for row in rows} == {0.0}
     assert table["detected"].mean() > 0.9
@@ -122,16 +106,10 @@ def test_shuffled_prompts_are_right_by_chance_only(
     assert np.mean(shuffled) == pytest.approx(chance, abs=0.01)
 
 
-def test_the_same_evaluation_twice_gives_the_same_numbers(
-    evaluator: Evaluator, table: pd.DataFrame, tmp_path: Path
-) -> None:
-    pd.testing.assert_frame_equal(scored(evaluator, tmp_path), table, check_exact=True)
-
-
 @pytest.mark.parametrize("pack", PACKS)
-def test_insightface_opens_the_packs_by_name_from_their_folder_layout(pack: str, checkpoints: Checkpoints) -> None:
+def test_insightface_opens_the_packs_by_name_from_their_folder_layout(pack: str) -> None:
     """`<root>/models/<name>/*.onnx` is where insightface looks for a pack."""
-    folder = Path(getattr(checkpoints.faces, pack))
+    folder = Path(getattr(WORLD.checkpoints.faces, pack))
     assert folder.parts[-2:] == ("models", pack)
     by_name = FaceAnalysis(name=pack, root=str(folder.parents[1]), providers=["CPUExecutionProvider"])
     by_name.prepare(ctx_id=-1, det_size=(64, 64))
@@ -143,9 +121,9 @@ def test_insightface_opens_the_packs_by_name_from_their_folder_layout(pack: str,
 
 
 @pytest.mark.parametrize("pack", PACKS)
-def test_the_differentiable_recogniser_sees_what_insightface_sees(pack: str, checkpoints: Checkpoints) -> None:
+def test_the_differentiable_recogniser_sees_what_insightface_sees(pack: str) -> None:
     """From pictures to embeddings, crops included, on 100 faces."""
-    source = getattr(checkpoints.faces, pack)
+    source = getattr(WORLD.checkpoints.faces, pack)
     faces, recogniser = open_faces(source, 64), open_recogniser(recogniser_onnx(source))
     seen = [_seen(faces, read_photo(person.reference)) for person in read_people(VALIDATION, 100)]
     pixels = torch.stack([torch.from_numpy(photo.copy()).permute(2, 0, 1) for photo, _, _ in seen]) / 127.5 - 1

@@ -1,7 +1,5 @@
 """The steered cell: faces to aim at, lookahead guidance while it is drawn, and nothing left behind."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 from pathlib import Path
 
@@ -27,7 +25,7 @@ from lookahead.evaluation.contrasts import contrasts
 from lookahead.evaluation.drawing.samplers import open_sampler, sampler_digest
 from lookahead.evaluation.evaluator import Evaluator, open_evaluator
 from lookahead.sampling.loop import draw
-from tests.evaluation.conftest import Encoders
+from tests.evaluation.conftest import Encoders, layers_of
 from tests.tiny import with_bright_previews
 
 SETTINGS = Steering(strength=0.3, timestep_min=0, timestep_max=999, preview_steps=1)
@@ -40,14 +38,9 @@ def bright(tiny: Checkpoints, tmp_path_factory: pytest.TempPathFactory) -> Check
 
 
 @pytest.fixture(scope="module")
-def guided(quick: Evaluate) -> Evaluate:
-    """The quick evaluation with a steered cell."""
-    return with_overrides(quick, {"steering": SETTINGS})
-
-
-@pytest.fixture(scope="module")
-def evaluator(bright: Checkpoints, guided: Evaluate) -> Evaluator:
-    return open_evaluator(bright, guided)
+def evaluator(bright: Checkpoints, quick: Evaluate) -> Evaluator:
+    """Of the quick evaluation, with a steered cell."""
+    return open_evaluator(bright, with_overrides(quick, {"steering": SETTINGS}))
 
 
 def test_it_is_a_cell_with_a_contrast_and_null_leaves_it_out(
@@ -100,12 +93,11 @@ def drawn(evaluator: Evaluator, sampling: Sampling) -> Tensor:
 @pytest.mark.parametrize("change", [{"steering": SETTINGS}, {"fast": True, "scheduler": "LCMScheduler"}], ids=str)
 def test_the_fast_child_is_on_the_pipeline_for_its_cell_only(evaluator: Evaluator, change: dict[str, object]) -> None:
     """So that whatever is drawn next, by the same pipeline, is the same to the bit; and it can be drawn again."""
-    plain = evaluator.settings.sampling
+    plain, unet = evaluator.settings.sampling, evaluator.pipe.unet
     other = plain.model_copy(update=change)
-    before, scheduler = drawn(evaluator, plain), evaluator.pipe.scheduler
-    layers = {name: type(module) for name, module in evaluator.pipe.unet.named_modules()}
+    before, scheduler, layers = drawn(evaluator, plain), evaluator.pipe.scheduler, layers_of(unet)
     first = drawn(evaluator, other)
-    assert {name: type(module) for name, module in evaluator.pipe.unet.named_modules()} == layers
+    assert layers_of(unet) == layers
     assert evaluator.pipe.scheduler is scheduler
     assert torch.equal(drawn(evaluator, plain), before) and torch.equal(drawn(evaluator, other), first)
     assert (first - before).abs().max() > 0.05
@@ -117,18 +109,15 @@ def test_a_strength_of_zero_steers_nowhere(evaluator: Evaluator) -> None:
     torch.testing.assert_close(drawn(evaluator, nowhere), drawn(evaluator, plain))
 
 
-def key(checkpoints: Checkpoints, settings: Evaluate, **changes: float) -> list[object]:
-    steering = SETTINGS.model_copy(update=changes)
-    return sampler_digest(checkpoints, settings.sampling.model_copy(update={"steering": steering}))
+def test_settings_and_models_that_steer_are_in_the_key(tiny: Checkpoints, bright: Checkpoints, quick: Evaluate) -> None:
+    def key(checkpoints: Checkpoints, **changes: float) -> list[object]:
+        steering = SETTINGS.model_copy(update=changes)
+        return sampler_digest(checkpoints, quick.sampling.model_copy(update={"steering": steering}))
 
-
-@pytest.mark.parametrize("change", [{"strength": 0.2}, {"timestep_min": 9}, {"timestep_max": 9}, {"preview_steps": 2}])
-def test_other_settings_have_another_key(change: dict[str, float], bright: Checkpoints, quick: Evaluate) -> None:
-    assert key(bright, quick, **change) != key(bright, quick) == key(bright, quick)
-
-
-def test_other_models_that_steer_have_another_key(tiny: Checkpoints, bright: Checkpoints, quick: Evaluate) -> None:
-    assert key(tiny, quick) != key(bright, quick)  # another preview decoder
+    own = key(bright)
+    for change in ({"strength": 0.2}, {"timestep_min": 9}, {"timestep_max": 9}, {"preview_steps": 2}):
+        assert key(bright, **change) != own, change
+    assert key(tiny) != own  # another preview decoder
     for pack, differs in (("loss", True), ("report", False)):
         faces = bright.faces.model_copy(update={pack: bright.faces.select})
-        assert (key(bright.model_copy(update={"faces": faces}), quick) != key(bright, quick)) == differs
+        assert (key(bright.model_copy(update={"faces": faces})) != own) == differs

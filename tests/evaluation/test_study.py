@@ -1,7 +1,5 @@
 """Studies: cells and tables in a tiny world by the stages' own functions, and what DVC knows of them."""
 
-from __future__ import annotations
-
 import json
 import runpy
 from collections.abc import Callable
@@ -48,19 +46,18 @@ CELLS = {
 FAST = {"fast": True, "scheduler": "LCMScheduler", "guidance_scale": 1.0, "kv_guidance.both": 1.0}
 
 
-@pytest.fixture(scope="module")
-def study() -> Study:
-    return Study(
-        question="What does it do?",
-        split="validation",
-        people=2,
-        photo_prompts=1,
-        seeds=[0, 1],
-        protocol={"num_inference_steps": 2},
-        samplers={"full": {}, "fast": FAST},
-        grid_people=2,
-        cells=CELLS,
-    )
+STUDY = Study(
+    question="What does it do?",
+    split="validation",
+    people=2,
+    photo_prompts=1,
+    seeds=[0, 1],
+    protocol={"num_inference_steps": 2},
+    samplers={"full": {}, "fast": FAST},
+    grid_people=2,
+    cells=CELLS,
+)
+Build = Callable[[str, int], Path]
 
 
 @pytest.fixture(scope="module")
@@ -69,9 +66,9 @@ def world(tiny: Checkpoints, settings: Train, tmp_path_factory: pytest.TempPathF
     build_portraits(folder / "portraits" / "validation", 2)
     path = write_protocol(folder / "tiny.yaml", str(folder / "portraits"))
     miniature = read_params().worlds["miniature"]
-    changes = {"evaluate": miniature.evaluate.model_copy(update={"batch_size": 10}), "checkpoints": tiny}
-    changes |= {"train": settings.model_copy(update={"steps": 2}), "name": str(path.with_suffix(""))}
-    return miniature.model_copy(update=changes)
+    evaluate = miniature.evaluate.model_copy(update={"batch_size": 10})
+    own = {"evaluate": evaluate, "checkpoints": tiny, "train": settings.model_copy(update={"steps": 2})}
+    return miniature.model_copy(update=own | {"name": str(path.with_suffix(""))})
 
 
 @pytest.fixture(scope="module")
@@ -84,18 +81,13 @@ def runs(features: Path, encoders: Encoders, tmp_path_factory: pytest.TempPathFa
     return folder
 
 
-Build = Callable[[str, int], Path]
-
-
 @pytest.fixture(scope="module")
-def build(study: Study, world: World, runs: Path, tmp_path_factory: pytest.TempPathFactory) -> Build:
+def build(world: World, runs: Path, tmp_path_factory: pytest.TempPathFactory) -> Build:
     """Builds a cell of the study where the stage would publish it."""
-    patch = pytest.MonkeyPatch()
-    scope = SCRIPTS["cell"]["stage"].__globals__
-    patch.setitem(scope, "CACHE", tmp_path_factory.mktemp("cache"))
+    pytest.MonkeyPatch().setitem(SCRIPTS["cell"]["stage"].__globals__, "CACHE", tmp_path_factory.mktemp("cache"))
 
     def cell(name: str, seed: int) -> Path:
-        stage: Stage = SCRIPTS["cell"]["stage"]("tests", study, name, seed)
+        stage: Stage = SCRIPTS["cell"]["stage"]("tests", STUDY, name, seed)
         work = runs / stage.name
         work.mkdir(parents=True, exist_ok=True)
         stage.build(Job(world, runs, work, lambda *_: None))
@@ -105,8 +97,8 @@ def build(study: Study, world: World, runs: Path, tmp_path_factory: pytest.TempP
 
 
 @pytest.fixture(scope="module")
-def cells(study: Study, build: Build) -> Path:
-    for name, seed in product(study.cells, study.seeds):
+def cells(build: Build) -> Path:
+    for name, seed in product(STUDY.cells, STUDY.seeds):
         build(name, seed)
     return build("untuned", 0).parents[1]
 
@@ -116,13 +108,13 @@ def pictures(cells: Path, name: str, seed: int, sampler: str = "full") -> list[b
     return [image for shard in sorted(folder.glob("*.parquet")) for image in pd.read_parquet(shard)["image"]]
 
 
-def test_a_cell_holds_its_encoder_its_pictures_and_a_row_a_picture_and_sampler(cells: Path, study: Study) -> None:
+def test_a_cell_holds_its_encoder_its_pictures_and_a_row_a_picture_and_sampler(cells: Path) -> None:
     assert (cells / "kv" / "0" / "training" / "encoder" / "kv.safetensors").is_file()
     assert not (cells / "untuned" / "0" / "training").exists()
     assert not (cells / "noise_only" / "0" / "training.resume").exists()
     table = pd.read_parquet(cells / "kv" / "0" / "per_image.parquet")
     assert table.groupby("sampler").size().to_dict() == {"full": 12, "fast": 12}  # 2 people, 6 prompts
-    every = read_study(study, cells)
+    every = read_study(STUDY, cells)
     seeds = every.groupby("cell", sort=False)["training_seed"].unique().map(list).to_dict()
     trained = {name: [0, 1] for name in ("noise_only", "kv", "kv_untuned")}
     assert seeds == {"base": [-1], "untuned": [-1], "weak": [-1], "tuned": [0]} | trained
@@ -133,9 +125,7 @@ def test_only_what_is_trained_differs_between_seeds_and_samplers_draw_differentl
         assert pictures(cells, "untuned", 0, sampler) == pictures(cells, "untuned", 1, sampler)
         assert pictures(cells, "kv", 0, sampler) != pictures(cells, "kv", 1, sampler)
     assert pictures(cells, "untuned", 0, "full") != pictures(cells, "untuned", 0, "fast")
-
-
-def test_an_adapter_of_strength_zero_draws_the_base_models_pictures(cells: Path) -> None:
+    # An adapter of strength zero draws the base model's.
     assert pictures(cells, "weak", 0) == pictures(cells, "base", 0) != pictures(cells, "untuned", 0)
 
 
@@ -149,17 +139,18 @@ def test_an_untuned_kv_encoder_is_added_to_a_training_without_one(cells: Path) -
 
 def test_a_killed_cell_trains_no_second_time(cells: Path, build: Build) -> None:
     work = cells / "noise_only" / "0"
-    before = {path: path.stat().st_mtime_ns for path in (work / "training").rglob("*.safetensors")}
+
+    def written() -> dict[Path, int]:
+        return {path: path.stat().st_mtime_ns for path in (work / "training").rglob("*.safetensors")}
+
+    before = written()
     (work / "per_image.parquet").unlink()
     build("noise_only", 0)
-    assert (work / "per_image.parquet").is_file()
-    assert before == {path: path.stat().st_mtime_ns for path in (work / "training").rglob("*.safetensors")}
+    assert (work / "per_image.parquet").is_file() and written() == before
 
 
-def test_the_table_has_intervals_contrasts_and_a_page(
-    cells: Path, study: Study, world: World, runs: Path, tmp_path: Path
-) -> None:
-    stage: Stage = SCRIPTS["study"]["stage"]("tests", study)
+def test_the_table_has_intervals_contrasts_and_a_page(cells: Path, world: World, runs: Path, tmp_path: Path) -> None:
+    stage: Stage = SCRIPTS["study"]["stage"]("tests", STUDY)
     stage.build(Job(world, runs, tmp_path, lambda *_: None))
     metrics = json.loads((tmp_path / "metrics.json").read_text())
     pairs = {f"{name} - {other}" for name, cell in CELLS.items() for other in cell.against}
@@ -169,15 +160,15 @@ def test_the_table_has_intervals_contrasts_and_a_page(
     contrasts = pd.read_csv(tmp_path / "contrasts.csv")
     assert set(contrasts["verdict"]) <= {"higher", "lower", "not significant", "not measured"}
     page = (tmp_path / "report.html").read_text()
-    assert all(cell.label in page for cell in CELLS.values()) and study.question in page
+    assert all(cell.label in page for cell in CELLS.values()) and STUDY.question in page
     assert stage.inputs == tuple(f"tests/{n}/{s}" for n, c in CELLS.items() for s in ([0, 1] if c.trained else [0]))
 
 
-def test_a_missing_cell_and_one_of_another_study_are_named(cells: Path, study: Study) -> None:
+def test_a_missing_cell_and_one_of_another_study_are_named(cells: Path) -> None:
     with pytest.raises(InputError, match=r"noise_only/7/per_image\.parquet"):
-        read_study(study.model_copy(update={"seeds": [0, 7]}), cells)
+        read_study(STUDY.model_copy(update={"seeds": [0, 7]}), cells)
     with pytest.raises(InputError, match=r"base/0/per_image\.parquet is of another study"):
-        read_study(study.model_copy(update={"people": 3}), cells)
+        read_study(STUDY.model_copy(update={"people": 3}), cells)
 
 
 @pytest.mark.parametrize(
@@ -188,16 +179,16 @@ def test_a_missing_cell_and_one_of_another_study_are_named(cells: Path, study: S
         ({"encoder": "adapter", "train": {"lookahead.weight": 0.0}}, "its encoder is 'adapter', not train"),
     ],
 )
-def test_a_cell_that_makes_no_sense_is_refused(change: dict[str, object], message: str, study: Study) -> None:
-    tree = study.model_dump()
+def test_a_cell_that_makes_no_sense_is_refused(change: dict[str, object], message: str) -> None:
+    tree = STUDY.model_dump()
     tree["cells"]["noise_only"] |= change
     with pytest.raises(ValidationError, match=message):
         Study.model_validate(tree)
 
 
-def test_a_change_of_a_parameter_that_does_not_exist_is_refused(study: Study, world: World) -> None:
-    evaluate = study.evaluation(world.evaluation())
-    wrong = study.model_copy(update={"cells": {"x": row("x", "adapter", sampling={"adapter_weight": 1.0})}})
+def test_a_change_of_a_parameter_that_does_not_exist_is_refused(world: World) -> None:
+    evaluate = STUDY.evaluation(world.evaluation())
+    wrong = STUDY.model_copy(update={"cells": {"x": row("x", "adapter", sampling={"adapter_weight": 1.0})}})
     with pytest.raises(InputError, match=r"sampling\.adapter_weight is no parameter"):
         study_cells(wrong, "x", None, 0, evaluate)
 
@@ -208,13 +199,6 @@ def test_no_cell_of_a_study_is_steered_and_none_is_of_the_test_people() -> None:
     for study in read_params().studies.cells.values():
         own = study.evaluation(evaluate)
         assert own.steering is None and own.split == "validation" and own.portraits == evaluate.splits.validation
-
-
-def test_four_steps_from_pure_noise_are_a_row_of_the_ablation() -> None:
-    study = read_params().studies.study("ablation")
-    assert study.cells["from_noise"].train == {"lookahead.preview.start": "noise", "lookahead.preview.steps": 4}
-    before, after = (study.train_changes(name) for name in ("annealed", "from_noise"))
-    assert {name for name in after if after[name] != before.get(name)} == set(study.cells["from_noise"].train)
 
 
 # What DVC knows

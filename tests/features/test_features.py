@@ -16,28 +16,34 @@ from lookahead.errors import InputError
 from lookahead.features.encode import Encoders, encode
 from lookahead.features.store import open_features
 from lookahead.world import open_faces, open_image_encoder, open_pipeline
+from tests.project import files_of
 from tests.tiny import no_log
 
 
-def _pictures(dataset: Path) -> list[np.ndarray]:
+@pytest.fixture(scope="module")
+def pictures(dataset: Path) -> list[np.ndarray]:
     return [decode_png(png, path) for path in list_shards(dataset) for _, png in read_pictures(path)]
 
 
-def test_latents_equal_direct_encoding(tiny_world: Checkpoints, dataset: Path, features: Path) -> None:
+def test_latents_equal_direct_encoding_in_any_order(
+    tiny_world: Checkpoints, pictures: list[np.ndarray], features: Path
+) -> None:
     store, vae = open_features(features), open_pipeline(tiny_world).vae
     rows = torch.tensor([11, 0, 7])
-    pixels = torch.from_numpy(np.stack(_pictures(dataset))[rows]).permute(0, 3, 1, 2).float() / 127.5 - 1
+    pixels = torch.from_numpy(np.stack(pictures)[rows]).permute(0, 3, 1, 2).float() / 127.5 - 1
     direct = vae.encode(pixels).latent_dist.mode() * vae.config.scaling_factor
     torch.testing.assert_close(store.latents(rows), direct)
+    every = store.latents(torch.arange(15))
+    assert torch.equal(store.latents(torch.tensor([14, 0, 6, 6, 5])), every[[14, 0, 6, 6, 5]])
 
 
 def test_image_features_and_prompts_equal_what_diffusers_computes(
-    tiny_world: Checkpoints, dataset: Path, features: Path
+    tiny_world: Checkpoints, pictures: list[np.ndarray], features: Path
 ) -> None:
     pipe = open_pipeline(tiny_world)
     pipe.image_encoder, pipe.feature_extractor = open_image_encoder(tiny_world)
     store, row = open_features(features), torch.tensor([8])
-    photo = Image.fromarray(_pictures(dataset)[7])
+    photo = Image.fromarray(pictures[7])
     seen, nothing = pipe.encode_image(photo, "cpu", 1, output_hidden_states=True)
     torch.testing.assert_close(store.image_features(torch.tensor([7])), seen)
     torch.testing.assert_close(store.prompts.null_image_features, nothing)
@@ -51,23 +57,17 @@ def test_image_features_and_prompts_equal_what_diffusers_computes(
     torch.testing.assert_close(store.prompts.empty_pooled, empty_pooled)
 
 
-def test_embeddings_equal_insightfaces_own(tiny_world: Checkpoints, dataset: Path, features: Path) -> None:
+def test_embeddings_equal_insightfaces_own(tiny_world: Checkpoints, pictures: list[np.ndarray], features: Path) -> None:
     faces = open_faces(tiny_world.faces.loss, tiny_world.faces.detection_size)
     store = open_features(features)
     for row in (0, 5, 14):
-        found = faces.get(np.ascontiguousarray(_pictures(dataset)[row][:, :, ::-1]))[0]
+        found = faces.get(np.ascontiguousarray(pictures[row][:, :, ::-1]))[0]
         np.testing.assert_allclose(store.embeddings(torch.tensor([row]))[0], found.normed_embedding, atol=1e-5)
         np.testing.assert_allclose(store.landmarks(torch.tensor([row]))[0], found.kps, atol=1e-4)
 
 
-def test_rows_may_come_from_any_part_in_any_order(features: Path) -> None:
+def test_photos_alone_have_image_features(tiny_world: Checkpoints, pictures: list[np.ndarray], features: Path) -> None:
     store = open_features(features)
-    every = store.latents(torch.arange(15))
-    assert torch.equal(store.latents(torch.tensor([14, 0, 6, 6, 5])), every[[14, 0, 6, 6, 5]])
-
-
-def test_photos_alone_have_image_features(tiny_world: Checkpoints, dataset: Path, features: Path) -> None:
-    pictures, store = _pictures(dataset), open_features(features)
     photos = torch.nonzero(store.table.photo).squeeze(1)
     assert photos.tolist() == [0, 1, 2, 5, 6, 7, 10, 11, 12]
     direct = Encoders(tiny_world).images([pictures[row] for row in photos.tolist()])
@@ -101,14 +101,8 @@ def test_dropped_pictures_are_not_encoded(
     tiny_world: Checkpoints, dataset: Path, features: Path, tmp_path: Path
 ) -> None:
     kept = [0, 2, 3, 4, 5, 13, 14]  # of the second shard none, of the third no photo
-    encode(
-        tiny_world,
-        Features(batch_size=4),
-        _keeping(dataset, set(kept), tmp_path / "in"),
-        None,
-        tmp_path / "out",
-        no_log,
-    )
+    source = _keeping(dataset, set(kept), tmp_path / "in")
+    encode(tiny_world, Features(batch_size=4), source, None, tmp_path / "out", no_log)
     some, every = open_features(tmp_path / "out"), open_features(features)
     assert some.table.index.tolist() == kept
     assert _close(some.latents(torch.arange(7)), every.latents(some.table.index))
@@ -129,8 +123,7 @@ def test_a_run_continues_at_missing_parts_with_the_same_bytes(
     encoded: list[int] = []
     encode(tiny_world, Features(batch_size=4), dataset, None, tmp_path, lambda _metrics, number: encoded.append(number))
     assert encoded == [1, 2]
-    for path in (p for p in features.rglob("*") if p.is_file()):
-        assert (tmp_path / path.relative_to(features)).read_bytes() == path.read_bytes(), path
+    assert files_of(tmp_path) == files_of(features)
 
 
 def test_pictures_that_are_encoded_are_not_read_again(
@@ -160,10 +153,7 @@ def test_features_of_another_layout_are_one_error(features: Path, tmp_path: Path
 @pytest.mark.parametrize("name", ["images/00001.safetensors", "prompts.safetensors", "table.parquet"])
 @pytest.mark.parametrize("damage", ["truncated", "missing"])
 def test_damaged_features_are_one_error(features: Path, tmp_path: Path, name: str, damage: str) -> None:
-    for path in (p for p in features.rglob("*") if p.is_file()):
-        copy = tmp_path / path.relative_to(features)
-        copy.parent.mkdir(exist_ok=True)
-        copy.write_bytes(path.read_bytes())
+    shutil.copytree(features, tmp_path, dirs_exist_ok=True)
     broken = tmp_path / name
     broken.write_bytes(broken.read_bytes()[:-30])
     if damage == "missing":
@@ -175,13 +165,3 @@ def test_damaged_features_are_one_error(features: Path, tmp_path: Path, name: st
 def test_a_dataset_without_table_is_refused(tiny_world: Checkpoints, tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"table\.parquet cannot be read.*run the stage `generate`"):
         encode(tiny_world, Features(batch_size=4), tmp_path, None, tmp_path / "out", no_log)
-
-
-def test_a_damaged_shard_is_named(tiny_world: Checkpoints, dataset: Path, tmp_path: Path) -> None:
-    source = tmp_path / "generate"
-    (source / "shards").mkdir(parents=True)
-    (source / "table.parquet").write_bytes((dataset / "table.parquet").read_bytes())
-    for path in list_shards(dataset):
-        (source / "shards" / path.name).write_bytes(path.read_bytes()[:-50])
-    with pytest.raises(InputError, match=r"00000\.parquet cannot be read"):
-        encode(tiny_world, Features(batch_size=4), source, None, tmp_path / "out", no_log)

@@ -1,23 +1,21 @@
 """The committed face packs and scorer on people never trained on, and the pieces of their training."""
 
-from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
-from lookahead.models.recogniser import open_recogniser
-from lookahead.world import open_faces, recogniser_onnx
+from lookahead.world import open_faces
 from miniature.data import draw_faces, to_pixels
 from miniature.evaluator import embed_at, measure_detector, rank_one
 from miniature.faces import EMBEDDING, KINDS, OUTPUTS, STRIDES, centres, margin_loss, stride_loss
 from miniature.scorer import augment, measure_scorer, true_captions
 from miniature.training import blur, jitter, move
 from miniature.vocabulary import STYLES, draw_identities
+from tests.modules import ROOT
 
-HOME = Path(__file__).parents[2] / "models" / "miniature"
+HOME = ROOT / "models" / "miniature"
 PACKS = HOME / "faces" / "models"
 SIDE = 64  # pixels
 PEOPLE = 200  # in the gallery of the acceptance
@@ -55,17 +53,6 @@ def test_every_pack_opens_with_five_landmarks_and_insightface_s_normalisation(na
     assert models["detection"].use_kps and models["detection"]._feat_stride_fpn == list(STRIDES)
     assert (models["recognition"].input_mean, models["recognition"].input_std) == (127.5, 127.5)
     assert all(path.stat().st_size <= 1_250_000 for path in (PACKS / name).glob("*.onnx"))
-
-
-def test_the_loss_recogniser_is_differentiable_and_agrees_with_insightface() -> None:
-    crops = torch.randint(256, (4, 112, 112, 3), generator=torch.Generator().manual_seed(1)).byte()
-    recogniser: Any = open_faces(str(PACKS / "loss"), SIDE).models["recognition"]
-    reference = recogniser.get_feat([crop.flip(2).contiguous().numpy() for crop in crops])  # it takes blue first
-    pixels = (crops.permute(0, 3, 1, 2).float() / 127.5 - 1).requires_grad_()
-    embeddings = open_recogniser(recogniser_onnx(str(PACKS / "loss")))(pixels)
-    assert torch.allclose(embeddings, F.normalize(torch.from_numpy(reference), dim=1), atol=1e-4)
-    embeddings[:, 0].sum().backward()
-    assert pixels.grad is not None and pixels.grad.abs().sum() > 0
 
 
 def test_recognisers_differ_and_report_learns_from_labels_alone() -> None:

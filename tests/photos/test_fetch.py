@@ -1,7 +1,5 @@
 """Portraits from a list, over a server on this machine: resuming, checksums, one error with every line that failed."""
 
-from __future__ import annotations
-
 import functools
 import hashlib
 import threading
@@ -62,39 +60,29 @@ def write_list(path: Path, *lines: str) -> Path:
     return path
 
 
-def quiet(_message: str) -> None:
-    """Say nothing."""
-
-
 def test_photos_become_folders_that_the_evaluation_reads(server: str, served: Path, tmp_path: Path) -> None:
     lines = [f"{server}/{name},{digest(served / name)}" for name in ("a.jpg", "c.png")]
     out = tmp_path / "portraits"
-    fetch(read_list(write_list(tmp_path / "l.csv", "url,sha256", *lines)), out, quiet)
+    fetch(read_list(write_list(tmp_path / "l.csv", "url,sha256", *lines)), out, str)
     people = read_people(out, 2)
     assert [person.reference.relative_to(out).as_posix() for person in people] == ["000/0.jpg", "001/0.png"]
     assert people[0].reference.read_bytes() == (served / "a.jpg").read_bytes()
 
 
-def test_several_photos_of_one_person(server: str, served: Path, tmp_path: Path) -> None:
-    photos = [
-        Photo(i + 2, f"{server}/{name}", digest(served / name), "ada") for i, name in enumerate(("b.jpg", "a.jpg"))
-    ]
-    fetch(photos, tmp_path / "out", quiet)
-    (person,) = read_people(tmp_path / "out", 1)
-    assert person.reference.read_bytes() == (served / "b.jpg").read_bytes() and len(person.others) == 1
-
-
 def test_what_is_there_is_not_asked_for_again_and_a_damaged_file_is(server: str, served: Path, tmp_path: Path) -> None:
-    photos = [Photo(i + 2, f"{server}/{n}", digest(served / n), str(i)) for i, n in enumerate(("a.jpg", "b.jpg"))]
-    said: list[str] = []
-    fetch(photos, tmp_path / "out", said.append)
+    names = ("a.jpg", "b.jpg")  # of one person
+    photos = [Photo(line, f"{server}/{name}", digest(served / name), "ada") for line, name in enumerate(names, 2)]
+    said, out = [], tmp_path / "out"
+    fetch(photos, out, said.append)
     assert len(said) == 2
-    fetch(photos, tmp_path / "out", said.append)
+    fetch(photos, out, said.append)
     assert len(said) == len(Counting.asked) == 2
-    (tmp_path / "out" / "1" / "0.jpg").write_bytes(b"cut")
-    fetch(photos, tmp_path / "out", said.append)
+    (person,) = read_people(out, 1)
+    (other,) = person.others
+    other.write_bytes(b"cut")
+    fetch(photos, out, said.append)
     assert Counting.asked.count("/b.jpg") == 2 and Counting.asked.count("/a.jpg") == 1
-    assert digest(tmp_path / "out" / "1" / "0.jpg") == photos[1].sha256
+    assert (digest(person.reference), digest(other)) == tuple(photo.sha256 for photo in photos)
 
 
 def test_every_failing_line_is_named_once_and_the_others_are_there(server: str, served: Path, tmp_path: Path) -> None:
@@ -103,7 +91,7 @@ def test_every_failing_line_is_named_once_and_the_others_are_there(server: str, 
     lines = [f"{server}/{name},{total}" for name, total in zip(names, sums, strict=True)]
     listed = read_list(write_list(tmp_path / "l.csv", "url,sha256", *lines, f"http://127.0.0.1:1/x,{'2' * 64}"))
     with pytest.raises(InputError, match="5 of 6 photos failed") as caught:
-        fetch(listed, tmp_path / "out", quiet)
+        fetch(listed, tmp_path / "out", str)
     said = str(caught.value).splitlines()
     assert [line.split(":")[0].strip() for line in said[1:]] == ["line 3", "line 4", "line 5", "line 6", "line 7"]
     for line, words in zip(said[1:], ("404", f"not {'1' * 64}", "identify", "identify", "refused"), strict=True):

@@ -24,6 +24,7 @@ from lookahead.features.store import open_features
 from lookahead.photos.importing import import_photos
 from lookahead.portraits import open_picture
 from lookahead.training.data import Pairs
+from tests.project import files_of
 from tests.tiny import no_log
 
 Write = Callable[[Path], None]
@@ -134,7 +135,7 @@ def folder(tmp_path: Path) -> Path:
     root = tmp_path / "people"
     anna = root / "anna"
     anna.mkdir(parents=True)
-    for name, write in {**GOOD, **{name: write for name, (write, _) in BAD.items()}}.items():
+    for name, write in (GOOD | {name: write for name, (write, _) in BAD.items()}).items():
         write(anna / name)
     (anna / BYTES).write_bytes(encoded(bright(seed=20), "PNG"))
     (tmp_path / "elsewhere.png").write_bytes(encoded(bright(seed=21), "PNG"))
@@ -164,7 +165,6 @@ def test_every_bad_file_is_listed_with_its_reason_and_no_good_one(imported: Path
     assert found["loose.jpg"] == "in no person's folder"
     assert "symbolic link" in found["loop"]
     assert set(found) == {f"anna/{name}" for name in BAD} | {"loose.jpg", "loop"}
-    assert len(BAD) >= 25
 
 
 def test_every_good_file_is_a_row(imported: Path) -> None:
@@ -182,8 +182,7 @@ def test_the_same_folder_gives_the_same_bytes(
     tiny_world: Checkpoints, photos: Photos, folder: Path, imported: Path, tmp_path: Path
 ) -> None:
     import_photos(tiny_world, photos, folder, tmp_path / "again", no_log)
-    files = [path.relative_to(imported) for path in sorted(imported.rglob("*")) if path.is_file()]
-    assert all((imported / file).read_bytes() == (tmp_path / "again" / file).read_bytes() for file in files)
+    assert files_of(tmp_path / "again") == files_of(imported)
 
 
 def test_features_mixes_it_with_the_invented_people(
@@ -214,19 +213,13 @@ def test_pictures_are_square_and_landmarks_lie_on_the_face(imported: Path, photo
         assert max(right - left, bottom - top) > 64 / photos.margin - 1.5  # less margin where the photo ends
 
 
-def test_sixteen_bits_keep_their_brightness_and_transparency_is_white() -> None:
+def test_sixteen_bits_and_cmyk_keep_their_colours_transparency_is_white_and_exif_turns_upright() -> None:
     assert np.unique(np.asarray(open_picture(encoded(SIXTEEN, "PNG")))).tolist() == [round(50_000 / 257)]
     clear = Image.new("RGBA", (80, 80), (255, 0, 0, 0))
     assert np.asarray(open_picture(encoded(clear, "PNG"))).min() == 255
-
-
-def test_exif_turns_a_photo_upright() -> None:
     pixels = np.asarray(open_picture(encoded(bright(90, 80), "JPEG", exif=EXIF)))
     assert pixels.shape == (90, 80, 3)
     assert np.abs(pixels.astype(int) - np.rot90(np.asarray(bright(90, 80)), -1)).max() < 20
-
-
-def test_cmyk_keeps_its_colours() -> None:
     image = Image.new("RGB", (80, 80), (200, 40, 40)).convert("CMYK")
     pixels = np.asarray(open_picture(encoded(image, "JPEG")))
     assert np.abs(pixels.reshape(-1, 3).mean(0) - [200, 40, 40]).max() < 12
@@ -274,21 +267,18 @@ def test_bad_captions_are_one_error(
     assert said in str(caught.value)
 
 
-def test_an_empty_folder_does_nothing(tiny_world: Checkpoints, photos: Photos, tmp_path: Path) -> None:
-    (tmp_path / "photos").mkdir()
-    (tmp_path / "photos" / "README.md").write_text("notes")
-    import_photos(tiny_world, photos, tmp_path / "photos", tmp_path / "work", no_log)
-    assert read_json(tmp_path / "work" / "metrics.json") == {"images": 0, "people": 0, "skipped": 0}
-    assert not (tmp_path / "work" / "shards").exists()
-
-
-def test_a_folder_without_one_usable_photo_says_why(tiny_world: Checkpoints, photos: Photos, tmp_path: Path) -> None:
-    (tmp_path / "photos" / "anna").mkdir(parents=True)
-    (tmp_path / "photos" / "anna" / "a.jpg").write_bytes(b"")
-    with pytest.raises(InputError, match=r"none of 1 files .* no JPEG, PNG or WebP picture \(1\)"):
-        import_photos(tiny_world, photos, tmp_path / "photos", tmp_path / "work", no_log)
-
-
-def test_a_missing_folder_is_named(tiny_world: Checkpoints, photos: Photos, tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="none cannot be read"):
-        import_photos(tiny_world, photos, tmp_path / "none", tmp_path / "work", no_log)
+def test_an_empty_folder_does_nothing_and_one_that_is_missing_or_without_a_photo_is_one_error(
+    tiny_world: Checkpoints, photos: Photos, tmp_path: Path
+) -> None:
+    folder, work = tmp_path / "photos", tmp_path / "work"
+    with pytest.raises(InputError, match="photos cannot be read"):
+        import_photos(tiny_world, photos, folder, work, no_log)
+    folder.mkdir()
+    (folder / "README.md").write_text("notes")
+    import_photos(tiny_world, photos, folder, work, no_log)
+    assert read_json(work / "metrics.json") == {"images": 0, "people": 0, "skipped": 0}
+    assert not (work / "shards").exists()
+    (folder / "anna").mkdir()
+    (folder / "anna" / "a.jpg").write_bytes(b"")
+    with pytest.raises(InputError, match=r"none of \d files .* no JPEG, PNG or WebP picture \(1\)"):
+        import_photos(tiny_world, photos, folder, tmp_path / "other", no_log)

@@ -1,6 +1,7 @@
 """What an evaluation leaves, made by hand and small: the long table, pictures, people, previews and a protocol."""
 
 from collections.abc import Mapping
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -23,26 +24,20 @@ def long_table(shifts: Mapping[str, float], seeds: int = 1, samplers: tuple[str,
     """One row a picture; a cell's identity is higher by its shift, and the cell `adapter` was not trained."""
     generator = np.random.default_rng(0)
     rows = []
-    for cell, shift in shifts.items():
-        for sampler in samplers:
-            for seed in [-1] if cell == "adapter" else range(seeds):
-                for person in range(PEOPLE):
-                    for style, scene in SHOTS:
-                        row: dict[str, Any] = {"cell": cell, "sampler": sampler, "training_seed": seed}
-                        row |= {"person": person, "style": style, "scene": scene, "repeat": 0, "noise_seed": person}
-                        row |= {metric: 0.5 + generator.normal(0, 0.002) for metric in METRICS}
-                        row["identity"] += shift + 0.05 * person
-                        rows.append(row | {"detected": float(style != "oil"), "prompt": 0.5})
+    for (cell, shift), sampler in product(shifts.items(), samplers):
+        for seed, person, (style, scene) in product([-1] if cell == "adapter" else range(seeds), range(PEOPLE), SHOTS):
+            row: dict[str, Any] = {"cell": cell, "sampler": sampler, "training_seed": seed}
+            row |= {"person": person, "style": style, "scene": scene, "repeat": 0, "noise_seed": person}
+            row |= {metric: 0.5 + generator.normal(0, 0.002) for metric in METRICS}
+            row["identity"] += shift + 0.05 * person
+            rows.append(row | {"detected": float(style != "oil"), "prompt": 0.5})
     return pd.DataFrame(rows)
 
 
 def draw(table: pd.DataFrame, folder: Path) -> Path:
     """The folder of pictures that the table is of: a colour a cell and person, in two shards."""
     for number, ((cell, sampler, seed), rows) in enumerate(table.groupby(["cell", "sampler", "training_seed"])):
-        colours = [
-            (40 * number % 256, 60 * person % 256, 25 * len(style))
-            for person, style in zip(rows["person"], rows["style"], strict=True)
-        ]
+        colours = [(40 * number % 256, 60 * row.person % 256, 25 * len(row.style)) for row in rows.itertuples()]
         images = [png(Image.new("RGB", (16, 16), colour)) for colour in colours]
         for shard, part in enumerate((images[:7], images[7:])):
             path = folder / str(cell) / str(sampler) / str(seed) / f"{shard:05d}.parquet"

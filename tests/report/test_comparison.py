@@ -16,30 +16,29 @@ from lookahead.errors import InputError
 from lookahead.report.comparison import FILES, compare, read_run, write_comparison
 from lookahead.report.pages import make_album, save_album
 from lookahead.tracking import Origin, open_recorder
-from tests.modules import ROOT
 from tests.report.frames import draw, long_table, portraits, protocol
 
 
-def build(folder: Path, shift: float, description: dict[str, Any]) -> Path:
+def build(folder: Path, shift: float, **changes: Any) -> Path:
     """What an evaluation leaves: the cells `adapter` and `tuned`, whose identity is higher by `shift` in oil."""
     table = long_table({"adapter": 0.0, "tuned": 0.0})
     album = make_album(table, portraits(folder / "portraits"), draw(table, folder / "pictures"), 2)
     table["identity"] += shift * ((table["cell"] == "tuned") & (table["style"] == "oil"))
     shuffled = table.sample(frac=1, random_state=1)
     write_parquet(folder / "per_image.parquet", pa.Table.from_pandas(shuffled, preserve_index=False))
-    write_json(folder / "protocol.json", description)
+    write_json(folder / "protocol.json", protocol(**changes))
     save_album(album, folder / "album.parquet")
     return folder
 
 
 @pytest.fixture
 def one(tmp_path: Path) -> Path:
-    return build(tmp_path / "one", 0.0, protocol())
+    return build(tmp_path / "one", 0.0)
 
 
 @pytest.fixture
 def other(tmp_path: Path) -> Path:
-    return build(tmp_path / "other", 0.2, protocol())
+    return build(tmp_path / "other", 0.2)
 
 
 def contrasts(*runs: tuple[str, Path, str]) -> dict[str, list[str]]:
@@ -73,7 +72,7 @@ def test_differences_are_those_by_hand(one: Path, other: Path) -> None:
 def test_another_protocol_is_refused_and_its_keys_are_named(
     change: dict[str, Any], said: str, one: Path, tmp_path: Path
 ) -> None:
-    strange = build(tmp_path / "strange", 0.0, protocol(**change))
+    strange = build(tmp_path / "strange", 0.0, **change)
     with pytest.raises(InputError, match=said):
         compare([read_run("a", one, "tuned"), read_run("b", strange, "tuned")])
 
@@ -111,15 +110,6 @@ def test_the_page_stands_alone_with_the_reference_first(one: Path, other: Path, 
 
 def invoke(*words: object) -> Any:
     return CliRunner().invoke(cli.app, ["compare", *map(str, words)])
-
-
-@pytest.fixture
-def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The committed parameters in a folder of the test's own, and the current one."""
-    (tmp_path / "params.yaml").write_bytes((ROOT / "params.yaml").read_bytes())
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.delenv("DVC_ROOT", raising=False)
-    return tmp_path
 
 
 def test_the_command_compares_folders_and_runs_of_mlflow(one: Path, other: Path, here: Path) -> None:

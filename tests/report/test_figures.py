@@ -19,10 +19,8 @@ OPEN = Estimate(0.06, 0.04, 0.08, 9, 1, "not significant")  # by Holm, though it
 def test_markers_are_hollow_by_the_verdict() -> None:
     axis: Axes = Figure().subplots()
     plot_intervals(axis, "", ["a", "b", "c"], [Series("s", "#ff0000", [UP, OPEN, None])])
-    inside = [
-        line.get_markerfacecolor() for line in axis.lines if line.get_marker() == "o" and np.size(line.get_xdata())
-    ]
-    assert inside == ["#ff0000", "white"]
+    dots = [line for line in axis.lines if line.get_marker() == "o" and np.size(line.get_xdata())]
+    assert [dot.get_markerfacecolor() for dot in dots] == ["#ff0000", "white"]
     assert "not significant" in axis.get_legend_handles_labels()[1]
 
 

@@ -13,14 +13,11 @@ from lookahead.report.evaluation import HEADLINE, SECTIONS, preview_curves, writ
 from lookahead.report.search import SearchFindings, save_front, search_tables, write_search_report
 from lookahead.report.study import lines_of, write_study_report
 from tests.modules import ROOT
+from tests.project import files_of
 from tests.report.frames import GROUPS, METRICS, draw, long_table, portraits, previews, protocol
 
 LABELS = {"adapter": "untuned", "noise_only": "noise loss only", "tuned": "lookahead", "steered": "steered"}
 PAIRS = [Contrast("difference", "tuned", "adapter"), Contrast("gain", "tuned", "noise_only")]
-
-
-def files(folder: Path) -> dict[str, bytes]:
-    return {str(path.relative_to(folder)): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
 
 
 def check_self_contained(page: str, pictures: int) -> None:
@@ -47,8 +44,8 @@ def evaluated(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_an_evaluations_report_is_self_contained_and_equal_bytes(evaluated: Path) -> None:
-    one = files(evaluated / "one")
-    assert one == files(evaluated / "two")
+    one = files_of(evaluated / "one")
+    assert one == files_of(evaluated / "two")
     assert {"report.html", "album.parquet", "groups.csv", "preview_curves.csv", "grids/people.png"} < set(one)
     page = one["report.html"].decode()
     check_self_contained(page, 2 * (1 + 3 * 4) + 4)  # people: reference, methods x shots; figures
@@ -80,11 +77,8 @@ def test_dvc_plots_columns_that_are_written(evaluated: Path) -> None:
 
 
 def test_previews_have_a_column_a_strength() -> None:
-    assert preview_curves(previews()).to_dict("list") == {
-        "t": [100, 900],
-        "scale 0": [0.1, 0.9],
-        "scale 0.5": [0.6, 1.4],
-    }
+    found = preview_curves(previews()).to_dict("list")
+    assert found == {"t": [100, 900], "scale 0": [0.1, 0.9], "scale 0.5": [0.6, 1.4]}
 
 
 def test_every_metric_of_the_page_is_explained() -> None:
@@ -107,8 +101,8 @@ def test_a_study_of_cells_and_samplers(seeds: int, tmp_path: Path) -> None:
     frames = (table, summary(table, METRICS), contrasts(table, pairs, METRICS))
     for name in ("one", "two"):
         write_study_report("curves", study, *frames, people, pictures, tmp_path / name)
-    one = files(tmp_path / "one")
-    assert one == files(tmp_path / "two")
+    one = files_of(tmp_path / "one")
+    assert one == files_of(tmp_path / "two")
     assert set(one) == {
         *("table.md", "table.csv", "contrasts.csv", "contrasts.png", "tradeoff.png", "grid.jpg", "report.html")
     }
@@ -122,29 +116,21 @@ def test_a_study_of_cells_and_samplers(seeds: int, tmp_path: Path) -> None:
     assert len(pd.read_csv(tmp_path / "one" / "contrasts.csv")) == 2 * 2 * len(METRICS)
 
 
-def findings() -> SearchFindings:
+def test_a_search_shows_its_front_settings_and_failures(tmp_path: Path) -> None:
     """Three trials of which two are confirmed, and one that failed."""
-    trials = pd.DataFrame(
-        {
-            "number": [0, 1, 2, 3],
-            "state": ["complete", "complete", "complete", "fail"],
-            "weight": [0.1, 0.2, float("nan"), 0.3],
-            "kind": ["cosine", "uniform", None, "cosine"],
-            "identity": [0.5, 0.6, 0.4, float("nan")],
-            "prompt": [0.9, 0.9, 0.8, float("nan")],
-            "front": [False, True, False, False],
-            "reason": ["", "", "", "the loss is NaN"],
-        }
-    )
+    columns, nan = ["number", "state", "weight", "kind", "identity", "prompt", "front", "reason"], float("nan")
+    rows = [
+        (0, "complete", 0.1, "cosine", 0.5, 0.9, False, ""),
+        (1, "complete", 0.2, "uniform", 0.6, 0.9, True, ""),
+        (2, "complete", nan, None, 0.4, 0.8, False, ""),
+        (3, "fail", 0.3, "cosine", nan, nan, False, "the loss is NaN"),
+    ]
+    trials = pd.DataFrame(rows, columns=columns)
     searched = long_table({"0": 0.0, "1": 0.1})
     change = contrasts(searched, [Contrast("recommended", "1", "0")], ("identity", "prompt"))
     means = summary(searched, ("identity", "prompt"))
     texts = ("study, miniature", "On 4 people.", "the best one", "Trial 1 is recommended.")
-    return SearchFindings(*texts, trials, means, means, change, 0, 1, {"train.weight": 0.2})
-
-
-def test_a_search_shows_its_front_settings_and_failures(tmp_path: Path) -> None:
-    found = findings()
+    found = SearchFindings(*texts, trials, means, means, change, 0, 1, {"train.weight": 0.2})
     tables = search_tables(found)
     for part in ("search", "confirmation"):
         assert [row.label for row in tables[part].rows] == ["1, recommended", "0, params.yaml"]

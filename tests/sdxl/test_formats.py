@@ -34,9 +34,9 @@ from benchmarks.sdxl import FULL, LORA_TARGETS, REDUCED, Sizes, adapter_shapes, 
 from lookahead import world
 from lookahead.config import Checkpoints, read_params
 from lookahead.world.hub import LORA_FILE, parts
+from miniature.encoders import build_tokenizer
 from tests.modules import ROOT
 from tests.sdxl.published import BYTES, Shapes, data_bytes, header_bytes, kohya
-from tests.tiny import build_tokenizer
 
 T = TypeVar("T")
 UNET_PARAMETERS = 2_567_463_684  # as several trainers log it for SDXL
@@ -144,7 +144,7 @@ def write_tokenizer(folder: Path, tokenizer: CLIPTokenizer) -> None:
 
 def write_pipeline(folder: Path, scheduler: EulerDiscreteScheduler | EulerAncestralDiscreteScheduler) -> None:
     """A repository such as SDXL's: half-precision weights, CLIP's tokenizer files, SDXL's noise schedule."""
-    tokenizer = build_tokenizer()
+    tokenizer = build_tokenizer(folder / "tokenizer")
     pipe = StableDiffusionXLPipeline(
         vae=AutoencoderKL(**REDUCED.vae),
         text_encoder=CLIPTextModel(CLIPTextConfig(**REDUCED.text)),

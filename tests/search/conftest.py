@@ -13,24 +13,13 @@ from tests.tiny import build_portraits
 from tests.training.conftest import changed, features, settings  # noqa: F401  (fixtures)
 
 FLOAT = {"kind": "float", "log": False, "when": {}}
+CHOICE = {"kind": "categorical", "when": {}}
 SPACE = {
     "low": FLOAT | {"path": "lookahead.lora_scale.low", "low": 0.0, "high": 0.5},
     "high": FLOAT | {"path": "lookahead.lora_scale.high", "low": 0.5, "high": 1.0},
-    "density": {
-        "path": "noise_density.kind",
-        "kind": "categorical",
-        "choices": ["uniform", "cosine", "power"],
-        "when": {},
-    },
+    "density": CHOICE | {"path": "noise_density.kind", "choices": ["uniform", "cosine", "power"]},
     "power": FLOAT | {"path": "noise_density.strength", "low": 0.0, "high": 3.0, "when": {"density": ["power"]}},
-    "redraw": {
-        "path": "lookahead.lora_scale.redraw_every",
-        "kind": "int",
-        "low": 1,
-        "high": 9,
-        "log": True,
-        "when": {},
-    },
+    "redraw": FLOAT | {"path": "lookahead.lora_scale.redraw_every", "kind": "int", "low": 1, "high": 9, "log": True},
 }
 SEARCH = {
     "mode": "pareto",

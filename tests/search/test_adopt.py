@@ -1,5 +1,6 @@
 """`lookahead adopt`: what it shows, that comments stay, and what it refuses; commands that need a search."""
 
+import shutil
 import sys
 from pathlib import Path
 
@@ -18,23 +19,16 @@ from tests.search.conftest import make_search
 PATCH = {"lookahead.weight": 2.5e-05, "lookahead.lora_scale.low": 0.25, "kv.enabled": True}
 
 
-@pytest.fixture
-def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A folder with the committed parameters and a patch of them."""
-    (tmp_path / "params.yaml").write_bytes((ROOT / "params.yaml").read_bytes())
-    put(tmp_path, PATCH)
-    monkeypatch.chdir(tmp_path)
-    return tmp_path
-
-
-def put(root: Path, patch: dict[str, object]) -> None:
+def put(root: Path, patch: dict[str, object]) -> Path:
     path = root / "results" / "miniature" / "search" / "best.yaml"
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text("# A patch\n" + yaml.safe_dump({f"worlds.miniature.train.{k}": v for k, v in patch.items()}))
+    return path
 
 
 def test_only_what_the_patch_names_changes_and_only_after_a_yes(here: Path) -> None:
     before = (here / "params.yaml").read_text()
+    put(here, PATCH)
     shown = CliRunner().invoke(cli.app, ["adopt"], input="n\n")
     assert "low: 0.25" in shown.output and (here / "params.yaml").read_text() == before
     assert CliRunner().invoke(cli.app, ["adopt", "--yes"]).exit_code == 0
@@ -51,9 +45,8 @@ def test_only_what_the_patch_names_changes_and_only_after_a_yes(here: Path) -> N
 
 @pytest.mark.parametrize(("patch", "said"), [({"wait": 1}, "train.wait"), ({"steps": -1}, "steps")])
 def test_a_patch_that_does_not_fit_is_refused(here: Path, patch: dict[str, object], said: str) -> None:
-    put(here, patch)
     with pytest.raises(InputError, match=said):
-        patched(Path("params.yaml"), Path("results/miniature/search/best.yaml"))
+        patched(Path("params.yaml"), put(here, patch))
 
 
 @pytest.mark.parametrize(
@@ -65,8 +58,7 @@ def test_a_patch_that_does_not_fit_is_refused(here: Path, patch: dict[str, objec
     ],
 )
 def test_what_has_no_search_is_named(here: Path, monkeypatch: pytest.MonkeyPatch, words: list[str], said: str) -> None:
-    (here / "stages").mkdir()
-    (here / "stages" / "search.py").write_bytes((ROOT / "stages" / "search.py").read_bytes())
+    shutil.copytree(ROOT / "stages", here / "stages")
     monkeypatch.setattr(sys, "argv", ["lookahead", *words])
     with pytest.raises(SystemExit, match=said):
         cli.main()

@@ -18,7 +18,6 @@ import pytest
 from optuna.trial import FrozenTrial, TrialState
 from sqlalchemy.exc import SQLAlchemyError
 
-from lookahead.config import Checkpoints
 from lookahead.search.study import first_number
 from tests.search.project import build_search, start
 from tests.training.conftest import features  # noqa: F401  (fixture)
@@ -32,12 +31,6 @@ def programs() -> Path | None:
     found = shutil.which("initdb")
     places = [Path(found).resolve().parent] if found else sorted(Path("/usr/lib/postgresql").glob("*/bin"))
     return places[-1] if places else None
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def as_somebody(folder: Path) -> dict[str, object]:
@@ -61,7 +54,8 @@ def server() -> Iterator[str]:
     folder = Path(f"/tmp/lookahead_postgres_{os.getpid()}")  # short: its sockets' paths may not be long
     folder.mkdir()
     run = {"cwd": "/", "check": True, "stdout": subprocess.DEVNULL} | as_somebody(folder)
-    port = free_port()
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
     options = f"-h 127.0.0.1 -p {port} -k {folder} -c fsync=off"
     control = [str(place / "pg_ctl"), "-D", str(folder / "data"), "-l", str(folder / "log"), "-w"]
     address = f"postgresql+psycopg://tester@127.0.0.1:{port}"
@@ -94,12 +88,7 @@ def trials_of(address: str) -> list[FrozenTrial]:
 
 
 @pytest.mark.slow
-def test_a_killed_workers_trial_is_finished_by_the_other(
-    server: str,
-    tiny_world: Checkpoints,
-    features: Path,  # noqa: F811
-    tmp_path: Path,
-) -> None:
+def test_a_killed_workers_trial_is_finished_by_the_other(server, tiny_world, features, tmp_path) -> None:  # noqa: F811
     root = build_search(tmp_path, tiny_world, features, f"{server}/mlflow", trials=TRIALS)
     workers = [start(root, "--storage", f"{server}/optuna") for _ in range(2)]
     end, states = time.monotonic() + PATIENCE, Counter[TrialState]()

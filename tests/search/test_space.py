@@ -8,7 +8,7 @@ from lookahead.config import read_params, with_overrides
 from lookahead.errors import InputError
 from lookahead.search.objective import as_overrides, check_space, present, suggest
 from tests.modules import ROOT
-from tests.search.conftest import FLOAT, SPACE, make_search
+from tests.search.conftest import CHOICE, FLOAT, SPACE, make_search
 
 
 def test_the_committed_spaces_are_possible() -> None:
@@ -37,39 +37,27 @@ def test_trial_0_is_params_yaml(world) -> None:
     assert with_overrides(world.train, as_overrides(make_search().space, values)) == world.train
 
 
-def refused(world, entry: dict[str, object], said: str, **changes: object) -> None:
-    search = make_search(space=SPACE | {"odd": entry}, contours=[], **changes)
-    with pytest.raises(InputError, match=said):
-        check_space(search, world.train)
+def odd(path: str, low: float, high: float) -> dict[str, object]:
+    return {"odd": FLOAT | {"path": path, "low": low, "high": high}}
 
 
 @pytest.mark.parametrize(
-    ("path", "low", "high", "said"),
+    ("change", "said"),
     [
-        ("lookahead.wait", 0.1, 1.0, r"train\.lookahead\.wait is no parameter"),
-        ("lookahead", 0.1, 1.0, r"train\.lookahead is no parameter"),
-        ("lookahead.lora_scale.probability_of_one", 0.0, 1.5, "odd = 1.5"),
-        ("ema_decay", 0.0, 1.0, "odd = 1.0"),
-        ("learning_rate", 0.1, 0.2, "outside 'odd'"),
-        ("seed", 0.0, 9.0, "every trial sets itself"),
+        (odd("lookahead.wait", 0.1, 1.0), r"train\.lookahead\.wait is no parameter"),
+        (odd("lookahead", 0.1, 1.0), r"train\.lookahead is no parameter"),
+        (odd("lookahead.lora_scale.probability_of_one", 0.0, 1.5), "odd = 1.5"),
+        (odd("ema_decay", 0.0, 1.0), "odd = 1.0"),
+        (odd("learning_rate", 0.1, 0.2), "outside 'odd'"),
+        (odd("seed", 0.0, 9.0), "every trial sets itself"),
+        (odd("lookahead.lora_scale.low", 0.0, 0.5), "separate them by `when`"),
+        ({"odd": CHOICE | {"path": "batch_size", "choices": [2, "many"]}}, "batch_size"),
+        ({"low": SPACE["low"] | {"high": 0.9}}, r"low = 0\.9, high = 0\.5"),  # the two ranges can cross
     ],
 )
-def test_wrong_paths_and_bounds_are_refused(world, path: str, low: float, high: float, said: str) -> None:
-    refused(world, FLOAT | {"path": path, "low": low, "high": high}, said)
-
-
-def test_a_range_of_the_wrong_kind_is_refused(world) -> None:
-    refused(world, {"path": "batch_size", "kind": "categorical", "choices": [2, "many"], "when": {}}, "batch_size")
-
-
-def test_two_ranges_that_can_cross_are_refused(world) -> None:
-    space = SPACE | {"low": SPACE["low"] | {"high": 0.9}}
-    with pytest.raises(InputError, match=r"low = 0\.9, high = 0\.5"):
-        check_space(make_search(space=space), world.train)
-
-
-def test_two_active_entries_of_one_parameter_are_refused(world) -> None:
-    refused(world, FLOAT | {"path": "lookahead.lora_scale.low", "low": 0.0, "high": 0.5}, "separate them by `when`")
+def test_an_impossible_space_is_refused(world, change: dict[str, object], said: str) -> None:
+    with pytest.raises(InputError, match=said):
+        check_space(make_search(space=SPACE | change, contours=[]), world.train)
 
 
 @pytest.mark.parametrize(

@@ -1,23 +1,16 @@
 """The command, its output, and what MLflow's store holds of a study."""
 
-from pathlib import Path
-
 import pytest
 from mlflow import MlflowClient
 
 from lookahead.artifacts import read_json
-from lookahead.config import Checkpoints
 from tests.project import WORLD
 from tests.search.project import build_search, start
 from tests.training.conftest import features  # noqa: F401  (fixture)
 
 
 @pytest.mark.slow
-def test_a_search_of_two_workers_is_published_and_its_trials_are_runs_of_its_study(
-    tiny_world: Checkpoints,
-    features: Path,  # noqa: F811
-    tmp_path: Path,
-) -> None:
+def test_a_search_of_two_workers_is_published_and_its_trials_are_runs(tiny_world, features, tmp_path) -> None:  # noqa: F811
     build_search(tmp_path, tiny_world, features, "sqlite:///state/mlflow.db", trials=2, workers=2)
     for _ in range(2):
         assert start(tmp_path).wait() == 0, (tmp_path / "worker.log").read_text()[-3000:]

@@ -18,23 +18,19 @@ from lookahead.search.study import REASON, first_number, open_storage, open_stud
 BEAT = Heartbeat(interval=1, grace=2, retries=3)
 DONE = (TrialState.COMPLETE,)
 WORKER = """
-import sys, time
+import sys
 from pathlib import Path
-from tests.search.test_workers import open_tiny, optimize, slow, stop
-optimize(open_tiny(Path(sys.argv[1])), slow, 3, stop(6))
+from optuna.study import MaxTrialsCallback
+from tests.search.test_workers import DONE, open_tiny, optimize, slow
+optimize(open_tiny(Path(sys.argv[1])), slow, 3, MaxTrialsCallback(6, DONE))
 """
 
 
-def open_tiny(folder: Path, first: float | None = 1.5) -> optuna.Study:
+def open_tiny(folder: Path) -> optuna.Study:
     storage = open_storage(None, folder / "studies.db", BEAT)
-    values = {} if first is None else {"x": first}
-    study, _ = open_study(storage, folder / "studies.db", "tiny", {"space": "a"}, values)
+    study, _ = open_study(storage, folder / "studies.db", "tiny", {"space": "a"}, {"x": 1.5})
     study.sampler = optuna.samplers.RandomSampler()
     return study
-
-
-def stop(trials: int) -> MaxTrialsCallback:
-    return MaxTrialsCallback(trials, states=DONE)
 
 
 def slow(trial: optuna.Trial) -> float:
@@ -69,7 +65,7 @@ def test_two_workers_share_a_study_and_the_trial_of_a_killed_one_is_run_again(tm
     finally:
         for worker in workers:
             worker.kill()
-    optimize(study, draw, 3, stop(7))  # whoever comes next takes up what is left
+    optimize(study, draw, 3, MaxTrialsCallback(7, DONE))  # whoever comes next takes up what is left
     trials = study.get_trials()
     first = [trial for trial in trials if first_number(trial) == 0]
     assert first[-1].state == TrialState.COMPLETE and first[-1].params == {"x": 1.5}
@@ -83,7 +79,7 @@ def test_two_workers_that_find_the_same_dead_trial_both_go_on(tmp_path: Path) ->
 
     def work() -> None:
         try:
-            optimize(open_tiny(tmp_path), slow, 3, stop(3))
+            optimize(open_tiny(tmp_path), slow, 3, MaxTrialsCallback(3, DONE))
         except BaseException as error:
             failures.append(error)
 
@@ -100,6 +96,7 @@ def test_two_workers_that_find_the_same_dead_trial_both_go_on(tmp_path: Path) ->
 
 def test_a_worker_that_was_taken_for_dead_goes_on(tmp_path: Path) -> None:
     study, other = open_tiny(tmp_path), open_tiny(tmp_path)
+    assert [trial.system_attrs["fixed_params"] for trial in study.get_trials()] == [{"x": 1.5}]  # queued once
 
     def lost(trial: optuna.Trial) -> float:
         if trial.number == 0:
@@ -107,7 +104,7 @@ def test_a_worker_that_was_taken_for_dead_goes_on(tmp_path: Path) -> None:
         trial.set_user_attr("seen", True)
         return draw(trial)
 
-    optimize(study, lost, 3, stop(2))
+    optimize(study, lost, 3, MaxTrialsCallback(2, DONE))
     assert [trial.state for trial in study.get_trials()] == [TrialState.FAIL, *DONE, *DONE]
 
 
@@ -119,8 +116,8 @@ def test_an_interrupted_trial_is_queued_again_with_its_values(tmp_path: Path) ->
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        optimize(study, interrupted, 3, stop(1))
-    optimize(open_tiny(tmp_path), draw, 3, stop(1))
+        optimize(study, interrupted, 3, MaxTrialsCallback(1, DONE))
+    optimize(open_tiny(tmp_path), draw, 3, MaxTrialsCallback(1, DONE))
     assert [(trial.state, trial.params["x"]) for trial in study.get_trials()] == [
         (TrialState.FAIL, 1.5),
         (TrialState.COMPLETE, 1.5),
@@ -145,9 +142,3 @@ def test_failures_keep_their_reason_and_only_failures_alone_end_a_study(tmp_path
 
     with pytest.raises(InputError, match="all of the first 3 trials failed, the last one so: no loss is finite"):
         optimize(open_tiny(tmp_path / "other"), hopeless, 3)
-
-
-def test_the_first_trial_is_queued_once(tmp_path: Path) -> None:
-    for _ in range(2):
-        study = open_tiny(tmp_path)
-    assert [trial.system_attrs["fixed_params"] for trial in study.get_trials()] == [{"x": 1.5}]

@@ -31,8 +31,7 @@ def patched(params: Path, patch: Path) -> tuple[str, str]:
     """The text of `params.yaml`, and with a patch of dotted names applied; comments stay, equal if nothing changes."""
     from ruamel.yaml import YAML
 
-    from lookahead.config import parse_params
-    from lookahead.config import read_tree
+    from lookahead.config import parse_params, read_tree
 
     changes = read_tree(patch, "the patch", "run `make search`, or go to the repository's root")
     before, buffer = params.read_text(encoding="utf-8"), io.StringIO()

@@ -1,6 +1,4 @@
-"""Scores: what is read of faces and how wrong ones are refused; style and scene by embeddings of known answers."""
-
-from __future__ import annotations
+"""What is read of portraits' faces, and zero-shot style and scene by embeddings whose answers are known."""
 
 import shutil
 from pathlib import Path
@@ -14,17 +12,8 @@ from torch.nn import functional as F
 from lookahead.config import Checkpoints
 from lookahead.errors import InputError
 from lookahead.evaluation.drawing.pictures import in_batches
-from lookahead.evaluation.scoring.scores import (
-    PACKS,
-    FaceReader,
-    Texts,
-    embed_pictures,
-    embed_texts,
-    read_others,
-    read_references,
-    score,
-    similarity,
-)
+from lookahead.evaluation.scoring.scores import PACKS, FaceReader, read_others, read_references, similarity
+from lookahead.evaluation.scoring.scores import Texts, embed_pictures, embed_texts, score
 from lookahead.portraits import read_people, read_photo
 from lookahead.world import open_scorer
 
@@ -34,9 +23,7 @@ def reader(tiny: Checkpoints) -> FaceReader:
     return FaceReader(tiny.faces)
 
 
-def test_a_portrait_is_turned_upright_by_its_exif_data(
-    reader: FaceReader, tiny: Checkpoints, portraits: Path, tmp_path: Path
-) -> None:
+def test_a_portrait_is_turned_upright_by_its_exif_data(reader: FaceReader, portraits: Path, tmp_path: Path) -> None:
     """A phone's photo: stored on its side, with a note how to turn it; scores and conditions see it upright."""
     shutil.copytree(portraits / "000", tmp_path / "upright" / "000")
     (tmp_path / "turned" / "000").mkdir(parents=True)
@@ -47,39 +34,31 @@ def test_a_portrait_is_turned_upright_by_its_exif_data(
         exif = Image.Exif()
         exif[0x0112] = 6  # turn by 90 degrees
         image.rotate(90).save(tmp_path / "turned" / "000" / f"{photo.stem}.png", exif=exif)
-    upright, turned = (read_people(tmp_path / name) for name in ("upright", "turned"))
-    (one,), (other,) = read_references(reader, upright), read_references(reader, turned)
+    both = [read_people(tmp_path / name) for name in ("upright", "turned")]
+    (one,), (other,) = (read_references(reader, people) for people in both)
     assert similarity(one, other, "report") == pytest.approx(1)
-    pixels = [
-        in_batches([p.reference for p in people], 1, lambda photos: np.asarray(photos[0]))
-        for people in (upright, turned)
-    ]
-    assert np.array_equal(*pixels)
+    seen = [in_batches([p.reference for p in people], 1, lambda photos: np.asarray(photos[0])) for people in both]
+    assert np.array_equal(*seen)
 
 
-def test_embeddings_are_unit_and_packs_differ(reader: FaceReader, portraits: Path) -> None:
+def test_embeddings_are_unit_packs_differ_and_no_face_is_none(reader: FaceReader, portraits: Path) -> None:
     face = reader.read(read_photo(portraits / "000" / "0.jpg"))
     assert face is not None and tuple(face) == PACKS
     for pack in PACKS:
         assert np.linalg.norm(face[pack]) == pytest.approx(1)
         assert similarity(face, face, pack) == pytest.approx(1)
     assert not np.allclose(face["report"], face["loss"])
-
-
-def test_no_face_is_none(reader: FaceReader) -> None:
     assert reader.read(np.zeros((64, 64, 3), np.uint8)) is None
 
 
-def test_reference_without_face_is_refused(reader: FaceReader, portraits: Path, tmp_path: Path) -> None:
+def test_a_reference_without_a_face_is_refused_and_another_photo_left_out(
+    reader: FaceReader, portraits: Path, tmp_path: Path
+) -> None:
     shutil.copytree(portraits, tmp_path / "p")
-    Image.new("RGB", (64, 64)).save(tmp_path / "p" / "002" / "0.jpg")
+    for photo in ("002/0.jpg", "000/1.jpg"):
+        Image.new("RGB", (64, 64)).save(tmp_path / "p" / photo)
     with pytest.raises(InputError, match=r"no face is found in the reference photo .*002"):
         read_references(reader, read_people(tmp_path / "p", 4))
-
-
-def test_other_photo_without_face_is_left_out(reader: FaceReader, portraits: Path, tmp_path: Path) -> None:
-    shutil.copytree(portraits, tmp_path / "p")
-    Image.new("RGB", (64, 64)).save(tmp_path / "p" / "000" / "1.jpg")
     assert [len(photos) for photos in read_others(reader, read_people(tmp_path / "p", 2))] == [1, 2]
 
 
@@ -108,14 +87,8 @@ def test_style_and_scene_fail_apart() -> None:
 
 
 def test_classes_are_means_over_the_other_attribute(tiny: Checkpoints) -> None:
-    scorer = open_scorer(tiny)
-    texts = embed_texts(
-        scorer,
-        [
-            ["a photo on the beach", "a photo in the snow"],
-            ["an oil painting on the beach", "an oil painting in the snow"],
-        ],
-    )
+    styles, scenes = ("a photo", "an oil painting"), ("on the beach", "in the snow")
+    texts = embed_texts(open_scorer(tiny), [[f"{style} {scene}" for scene in scenes] for style in styles])
     torch.testing.assert_close(texts.styles, F.normalize(texts.prompts.mean(1), dim=-1))
     torch.testing.assert_close(texts.scenes, F.normalize(texts.prompts.mean(0), dim=-1))
     torch.testing.assert_close(texts.prompts.norm(dim=-1), torch.ones(2, 2))
