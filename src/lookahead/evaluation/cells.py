@@ -12,7 +12,7 @@ from lookahead.errors import InputError
 from lookahead.evaluation.contrasts import UNTRAINED, Contrast
 from lookahead.evaluation.drawing.pictures import Plan
 from lookahead.evaluation.drawing.samplers import kv_file
-from lookahead.evaluation.scoring.scores import models_of
+from lookahead.evaluation.scoring.scores import Row, models_of
 from lookahead.models.adapter import ADAPTER_FILE
 from lookahead.portraits import Person
 
@@ -53,7 +53,7 @@ class Cell:
     sampling: Sampling
 
     @property
-    def columns(self) -> dict[str, str | int]:
+    def columns(self) -> Row:
         """The cell's columns of the long table."""
         return {"cell": self.name, "sampler": self.sampler, "training_seed": self.training_seed}
 
