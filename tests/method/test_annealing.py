@@ -43,7 +43,7 @@ def test_strength_0_is_uniform(density):
 
 
 @pytest.mark.parametrize(("strength", "mean", "late"), [(0.5, 601, 0.66), (0.2, 540, 0.56)])
-def test_cosine_is_the_official_recipe(strength, mean, late):
+def test_cosine_equals_the_official_expression(strength, mean, late):
     """p = 1 - a cos(pi t / 1000), divided by its sum, as the official training code builds it; golden: mean and
     P(t >= 500)."""
     official = [1 - strength * math.cos(math.pi * t / 1000) for t in range(1000)]

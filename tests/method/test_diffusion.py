@@ -71,7 +71,7 @@ def test_a_timestep_for_each_sample_is_asked_for(draw):
         add_noise(sdxl_schedule("epsilon"), latents, noise, t[:1])
 
 
-def test_guidance_extrapolates_from_the_unconditional_prediction(draw):
+def test_guidance_of_one_is_the_conditional_prediction(draw):
     unconditional, conditional, _ = draw
     torch.testing.assert_close(guided(unconditional, [conditional], [1.0]), conditional)
     torch.testing.assert_close(guided(unconditional, [], []), unconditional)
