@@ -13,27 +13,18 @@ from lookahead.errors import InputError
 from lookahead.method.lora_scale import lora_scale
 from lookahead.models.adapter import adapter_parameters
 from lookahead.models.fast_child import child_at, hold_scale_as_tensor, lora_layers, switch_off
+from tests.models.conftest import inputs, predict
 
 
-def inputs(count: int = 2) -> dict[str, object]:
-    generator = torch.Generator().manual_seed(0)
-    added = {
-        "text_embeds": torch.randn(count, 64, generator=generator),
-        "time_ids": torch.tensor([[64.0, 64, 0, 0, 64, 64]]).expand(count, -1),
-        "image_embeds": [torch.randn(count, 1, 17, 32, generator=generator)],
-    }
-    return {
-        "sample": torch.randn(count, 4, 16, 16, generator=generator),
-        "timestep": torch.tensor([100, 900])[:count],
-        "encoder_hidden_states": torch.randn(count, 16, 96, generator=generator),
-        "added_cond_kwargs": added,
-        "return_dict": False,
-    }
+def drawn(unet: torch.nn.Module) -> Tensor:
+    noisy, t, tokens, conditions = inputs()
+    image = torch.randn(2, 1, 17, 32, generator=torch.Generator().manual_seed(0))
+    return predict(unet, noisy, t, tokens, conditions | {"image_embeds": [image]})
 
 
 @torch.no_grad()
 def output(unet: torch.nn.Module) -> Tensor:
-    return unet(**inputs())[0]
+    return drawn(unet)
 
 
 @pytest.fixture(scope="module")
@@ -96,7 +87,7 @@ def gradients(unet: torch.nn.Module, checkpointing: bool, inside: Callable, back
     (unet.enable_gradient_checkpointing if checkpointing else unet.disable_gradient_checkpointing)()
     try:
         with inside():
-            loss = unet(**inputs())[0].square().mean()
+            loss = drawn(unet).square().mean()
             if backward_inside:
                 loss.backward()
         if not backward_inside:

@@ -16,6 +16,8 @@ from lookahead.models.kv_encoder import (
     open_kv_encoder,
     save_kv_encoder,
 )
+from tests.models.conftest import inputs, predict
+from tests.pipeline.conftest import moved
 
 
 @pytest.fixture
@@ -26,24 +28,6 @@ def unet(tiny_world):
 @pytest.fixture
 def encoder(unet) -> KVEncoder:
     return new_kv_encoder(unet, 2, 3, seed=0)
-
-
-def inputs(seed: int = 0):
-    generator = torch.Generator().manual_seed(seed)
-    noisy, tokens = torch.randn(2, 4, 16, 16, generator=generator), torch.randn(2, 16, 96, generator=generator)
-    conditions = {"text_embeds": torch.randn(2, 64, generator=generator), "time_ids": torch.full((2, 6), 64.0)}
-    return noisy, torch.tensor([100, 900]), tokens, conditions
-
-
-def predict(unet, noisy, t, tokens, conditions):
-    return unet(noisy, t, encoder_hidden_states=tokens, added_cond_kwargs=conditions).sample
-
-
-def moved(encoder: KVEncoder) -> KVEncoder:
-    generator = torch.Generator().manual_seed(0)
-    for weight in encoder.parameters().values():
-        weight.data = 0.2 * torch.randn(weight.shape, generator=generator)
-    return encoder
 
 
 def test_making_it_leaves_the_base_and_the_global_generator_alone(unet):
