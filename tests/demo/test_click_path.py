@@ -1,15 +1,10 @@
 """The page in headless Chromium, as a visitor uses it, with the miniature; nothing may be asked of other machines."""
 
-from __future__ import annotations
-
 import os
 import re
 import shutil
-import socket
 import subprocess
 import sys
-import time
-import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -18,6 +13,7 @@ import pytest
 
 from lookahead.config import read_params
 from lookahead.models.adapter import ADAPTER_FILE
+from tests.launcher import await_answer, free_port
 from tests.modules import ROOT
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(2400)]
@@ -35,34 +31,17 @@ def address(tmp_path: Path) -> Iterator[str]:
         encoder.mkdir()
         adapter = read_params(ROOT / "params.yaml").worlds["miniature"].checkpoints.adapter
         shutil.copy(ROOT / adapter.source / adapter.subfolder / adapter.weight_name, encoder / ADAPTER_FILE)
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    command = [sys.executable, "-m", "lookahead.cli", "demo", "--world", "miniature", "--encoder", str(encoder)]
+    port = free_port()
     scratch = tmp_path / "scratch"
     scratch.mkdir()
-    page = subprocess.Popen(
-        [*command, "--port", str(port)],
-        cwd=ROOT,
-        env={**os.environ, "TMPDIR": str(scratch)},
-    )
+    command = [sys.executable, "-m", "lookahead.cli", "demo", "--world", "miniature", "--encoder", str(encoder)]
+    page = subprocess.Popen([*command, "--port", str(port)], cwd=ROOT, env={**os.environ, "TMPDIR": str(scratch)})
     url = f"http://127.0.0.1:{port}/"
-    wait_for(url, page)
+    await_answer(url, page)
     yield url
     page.terminate()
     page.wait(300)
     assert not list(scratch.glob("lookahead-demo-*"))  # portraits do not stay behind
-
-
-def wait_for(url: str, page: subprocess.Popen[bytes]) -> None:
-    for _ in range(PATIENCE // 1000):
-        assert page.poll() is None, "the page ended"
-        try:
-            urllib.request.urlopen(url, timeout=5).close()
-            return
-        except OSError:
-            time.sleep(1)
-    raise AssertionError("the page did not start")
 
 
 @pytest.fixture
@@ -87,7 +66,7 @@ def foreign(urls: list[str], page: Any) -> list[str]:
     return [url for url in urls if not url.startswith((own, own.replace("http", "ws"), "data:", "blob:"))]
 
 
-def test_the_click_path(visitor: tuple[Any, list[str]], tmp_path: Path) -> None:
+def test_the_click_path(visitor, tmp_path):
     page, urls = visitor
     # Without a portrait: plain words.
     page.get_by_role("button", name="Draw").click()

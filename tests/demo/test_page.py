@@ -1,7 +1,5 @@
 """The page's answers, called as Gradio calls them."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -26,11 +24,10 @@ def page(world: World, encoder: Path) -> Any:
 
 
 def answers(page: Any, who: Any, photo: Image.Image | None) -> list[Any]:
-    prompt = "a photo of a person"
-    return list(page.draw(photo, prompt, 1, 0.0, 1.0, 1.0, False, True, who, lambda *_, **__: None))
+    return list(page.draw(photo, "a photo of a person", 1, 0.0, 1.0, 1.0, False, True, who, lambda *_, **__: None))
 
 
-def test_both_encoders_draw_one_after_the_other(page: Any, photos: list[Image.Image]) -> None:
+def test_both_encoders_draw_one_after_the_other(page, photos):
     page.begin(ANNA)
     first, untuned, tuned = answers(page, ANNA, photos[0])
     assert first == [[], [], "Drawing."]
@@ -38,7 +35,7 @@ def test_both_encoders_draw_one_after_the_other(page: Any, photos: list[Image.Im
     assert "Untuned adapter: identity" in tuned[2] and "Tuned with lookahead: identity" in tuned[2]
 
 
-def test_a_drawing_that_still_waits_is_stopped_and_nobody_elses(page: Any, photos: list[Image.Image]) -> None:
+def test_a_drawing_that_still_waits_is_stopped_and_nobody_elses(page, photos):
     page.begin(ANNA)
     page.begin(BELA)
     assert page.stop(ANNA) == "Stopping."
@@ -48,11 +45,11 @@ def test_a_drawing_that_still_waits_is_stopped_and_nobody_elses(page: Any, photo
     assert "Tuned" in answers(page, ANNA, photos[0])[-1][2]
 
 
-def test_what_cannot_be_drawn_is_a_message(page: Any) -> None:
+def test_what_cannot_be_drawn_is_a_message(page):
     page.begin(ANNA)
     with pytest.raises(gr.Error, match="no portrait"):
         answers(page, ANNA, None)
 
 
-def test_a_preset_is_a_prompt_of_nobody(page: Any) -> None:
+def test_a_preset_is_a_prompt_without_a_name(page):
     assert page.preset("pencil", "snow") == "a pencil drawing of a person in the snow"

@@ -1,7 +1,5 @@
 """What the page does, without a browser: looking, drawing, scoring, stopping, and plain words."""
 
-from __future__ import annotations
-
 import subprocess
 import sys
 from dataclasses import replace
@@ -19,10 +17,7 @@ from lookahead.pipeline import LookaheadPipeline
 
 OPTIONS = Options("a photo of a person in the snow", 2, 5, 0.6, 1.0, True, False)
 FRAME = (212, 85, 42)
-
-
-def ignore(who: str, step: int, steps: int) -> None:
-    """Nobody watches."""
+DARK = Image.new("RGB", (64, 64))
 
 
 @pytest.fixture(scope="module")
@@ -31,16 +26,14 @@ def studio(world: World, encoder: Path) -> Studio:
 
 
 def drawn(studio: Studio, photo: Image.Image | None, options: Options = OPTIONS) -> dict[str, list[Drawn]]:
-    return dict(studio.draw(photo, options, Event(), ignore))
+    return dict(studio.draw(photo, options, Event(), lambda *_: None))
 
 
 def differ(one: Image.Image, other: Image.Image) -> int:
     return int(abs(np.asarray(one).astype(int) - np.asarray(other).astype(int)).max())
 
 
-def test_it_draws_what_the_pipeline_draws(
-    studio: Studio, world: World, encoder: Path, photos: list[Image.Image]
-) -> None:
+def test_it_draws_what_the_pipeline_draws(studio, world, encoder, photos):
     seen: list[tuple[str, int, int]] = []
     got = dict(studio.draw(photos[0], OPTIONS, Event(), lambda *step: seen.append(step)))
     assert list(got) == [UNTUNED, TUNED] and studio.has_kv
@@ -53,33 +46,30 @@ def test_it_draws_what_the_pipeline_draws(
     assert all(-1 <= one.prompt <= 1 for one in got[TUNED])
 
 
-@pytest.mark.parametrize("change", [{"guidance": 2.0}, {"adapter_scale": 0.0}, {"fast": True}, {"seed": 9}])
-def test_every_control_changes_the_pictures_of_both(
-    change: dict[str, float], studio: Studio, photos: list[Image.Image]
-) -> None:
-    before, after = drawn(studio, photos[0]), drawn(studio, photos[0], replace(OPTIONS, **change))  # type: ignore[arg-type]
-    assert all(differ(before[name][0].picture, after[name][0].picture) > 1 for name in (UNTUNED, TUNED))
+CONTROLS = [{"guidance": 2.0}, {"adapter_scale": 0.0}, {"fast": True}, {"seed": 9}, {"kv": False}]
 
 
-def test_the_kv_switch_changes_the_tuned_one_only(studio: Studio, photos: list[Image.Image]) -> None:
-    on, off = drawn(studio, photos[0]), drawn(studio, photos[0], replace(OPTIONS, kv=False))
-    assert differ(on[TUNED][0].picture, off[TUNED][0].picture) > 1
-    assert differ(on[UNTUNED][0].picture, off[UNTUNED][0].picture) == 0
+@pytest.mark.parametrize("change", CONTROLS, ids=str)
+def test_every_control_changes_the_pictures_and_the_kv_switch_the_tuned_ones_only(change, studio, photos):
+    before, after = drawn(studio, photos[0]), drawn(studio, photos[0], replace(OPTIONS, **change))
+    changes = {name: differ(before[name][0].picture, after[name][0].picture) for name in (UNTUNED, TUNED)}
+    assert changes[TUNED] > 1
+    assert changes[UNTUNED] == 0 if "kv" in change else changes[UNTUNED] > 1
 
 
-def test_without_a_trained_encoder_the_untuned_one_draws_alone(world: World, photos: list[Image.Image]) -> None:
+def test_without_a_trained_encoder_the_untuned_one_draws_alone(world, photos):
     studio = Studio(world, None)
     assert list(drawn(studio, photos[0])) == [UNTUNED] and not studio.has_kv
 
 
-def test_the_portrait_itself_scores_one(studio: Studio, photos: list[Image.Image]) -> None:
+def test_the_portrait_itself_scores_one(studio, photos):
     (same,) = studio._score(photos[0], [photos[0]], OPTIONS)
     assert same.identity == pytest.approx(1.0) and same.caption == f"identity 1.00, prompt {same.prompt:.2f}, seed 5"
-    (dark,) = studio._score(photos[0], [Image.new("RGB", (64, 64))], OPTIONS)
+    (dark,) = studio._score(photos[0], [DARK], OPTIONS)
     assert dark.identity is None and dark.caption.startswith("no face found, prompt ")
 
 
-def test_stop_ends_it_at_the_next_step(studio: Studio, photos: list[Image.Image]) -> None:
+def test_stop_ends_it_at_the_next_step(studio, photos):
     stop, seen = Event(), []
 
     def press(who: str, step: int, steps: int) -> None:
@@ -92,36 +82,28 @@ def test_stop_ends_it_at_the_next_step(studio: Studio, photos: list[Image.Image]
     assert len(drawn(studio, photos[0])) == 2  # the next one is not stopped, nor kept waiting
 
 
-@pytest.mark.parametrize(
-    ("portrait", "prompt", "said"),
-    [
-        (None, "a photo of a person", "no portrait"),
-        (Image.new("RGB", (64, 64)), "a photo of a person", "no face is found"),
-        (Image.new("RGB", (64, 64)), " ", "prompt is empty"),
-    ],
-    ids=["no portrait", "no face", "no prompt"],
-)
-def test_what_cannot_be_drawn_is_said(studio: Studio, portrait: Image.Image | None, prompt: str, said: str) -> None:
+REFUSED = {"no portrait": (None, "a person"), "no face is found": (DARK, "a person"), "prompt is empty": (DARK, " ")}
+
+
+@pytest.mark.parametrize("said", REFUSED)
+def test_what_cannot_be_drawn_is_said(said, studio):
+    portrait, prompt = REFUSED[said]
     with pytest.raises(InputError, match=said):
         drawn(studio, portrait, replace(OPTIONS, prompt=prompt))
 
 
-def test_looking_frames_the_face_and_says_whether_it_will_do(studio: Studio, photos: list[Image.Image]) -> None:
+def test_looking_frames_the_face_where_its_box_is_and_says_whether_it_will_do(studio, photos):
     shown, said = studio.look(photos[0])
     assert shown.size == (256, 256) and said.startswith("One face is found")
     assert FRAME in set(shown.get_flattened_data())
-    dark, said = studio.look(Image.new("RGB", (64, 64)))
+    dark, said = studio.look(DARK)
     assert "no face is found" in said and FRAME not in set(dark.get_flattened_data())
-
-
-def test_the_frame_lies_where_the_box_is() -> None:
     shown = framed(Image.new("RGB", (128, 128)), np.array([[10, 20, 60, 90, 1]], dtype=np.float32))
-    assert shown.size == (256, 256)
-    assert shown.getpixel((20, 100)) == FRAME and shown.getpixel((120, 100)) == FRAME
-    assert shown.getpixel((70, 40)) == FRAME and shown.getpixel((70, 100)) == (0, 0, 0)
+    assert shown.size == (256, 256) and shown.getpixel((70, 100)) == (0, 0, 0)
+    assert {shown.getpixel(corner) for corner in ((20, 100), (120, 100), (70, 40))} == {FRAME}
 
 
-def test_without_gradio_one_message_says_how_to_get_it(tmp_path: Path) -> None:
+def test_without_gradio_one_message_says_how_to_get_it(tmp_path):
     code = (
         "import sys; sys.modules['gradio'] = None\n"
         "from pathlib import Path\n"

@@ -20,13 +20,6 @@ def hidden(count: int = 2, tokens: int = 6, seed: int = 0) -> torch.Tensor:
     return torch.randn(count, tokens, 16, generator=torch.Generator().manual_seed(seed))
 
 
-def test_an_empty_bank_is_plain_self_attention(attn):
-    x = hidden()
-    plain = attn(x)
-    attn.set_processor(AppendKeysValues("layer", {}))
-    assert torch.equal(attn(x), plain)
-
-
 def test_capturing_changes_nothing_and_keeps_the_projections(attn):
     x, bank = hidden(), {}
     plain = attn(x)
@@ -43,7 +36,9 @@ def test_extended_attention_is_attention_over_both_sets_of_tokens(attn):
     """K := K_r ∘ K_c: equal to a layer whose keys and values come from the tokens of both."""
     x, other, bank = hidden(), hidden(tokens=4, seed=1), {}
     expected = attn(x, encoder_hidden_states=torch.cat([x, other], 1))
+    plain = attn(x)
     attn.set_processor(AppendKeysValues("layer", bank))
+    assert torch.equal(attn(x), plain)  # nothing is appended
     with appended(bank, {"layer": (attn.to_k(other), attn.to_v(other))}):
         torch.testing.assert_close(attn(x), expected)
 

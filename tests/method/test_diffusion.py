@@ -1,9 +1,8 @@
 """Algebra of the diffusion process, in float64."""
 
-import math
-
 import pytest
 import torch
+from diffusers import DDPMScheduler
 
 from lookahead.method.diffusion import NoiseSchedule, add_noise, clean_latents, noise_loss, noise_target
 from lookahead.method.guidance import guided
@@ -30,14 +29,6 @@ def test_the_true_prediction_gives_the_latents_back(prediction_type, draw):
     noisy = add_noise(schedule, latents, noise, t)
     target = noise_target(schedule, latents, noise, t)
     torch.testing.assert_close(clean_latents(schedule, noisy, target, t), latents, rtol=1e-11, atol=1e-11)
-
-
-def test_noising_keeps_unit_variance_and_follows_the_formula(draw):
-    schedule, (latents, noise, t) = sdxl_schedule("epsilon"), draw
-    noisy = add_noise(schedule, latents, noise, t)
-    for i, step in enumerate(t.tolist()):
-        a = schedule.alphas_cumprod[step].item()
-        torch.testing.assert_close(noisy[i], math.sqrt(a) * latents[i] + math.sqrt(1 - a) * noise[i])
 
 
 def test_preview_is_equation_3_by_hand(draw):
@@ -84,20 +75,15 @@ def test_guidance_of_one_is_the_conditional_prediction(draw):
     unconditional, conditional, _ = draw
     torch.testing.assert_close(guided(unconditional, [conditional], [1.0]), conditional)
     torch.testing.assert_close(guided(unconditional, [], []), unconditional)
-    torch.testing.assert_close(guided(unconditional, [conditional], [3.0]), 3 * conditional - 2 * unconditional)
     official = guided(unconditional, [conditional, 2 * conditional, -conditional], [3.0, 2.0, 2.0])
     torch.testing.assert_close(official, (3 + 4 - 2) * conditional + (1 - 7) * unconditional)
 
 
-def test_schedule_and_formulas_agree_with_diffusers(draw):
-    from diffusers import DDPMScheduler
-
+@pytest.mark.parametrize("prediction_type", TYPES)
+def test_schedule_and_formulas_agree_with_diffusers(prediction_type, draw):
     latents, noise, t = (x.float() if x.is_floating_point() else x for x in draw)
-    for prediction_type in TYPES:
-        theirs = DDPMScheduler(
-            beta_schedule="scaled_linear", beta_start=0.00085, beta_end=0.012, prediction_type=prediction_type
-        )
-        ours = NoiseSchedule(theirs.alphas_cumprod, prediction_type)
-        torch.testing.assert_close(add_noise(ours, latents, noise, t), theirs.add_noise(latents, noise, t))
-        velocity = theirs.get_velocity(latents, noise, t) if prediction_type == "v_prediction" else noise
-        torch.testing.assert_close(noise_target(ours, latents, noise, t), velocity)
+    theirs = DDPMScheduler(beta_schedule="scaled_linear", beta_start=0.00085, beta_end=0.012)
+    ours = NoiseSchedule(theirs.alphas_cumprod, prediction_type)
+    torch.testing.assert_close(add_noise(ours, latents, noise, t), theirs.add_noise(latents, noise, t))
+    velocity = theirs.get_velocity(latents, noise, t) if prediction_type == "v_prediction" else noise
+    torch.testing.assert_close(noise_target(ours, latents, noise, t), velocity)

@@ -7,12 +7,11 @@ import torch
 from safetensors.torch import load_file
 
 from lookahead import world
-from lookahead.config import Checkpoints
 from lookahead.errors import InputError
 from lookahead.models.adapter import adapter_parameters, export_adapter, image_projection, save_adapter
 
 
-def test_export_equals_the_file_that_was_loaded(pipeline: world.Pipeline, tiny_world: Checkpoints):
+def test_export_equals_the_file_that_was_loaded(pipeline, tiny_world):
     original = load_file(Path(tiny_world.adapter.source) / tiny_world.adapter.weight_name)
     exported = export_adapter(pipeline.unet)
     assert exported.keys() == original.keys()
@@ -20,7 +19,7 @@ def test_export_equals_the_file_that_was_loaded(pipeline: world.Pipeline, tiny_w
         assert torch.equal(exported[name], tensor), name
 
 
-def test_changed_weights_return_through_load_ip_adapter(own_world: Checkpoints, tmp_path: Path):
+def test_changed_weights_return_through_load_ip_adapter(own_world, tmp_path):
     pipe = world.open_pipeline(own_world)
     world.attach_adapter(pipe, own_world)
     generator = torch.Generator().manual_seed(0)
@@ -39,7 +38,7 @@ def test_changed_weights_return_through_load_ip_adapter(own_world: Checkpoints, 
         assert torch.equal(loaded[name], p), name
 
 
-def test_parameters_are_the_projection_and_the_keys_and_values(pipeline: world.Pipeline):
+def test_parameters_are_the_projection_and_the_keys_and_values(pipeline):
     names = list(adapter_parameters(pipeline.unet))
     crossing = [name for name in pipeline.unet.attn_processors if "attn2" in name]
     assert sum("to_k_ip" in name for name in names) == sum("to_v_ip" in name for name in names) == len(crossing)
@@ -48,6 +47,6 @@ def test_parameters_are_the_projection_and_the_keys_and_values(pipeline: world.P
     assert len(names) == len(projected) + 2 * len(crossing)
 
 
-def test_a_unet_without_adapter_is_refused(tiny_world: Checkpoints):
+def test_a_unet_without_adapter_is_refused(tiny_world):
     with pytest.raises(InputError, match="IP-Adapter-plus"):
         adapter_parameters(world.open_pipeline(tiny_world).unet)

@@ -13,27 +13,18 @@ from lookahead.errors import InputError
 from lookahead.method.lora_scale import lora_scale
 from lookahead.models.adapter import adapter_parameters
 from lookahead.models.fast_child import child_at, hold_scale_as_tensor, lora_layers, switch_off
+from tests.models.conftest import inputs, predict
 
 
-def inputs(count: int = 2) -> dict[str, object]:
-    generator = torch.Generator().manual_seed(0)
-    added = {
-        "text_embeds": torch.randn(count, 64, generator=generator),
-        "time_ids": torch.tensor([[64.0, 64, 0, 0, 64, 64]]).expand(count, -1),
-        "image_embeds": [torch.randn(count, 1, 17, 32, generator=generator)],
-    }
-    return {
-        "sample": torch.randn(count, 4, 16, 16, generator=generator),
-        "timestep": torch.tensor([100, 900])[:count],
-        "encoder_hidden_states": torch.randn(count, 16, 96, generator=generator),
-        "added_cond_kwargs": added,
-        "return_dict": False,
-    }
+def drawn(unet: torch.nn.Module) -> Tensor:
+    noisy, t, tokens, conditions = inputs()
+    image = torch.randn(2, 1, 17, 32, generator=torch.Generator().manual_seed(0))
+    return predict(unet, noisy, t, tokens, conditions | {"image_embeds": [image]})
 
 
 @torch.no_grad()
 def output(unet: torch.nn.Module) -> Tensor:
-    return unet(**inputs())[0]
+    return drawn(unet)
 
 
 @pytest.fixture(scope="module")
@@ -43,36 +34,36 @@ def base(tiny_world: Checkpoints) -> Tensor:
     return output(pipe.unet)
 
 
-def test_scale_0_is_the_base_exactly(pipeline: world.Pipeline, base: Tensor):
-    layers = lora_layers(pipeline.unet, world.FAST_CHILD)
+@pytest.fixture
+def layers(pipeline):
+    return lora_layers(pipeline.unet, world.FAST_CHILD)
+
+
+def test_scale_0_is_the_base_exactly_and_strengths_lie_between(pipeline, layers, base):
     assert torch.equal(output(pipeline.unet), base)
-    with child_at(layers, world.FAST_CHILD, 0.0):
-        assert torch.equal(output(pipeline.unet), base)
+    away = []
+    for scale in (0.0, 0.1, 0.5, 1.0):
+        with child_at(layers, world.FAST_CHILD, scale):
+            away.append((output(pipeline.unet) - base).norm().item())
+            assert not any(p.requires_grad for p in pipeline.unet.parameters())
+    assert away == sorted(away) and away[0] == 0 < away[1]
     switch_off(layers)
     assert torch.equal(output(pipeline.unet), base)
+    assert not any(p.requires_grad for p in pipeline.unet.parameters())
 
 
-def test_scale_1_is_the_full_lora(pipeline: world.Pipeline, tiny_world: Checkpoints, base: Tensor):
+def test_scale_1_is_the_full_lora(pipeline, layers, tiny_world, base):
     whole = world.open_pipeline(tiny_world)
     whole.load_lora_weights(tiny_world.fast_child, weight_name="pytorch_lora_weights.safetensors")
     world.attach_adapter(whole, tiny_world)
-    with child_at(lora_layers(pipeline.unet, world.FAST_CHILD), world.FAST_CHILD, 1.0):
+    with child_at(layers, world.FAST_CHILD, 1.0):
         assert torch.equal(output(pipeline.unet), output(whole.unet))
     assert not torch.allclose(output(whole.unet), base, atol=1e-3)
     assert torch.equal(output(pipeline.unet), base)
 
 
-def test_strengths_lie_between(pipeline: world.Pipeline, base: Tensor):
-    layers = lora_layers(pipeline.unet, world.FAST_CHILD)
-    away = []
-    for scale in (0.1, 0.5, 1.0):
-        with child_at(layers, world.FAST_CHILD, scale):
-            away.append((output(pipeline.unet) - base).norm().item())
-    assert away == sorted(away) and away[0] > 0
-
-
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
-def test_a_strength_held_as_a_tensor_gives_the_same_numbers(tiny_world: Checkpoints, precision: str):
+def test_a_strength_held_as_a_tensor_gives_the_same_numbers(tiny_world, precision):
     """Bit for bit, and a tensor in float32 does not turn bfloat16 into float32."""
     pipe = world.open_pipeline(tiny_world.model_copy(update={"precision": precision}))
     world.attach_fast_child(pipe, tiny_world)
@@ -88,13 +79,6 @@ def test_a_strength_held_as_a_tensor_gives_the_same_numbers(tiny_world: Checkpoi
     assert not torch.equal(number, layer.base_layer(x))
 
 
-def test_nothing_of_the_child_becomes_trainable(pipeline: world.Pipeline):
-    layers = lora_layers(pipeline.unet, world.FAST_CHILD)
-    with child_at(layers, world.FAST_CHILD, 0.7):
-        assert not any(p.requires_grad for p in pipeline.unet.parameters())
-    assert not any(p.requires_grad for p in pipeline.unet.parameters())
-
-
 def gradients(unet: torch.nn.Module, checkpointing: bool, inside: Callable, backward_inside: bool) -> dict[str, Tensor]:
     """The adapter's gradients, with `backward()` inside the context that `inside()` makes, or after it."""
     trained = adapter_parameters(unet)
@@ -103,7 +87,7 @@ def gradients(unet: torch.nn.Module, checkpointing: bool, inside: Callable, back
     (unet.enable_gradient_checkpointing if checkpointing else unet.disable_gradient_checkpointing)()
     try:
         with inside():
-            loss = unet(**inputs())[0].square().mean()
+            loss = drawn(unet).square().mean()
             if backward_inside:
                 loss.backward()
         if not backward_inside:
@@ -116,17 +100,16 @@ def gradients(unet: torch.nn.Module, checkpointing: bool, inside: Callable, back
             p.grad = None
 
 
-def test_gradients_are_equal_with_and_without_checkpointing(pipeline: world.Pipeline):
-    inside = partial(child_at, lora_layers(pipeline.unet, world.FAST_CHILD), world.FAST_CHILD, 0.6)
+def test_gradients_are_equal_with_and_without_checkpointing(pipeline, layers):
+    inside = partial(child_at, layers, world.FAST_CHILD, 0.6)
     plain, checkpointed = (gradients(pipeline.unet, on, inside, backward_inside=True) for on in (False, True))
     for name, gradient in plain.items():
         torch.testing.assert_close(checkpointed[name], gradient, rtol=1e-4, atol=1e-7, msg=name)
 
 
-def test_backward_outside_is_an_error_or_wrong_with_checkpointing(pipeline: world.Pipeline):
+def test_backward_outside_is_an_error_or_wrong_with_checkpointing(pipeline, layers):
     """Why `backward()` belongs inside. Where the child is off again, torch notices; where its strength alone is
     restored, it does not, and the gradients are wrong."""
-    layers = lora_layers(pipeline.unet, world.FAST_CHILD)
     whole, strength = (partial(set_, layers, world.FAST_CHILD, 0.6) for set_ in (child_at, lora_scale))
     with pytest.raises(torch.utils.checkpoint.CheckpointError):
         gradients(pipeline.unet, True, whole, backward_inside=False)
@@ -137,6 +120,6 @@ def test_backward_outside_is_an_error_or_wrong_with_checkpointing(pipeline: worl
     assert error > 0.01
 
 
-def test_a_missing_child_is_named(pipeline: world.Pipeline):
+def test_a_missing_child_is_named(pipeline):
     with pytest.raises(InputError, match="'no such child'"):
         lora_layers(pipeline.unet, "no such child")

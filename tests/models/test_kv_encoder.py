@@ -6,7 +6,6 @@ import pytest
 import torch
 
 from lookahead import world
-from lookahead.config import Checkpoints
 from lookahead.errors import InputError
 from lookahead.method.attention import appended
 from lookahead.models.kv_encoder import (
@@ -17,33 +16,32 @@ from lookahead.models.kv_encoder import (
     open_kv_encoder,
     save_kv_encoder,
 )
+from tests.models.conftest import inputs, predict
+from tests.pipeline.conftest import moved
 
 
 @pytest.fixture
-def unet(tiny_world: Checkpoints):
+def unet(tiny_world):
     return world.open_pipeline(tiny_world).unet
 
 
-def inputs(seed: int = 0):
-    generator = torch.Generator().manual_seed(seed)
-    noisy, tokens = torch.randn(2, 4, 16, 16, generator=generator), torch.randn(2, 16, 96, generator=generator)
-    conditions = {"text_embeds": torch.randn(2, 64, generator=generator), "time_ids": torch.full((2, 6), 64.0)}
-    return noisy, torch.tensor([100, 900]), tokens, conditions
+@pytest.fixture
+def encoder(unet) -> KVEncoder:
+    return new_kv_encoder(unet, 2, 3, seed=0)
 
 
-def predict(unet, noisy, t, tokens, conditions):
-    return unet(noisy, t, encoder_hidden_states=tokens, added_cond_kwargs=conditions).sample
+def test_making_it_leaves_the_base_and_the_global_generator_alone(unet):
+    state = torch.random.get_rng_state()
+    with torch.no_grad():
+        before = predict(unet, *inputs())
+        first, second = (new_kv_encoder(unet, 2, 3, seed=5) for _ in range(2))
+        assert all(torch.equal(first.parameters()[name], p) for name, p in second.parameters().items())
+        moved(first)
+        assert torch.equal(predict(unet, *inputs()), before)
+    assert torch.equal(torch.random.get_rng_state(), state)
 
 
-def moved(encoder: KVEncoder) -> KVEncoder:
-    generator = torch.Generator().manual_seed(0)
-    for weight in encoder.parameters().values():
-        weight.data = 0.2 * torch.randn(weight.shape, generator=generator)
-    return encoder
-
-
-def test_frozen_weights_are_in_memory_once(unet):
-    encoder = new_kv_encoder(unet, 2, 3, seed=0)
+def test_frozen_weights_are_in_memory_once(unet, encoder):
     held = {p.untyped_storage().data_ptr() for p in unet.parameters()}
     own = set(map(id, encoder.parameters().values()))
     every = [*encoder.unet.parameters(), *encoder.shared.parameters()]
@@ -53,16 +51,8 @@ def test_frozen_weights_are_in_memory_once(unet):
     assert all(p.requires_grad == (id(p) in own) for p in every)
 
 
-def test_making_it_leaves_the_base_alone(unet):
-    with torch.no_grad():
-        before = predict(unet, *inputs())
-        moved(new_kv_encoder(unet, 2, 3, seed=0))
-        assert torch.equal(predict(unet, *inputs()), before)
-
-
-def test_untuned_it_shares_the_bases_own_keys_and_values(unet):
+def test_untuned_it_shares_the_bases_own_keys_and_values(unet, encoder):
     """And then denoising the reference with its own keys and values twice is plain self-attention."""
-    encoder = new_kv_encoder(unet, 2, 3, seed=0)
     bank = extend_self_attention(unet)
     with torch.no_grad():
         plain = predict(unet, *inputs())
@@ -73,17 +63,17 @@ def test_untuned_it_shares_the_bases_own_keys_and_values(unet):
     assert sorted(shared) == sorted(name for name, _ in unet.named_modules() if name.endswith("attn1"))
 
 
-def test_tuned_it_changes_what_the_denoiser_draws(unet):
-    encoder, bank = moved(new_kv_encoder(unet, 2, 3, seed=0)), extend_self_attention(unet)
+def test_tuned_it_changes_what_the_denoiser_draws(unet, encoder):
+    bank = extend_self_attention(unet)
+    moved(encoder)
     with torch.no_grad():
         plain = predict(unet, *inputs())
         with appended(bank, encoder.encode(*inputs(1))):
             assert (predict(unet, *inputs()) - plain).abs().max() > 1e-3
 
 
-def test_a_file_brings_it_back_with_its_ranks(unet, tmp_path):
-    encoder = moved(new_kv_encoder(unet, 2, 3, seed=0))
-    save_kv_encoder(tmp_path / KV_FILE, encoder)
+def test_a_file_brings_it_back_with_its_ranks(unet, encoder, tmp_path):
+    save_kv_encoder(tmp_path / KV_FILE, moved(encoder))
     again = open_kv_encoder(tmp_path / KV_FILE, unet)
     for name, weight in encoder.parameters().items():
         assert torch.equal(again.parameters()[name], weight), name
@@ -92,20 +82,11 @@ def test_a_file_brings_it_back_with_its_ranks(unet, tmp_path):
     assert all(torch.equal(first[name][i], second[name][i]) for name in first for i in range(2))
 
 
-def test_another_file_is_refused(unet, tiny_world, tmp_path):
-    adapter = tmp_path / "adapter.safetensors"
-    adapter.write_bytes((Path(tiny_world.adapter.source) / tiny_world.adapter.weight_name).read_bytes())
+def test_another_file_is_refused(unet, encoder, tiny_world, tmp_path):
+    adapter = Path(tiny_world.adapter.source) / tiny_world.adapter.weight_name
     with pytest.raises(InputError, match="holds no KV-encoder"):
         open_kv_encoder(adapter, unet)
-    save_kv_encoder(tmp_path / KV_FILE, new_kv_encoder(unet, 2, 3, seed=0))
+    save_kv_encoder(tmp_path / KV_FILE, encoder)
     (tmp_path / KV_FILE).write_bytes((tmp_path / KV_FILE).read_bytes()[:-40])
     with pytest.raises(InputError, match=KV_FILE):
         open_kv_encoder(tmp_path / KV_FILE, unet)
-
-
-def test_making_it_touches_no_global_generator(unet):
-    torch.manual_seed(0)
-    before = torch.random.get_rng_state()
-    first, second = (new_kv_encoder(unet, 2, 3, seed=5).parameters() for _ in range(2))
-    assert torch.equal(torch.random.get_rng_state(), before)
-    assert all(torch.equal(first[name], second[name]) for name in first)

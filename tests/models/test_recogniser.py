@@ -9,38 +9,38 @@ import torch
 from insightface.model_zoo.arcface_onnx import ArcFaceONNX
 
 from lookahead import world
-from lookahead.config import Checkpoints
 from lookahead.errors import InputError
 from lookahead.models.recogniser import Recogniser, open_recogniser
 from tests.disk import largest_file
 from tests.tiny_faces import save_recogniser
 
-MINIATURE = Path("models/miniature/faces/models")
+PACKS = sorted(Path("models/miniature/faces/models").glob("*/rec.onnx"))  # where they are built
 
 
-def recogniser_files() -> list[Path]:
-    """The miniature's recognisers, where they are built: `tiny` stands for a small one that the test writes."""
-    return [Path("tiny"), *sorted(MINIATURE.glob("*/rec.onnx"))]
-
-
-@pytest.fixture(params=recogniser_files(), ids=str)
-def onnx_file(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
-    if request.param != Path("tiny"):
-        return request.param
+@pytest.fixture
+def tiny_file(tmp_path) -> Path:
     save_recogniser(tmp_path / "recogniser.onnx", 0)
     return tmp_path / "recogniser.onnx"
+
+
+@pytest.fixture(params=[None, *PACKS], ids=str)
+def onnx_file(request, tiny_file) -> Path:
+    return request.param or tiny_file
 
 
 def unit(rows: np.ndarray) -> np.ndarray:
     return rows / np.linalg.norm(rows, axis=1, keepdims=True)
 
 
-def test_embeddings_equal_onnxruntime(onnx_file):
+def test_embeddings_equal_onnxruntime_and_are_unit_vectors_in_any_input_format(onnx_file):
     crops = torch.rand(3, 3, 112, 112, generator=torch.Generator().manual_seed(0)) * 2 - 1
     session = onnxruntime.InferenceSession(str(onnx_file), providers=["CPUExecutionProvider"])
     (theirs,) = session.run(None, {session.get_inputs()[0].name: crops.numpy()})
-    ours = open_recogniser(onnx_file)(crops)
-    np.testing.assert_allclose(ours.detach().numpy(), unit(theirs), atol=1e-5)
+    recogniser = open_recogniser(onnx_file)
+    np.testing.assert_allclose(recogniser(crops).numpy(), unit(theirs), atol=1e-5)
+    embeddings = recogniser(crops.bfloat16())
+    assert embeddings.dtype == torch.float32
+    torch.testing.assert_close(embeddings.norm(dim=1), torch.ones(3))
 
 
 def test_embeddings_equal_insightface_on_a_picture(onnx_file):
@@ -59,13 +59,6 @@ def test_gradients_reach_the_input_and_no_weight(onnx_file):
     assert not any(module.training for module in recogniser.network.modules())
 
 
-def test_embeddings_are_unit_vectors_in_any_input_format(onnx_file):
-    crops = torch.zeros(1, 3, 112, 112, dtype=torch.bfloat16) + 0.5
-    embedding = open_recogniser(onnx_file)(crops)
-    assert embedding.dtype == torch.float32
-    torch.testing.assert_close(embedding.norm(dim=1), torch.ones(1))
-
-
 def test_normalisation_inside_the_graph_is_followed():
     """Old packs subtract the mean inside the graph and want grey values in [0, 255]."""
     recogniser = Recogniser(torch.nn.Flatten(), mean=0.0, std=1.0)
@@ -73,20 +66,17 @@ def test_normalisation_inside_the_graph_is_followed():
     torch.testing.assert_close(recogniser(crops), torch.nn.functional.normalize(torch.tensor([[0.0, 127.5, 255.0]])))
 
 
-def test_a_truncated_file_is_named(tmp_path):
-    path = tmp_path / "recogniser.onnx"
-    save_recogniser(path, 0)
-    path.write_bytes(path.read_bytes()[:1000])
-    with pytest.raises(InputError, match=str(path)):
-        open_recogniser(path)
+def test_a_truncated_file_is_named(tiny_file):
+    tiny_file.write_bytes(tiny_file.read_bytes()[:1000])
+    with pytest.raises(InputError, match=str(tiny_file)):
+        open_recogniser(tiny_file)
 
 
-def test_opening_writes_nothing(tmp_path):
+def test_opening_writes_nothing(tiny_file):
     """On a full disk it opens all the same; a file that may hold nothing stands for one."""
-    save_recogniser(tmp_path / "recogniser.onnx", 0)
     with largest_file(0):
-        assert open_recogniser(tmp_path / "recogniser.onnx")(torch.zeros(1, 3, 112, 112)).shape[0] == 1
+        assert open_recogniser(tiny_file)(torch.zeros(1, 3, 112, 112)).shape[0] == 1
 
 
-def test_the_pack_of_the_loss_opens(tiny_world: Checkpoints):
+def test_the_pack_of_the_loss_opens(tiny_world):
     assert open_recogniser(world.recogniser_onnx(tiny_world.faces.loss))(torch.zeros(1, 3, 112, 112)).shape[0] == 1

@@ -1,7 +1,5 @@
 """A tiny pipeline with a KV-encoder that has an effect, and portraits for it."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import pytest
@@ -10,12 +8,20 @@ from PIL import Image
 
 from lookahead.config import Checkpoints, Personalize, World, read_params, with_overrides
 from lookahead.models.adapter import ADAPTER_FILE
-from lookahead.models.kv_encoder import KV_FILE, new_kv_encoder, save_kv_encoder
+from lookahead.models.kv_encoder import KV_FILE, KVEncoder, new_kv_encoder, save_kv_encoder
 from lookahead.pipeline import LookaheadPipeline
 from lookahead.pipeline.pipeline import export
 from lookahead.world import open_pipeline
 from tests.modules import ROOT
 from tests.tiny import build_portraits, with_bright_previews
+
+
+def moved(kv: KVEncoder) -> KVEncoder:
+    """The encoder with LoRAs that are not zero."""
+    generator = torch.Generator().manual_seed(0)
+    for weight in kv.parameters().values():
+        weight.data = 0.3 * torch.randn(weight.shape, generator=generator)
+    return kv
 
 
 @pytest.fixture(scope="package")
@@ -48,18 +54,12 @@ def encoder(tiny_world: Checkpoints, tmp_path_factory: pytest.TempPathFactory) -
     """A folder as training writes it: the adapter, and a KV-encoder whose LoRAs are not zero."""
     folder = tmp_path_factory.mktemp("encoder")
     (folder / ADAPTER_FILE).write_bytes(Path(tiny_world.adapter.source, tiny_world.adapter.weight_name).read_bytes())
-    kv = new_kv_encoder(open_pipeline(tiny_world).unet, 2, 2, seed=0)
-    generator = torch.Generator().manual_seed(0)
-    for weight in kv.parameters().values():
-        weight.data = 0.3 * torch.randn(weight.shape, generator=generator)
-    save_kv_encoder(folder / KV_FILE, kv)
+    save_kv_encoder(folder / KV_FILE, moved(new_kv_encoder(open_pipeline(tiny_world).unet, 2, 2, seed=0)))
     return folder
 
 
 @pytest.fixture(scope="package")
-def pipe(
-    tiny_world: Checkpoints, settings: Personalize, encoder: Path, tmp_path_factory: pytest.TempPathFactory
-) -> LookaheadPipeline:
+def pipe(tiny_world, settings, encoder, tmp_path_factory) -> LookaheadPipeline:
     bright = with_bright_previews(tiny_world, tmp_path_factory.mktemp("bright"))
     return LookaheadPipeline(bright, settings, encoder)
 

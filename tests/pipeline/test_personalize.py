@@ -1,6 +1,4 @@
-"""The command's work: all files or none, and what the pictures tell of themselves."""
-
-from __future__ import annotations
+"""The command's work: portraits that it accepts, all files or none, and what the pictures tell of themselves."""
 
 import json
 from pathlib import Path
@@ -9,11 +7,15 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from lookahead.config import World, with_overrides
+from lookahead.config import read_params, with_overrides
 from lookahead.errors import InputError
 from lookahead.models.adapter import ADAPTER_FILE
 from lookahead.pipeline import LookaheadPipeline
+from lookahead.pipeline.personalize import FaceCheck, square_around
 from lookahead.pipeline.personalize import GRID, Request, find_encoder, personalize
+from lookahead.portraits import open_picture
+from tests.modules import ROOT
+from tests.tiny_faces import save_detector
 
 PROMPTS = ("a photo of a person in the snow", "a comic drawing of a person on the beach")
 
@@ -22,14 +24,12 @@ def request_of(portraits: list[Path]) -> Request:
     return Request(tuple(portraits[:1]), PROMPTS, "an oil painting", 2, 7, False, {"adapter_scale": 0.5})
 
 
-def test_a_grid_and_every_picture_with_its_origin(
-    world: World, encoder: Path, portraits: list[Path], tmp_path: Path
-) -> None:
+def test_a_grid_and_every_picture_with_its_origin(world, encoder, portraits, tmp_path):
     out = tmp_path / "new" / "out"
     personalize(world, encoder, request_of(portraits), out)
     assert {path.name for path in out.iterdir()} == {GRID, "00-7.png", "00-8.png", "01-7.png", "01-8.png"}
     assert [path.name for path in out.parent.iterdir()] == ["out"]
-    told = Image.open(out / "01-8.png").text  # type: ignore[attr-defined]
+    told = Image.open(out / "01-8.png").text
     assert told["prompt"] == PROMPTS[1] and told["seed"] == "8" and told["negative_prompt"] == "an oil painting"
     assert json.loads(told["settings"])["adapter_scale"] == 0.5 and told["encoder"] == "tuned"
     assert "torch" in told["versions"] and "generated" in told["Software"]
@@ -42,9 +42,7 @@ def test_a_grid_and_every_picture_with_its_origin(
         assert abs(np.asarray(ours, dtype=np.int16) - alone).max() <= 1  # another batch size rounds otherwise
 
 
-def test_interrupted_it_leaves_nothing(
-    world: World, portraits: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_interrupted_it_leaves_nothing_and_a_full_folder_is_never_touched(world, portraits, tmp_path, monkeypatch):
     def interrupt(self: Image.Image, *_: object, **__: object) -> None:
         raise KeyboardInterrupt
 
@@ -52,16 +50,13 @@ def test_interrupted_it_leaves_nothing(
     with pytest.raises(KeyboardInterrupt):
         personalize(world, None, request_of(portraits), tmp_path / "out")
     assert list(tmp_path.iterdir()) == []
-
-
-def test_a_folder_with_something_in_it_is_never_touched(world: World, portraits: list[Path], tmp_path: Path) -> None:
     (tmp_path / "holiday.jpg").write_bytes(b"mine")
     with pytest.raises(InputError, match="not empty"):
         personalize(world, None, request_of(portraits), tmp_path)
     assert (tmp_path / "holiday.jpg").read_bytes() == b"mine"
 
 
-def test_the_trained_encoder_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_trained_encoder_is_found(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert find_encoder("miniature", None) is None
     trained = Path("runs/miniature/train/lookahead/encoder")
@@ -70,3 +65,32 @@ def test_the_trained_encoder_is_found(tmp_path: Path, monkeypatch: pytest.Monkey
     assert find_encoder("miniature", None) == trained
     with pytest.raises(InputError, match="holds no encoder"):
         find_encoder("miniature", tmp_path)
+
+
+def test_one_face_of_sufficient_size_is_accepted(tiny_world, own_world, photos):
+    check = FaceCheck(tiny_world, 0.2)
+    assert [check(photo, "photo").size for photo in photos] == [(64, 64)] * 3
+    with pytest.raises(InputError, match=r"dark: no face is found"):
+        check(Image.new("RGB", (64, 64)), "dark")
+    with pytest.raises(InputError, match=r"too small \(\d+% of the picture, at least 95%\)"):
+        FaceCheck(tiny_world, 0.95)(photos[0], "photo")
+    save_detector(Path(own_world.faces.loss) / "detector.onnx", faces=2)
+    with pytest.raises(InputError, match=r"photo: 2 faces are found; crop it"):
+        FaceCheck(own_world, 0.2)(photos[0], "photo")
+
+
+def test_the_miniature_accepts_its_own_portraits():
+    checkpoints = read_params(ROOT / "params.yaml").worlds["miniature"].checkpoints
+    faces = checkpoints.faces.model_copy(update={"loss": str(ROOT / checkpoints.faces.loss)})
+    check = FaceCheck(checkpoints.model_copy(update={"faces": faces}), 0.2)
+    for path in sorted((ROOT / "models/miniature/portraits/test").glob("00*/0.jpg")):
+        portrait = open_picture(path)
+        assert check(portrait, str(path)).size == portrait.size
+
+
+@pytest.mark.parametrize(("left", "expected"), [(0, 0), (45, 25), (100, 60)])
+def test_the_square_follows_the_face(left, expected):
+    ramp = np.repeat(np.arange(100, dtype=np.uint8)[None, :, None], 40, axis=0).repeat(3, axis=2)
+    box = np.array([left - 5, 10, left + 5, 20, 1], dtype=np.float32)
+    square = square_around(Image.fromarray(ramp), box)
+    assert square.size == (40, 40) and square.getpixel((0, 0)) == (expected,) * 3

@@ -1,20 +1,19 @@
-"""The pipeline against stock diffusers, its round trip, and what each of its options changes."""
+"""The pipeline against stock diffusers, its round trip, what each option changes, attention to the reference."""
 
-from __future__ import annotations
-
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from diffusers import DPMSolverMultistepScheduler, LCMScheduler, StableDiffusionXLPipeline
+from diffusers.models.attention_processor import Attention
 from PIL import Image
 
-from lookahead.config import Checkpoints, KVGuidance, Personalize, with_overrides
+from lookahead.config import KVGuidance, with_overrides
 from lookahead.errors import InputError
 from lookahead.models.adapter import ADAPTER_FILE
 from lookahead.pipeline import LookaheadPipeline
+from lookahead.pipeline.attention_maps import as_grid, draw_with_attention, reference_attention
 from lookahead.pipeline.pipeline import CARD
 from lookahead.world import open_image_encoder
 
@@ -22,17 +21,13 @@ PROMPT = "a photo of a person in the snow"
 OTHER = "a comic drawing of a person on the beach"
 
 
-def array(picture: Image.Image) -> Any:
-    return np.asarray(picture).astype(int)
-
-
 def differ(one: Image.Image, other: Image.Image) -> int:
     """The largest difference of a grey value."""
-    return int(abs(array(one) - array(other)).max())
+    return int(abs(np.asarray(one).astype(int) - np.asarray(other).astype(int)).max())
 
 
 @pytest.fixture
-def stock(tiny_world: Checkpoints, exported: Path) -> Any:
+def stock(tiny_world, exported) -> Any:
     """An untouched pipeline of diffusers with the exported file."""
     encoder, processor = open_image_encoder(tiny_world)
     theirs: Any = StableDiffusionXLPipeline.from_pretrained(
@@ -44,41 +39,27 @@ def stock(tiny_world: Checkpoints, exported: Path) -> Any:
     return theirs
 
 
-def test_stock_diffusers_draws_the_same_from_the_exported_file(
-    pipe: LookaheadPipeline, stock: Any, photos: list[Image.Image], settings: Personalize
-) -> None:
-    ours = pipe(photos[0], PROMPT, "a comic drawing", seed=5, kv=False, adapter_scale=0.7, guidance_scale=2.5)[0]
-    stock.scheduler = DPMSolverMultistepScheduler.from_config(stock.scheduler.config)
-    theirs = stock(
-        PROMPT,
-        negative_prompt="a comic drawing",
-        ip_adapter_image=photos[0],
-        num_inference_steps=settings.num_inference_steps,
-        guidance_scale=2.5,
-        generator=torch.Generator().manual_seed(5),
-    ).images[0]
-    assert differ(ours, theirs) <= 1
+def draw_stock(stock: Any, scheduler: Any, photo: Image.Image, steps: int, **words: Any) -> Image.Image:
+    stock.scheduler = scheduler.from_config(stock.scheduler.config)
+    generator = torch.Generator().manual_seed(5)
+    return stock(PROMPT, ip_adapter_image=photo, num_inference_steps=steps, generator=generator, **words).images[0]
 
 
-def test_the_fast_child_is_the_stock_lora_with_the_lcm_scheduler(
-    pipe: LookaheadPipeline, stock: Any, photos: list[Image.Image], tiny_world: Checkpoints, settings: Personalize
-) -> None:
+def test_stock_diffusers_draws_the_same_from_the_exported_file(pipe, stock, photos, settings):
+    words = {"negative_prompt": "a comic drawing", "guidance_scale": 2.5}
+    ours = pipe(photos[0], PROMPT, seed=5, kv=False, adapter_scale=0.7, **words)[0]
+    steps = settings.num_inference_steps
+    assert differ(ours, draw_stock(stock, DPMSolverMultistepScheduler, photos[0], steps, **words)) <= 1
+
+
+def test_the_fast_child_is_the_stock_lora_with_the_lcm_scheduler(pipe, stock, photos, tiny_world, settings):
     ours = pipe(photos[0], PROMPT, seed=5, fast=True, kv=False, adapter_scale=0.7)[0]
     stock.load_lora_weights(tiny_world.fast_child, weight_name="pytorch_lora_weights.safetensors")
-    stock.scheduler = LCMScheduler.from_config(stock.scheduler.config)
-    theirs = stock(
-        PROMPT,
-        ip_adapter_image=photos[0],
-        num_inference_steps=settings.fast.num_inference_steps,
-        guidance_scale=1.0,
-        generator=[torch.Generator().manual_seed(5)],
-    ).images[0]
-    assert differ(ours, theirs) <= 1
+    steps = settings.fast.num_inference_steps
+    assert differ(ours, draw_stock(stock, LCMScheduler, photos[0], steps, guidance_scale=1.0)) <= 1
 
 
-def test_it_comes_back_bit_for_bit(
-    pipe: LookaheadPipeline, exported: Path, photos: list[Image.Image], tmp_path: Path
-) -> None:
+def test_it_comes_back_bit_for_bit(pipe, exported, photos, tmp_path):
     again = LookaheadPipeline.from_pretrained(exported)
     again.save_pretrained(tmp_path)
     names = {path.name for path in tmp_path.iterdir()}
@@ -87,9 +68,7 @@ def test_it_comes_back_bit_for_bit(
     assert differ(again(photos[0], PROMPT)[0], pipe(photos[0], PROMPT)[0]) == 0
 
 
-def test_the_untuned_adapter_is_saved_as_it_was_opened(
-    tiny_world: Checkpoints, settings: Personalize, tmp_path: Path, photos: list[Image.Image]
-) -> None:
+def test_the_untuned_adapter_is_saved_as_it_was_opened(tiny_world, settings, tmp_path, photos):
     untuned = LookaheadPipeline(tiny_world, settings, None)
     assert not untuned.has_kv
     untuned.save_pretrained(tmp_path)
@@ -97,25 +76,21 @@ def test_the_untuned_adapter_is_saved_as_it_was_opened(
     assert differ(again(photos[0], PROMPT)[0], untuned(photos[0], PROMPT)[0]) == 0
 
 
-def test_a_call_leaves_nothing_behind(pipe: LookaheadPipeline, photos: list[Image.Image]) -> None:
+def test_a_call_leaves_nothing_behind(pipe, photos):
     before = pipe(photos[0], PROMPT)[0]
     pipe(photos[1], OTHER, fast=True, adapter_scale=0.1, steering=0.2)
     pipe(photos[1], OTHER, scheduler="EulerAncestralDiscreteScheduler", kv=False)
     assert differ(pipe(photos[0], PROMPT)[0], before) == 0
 
 
-def test_prompts_by_images_in_order_and_batches_do_not_matter(
-    tiny_world: Checkpoints, pipe: LookaheadPipeline, encoder: Path, photos: list[Image.Image]
-) -> None:
+def test_prompts_by_images_in_order_and_batches_do_not_matter(tiny_world, pipe, encoder, photos):
     narrow = LookaheadPipeline(tiny_world, with_overrides(pipe.settings, {"batch_size": 3}), encoder)
     seen: list[tuple[int, int]] = []
-    drawn = narrow(
-        photos[0],
-        [PROMPT, OTHER],
-        seed=7,
-        num_images_per_prompt=2,
-        callback=lambda step, t, latents: seen.append((step, len(latents))),
-    )
+
+    def look(step: int, _t: int, latents: torch.Tensor) -> None:
+        seen.append((step, len(latents)))
+
+    drawn = narrow(photos[0], [PROMPT, OTHER], seed=7, num_images_per_prompt=2, callback=look)
     assert seen == [(0, 3), (1, 3), (0, 1), (1, 1)]
     assert all(differ(drawn[2 + i], pipe(photos[0], OTHER, seed=7 + i)[0]) <= 1 for i in range(2))
     assert differ(drawn[2], drawn[3]) > 3
@@ -136,13 +111,11 @@ def test_prompts_by_images_in_order_and_batches_do_not_matter(
     ],
     ids=lambda change: next(iter(change)),
 )
-def test_every_option_changes_the_picture(
-    change: dict[str, Any], pipe: LookaheadPipeline, photos: list[Image.Image]
-) -> None:
+def test_every_option_changes_the_picture(change, pipe, photos):
     assert differ(pipe(photos[0], PROMPT, **change)[0], pipe(photos[0], PROMPT)[0]) > 1
 
 
-def test_several_portraits_of_one_person(pipe: LookaheadPipeline, photos: list[Image.Image]) -> None:
+def test_several_portraits_of_one_person(pipe, photos):
     def draw(portraits: list[Image.Image], combine: Any) -> Image.Image:
         return pipe(portraits, PROMPT, kv=False, combine=combine)[0]
 
@@ -164,13 +137,44 @@ def test_several_portraits_of_one_person(pipe: LookaheadPipeline, photos: list[I
         ({"num_images_per_prompt": 0}, "0 images"),
     ],
 )
-def test_a_wish_that_cannot_be_is_one_message(
-    change: dict[str, Any], said: str, pipe: LookaheadPipeline, photos: list[Image.Image]
-) -> None:
+def test_a_wish_that_cannot_be_is_one_message(change, said, pipe, photos):
     with pytest.raises(InputError, match=said):
         pipe(photos[0], PROMPT, **change)
 
 
-def test_a_folder_of_something_else(tmp_path: Path) -> None:
+def test_a_folder_of_something_else(tmp_path):
     with pytest.raises(InputError, match=r"lookahead\.json"):
         LookaheadPipeline.from_pretrained(tmp_path)
+
+
+def test_a_reference_equal_to_the_target_gets_half_of_each_positions_attention():
+    torch.manual_seed(0)
+    attn = Attention(query_dim=32, heads=4, dim_head=8)
+    hidden = torch.randn(2, 9, 32)
+    with torch.no_grad():
+        seen = reference_attention(attn, hidden, attn.to_k(hidden))
+        alone = attn.get_attention_scores(*(attn.head_to_batch_dim(p(hidden)) for p in (attn.to_q, attn.to_k)))
+    assert torch.allclose(seen.sum(1), torch.full((9,), 0.5), atol=1e-6)
+    assert torch.allclose(seen, alone.mean(0) / 2, atol=1e-6)
+
+
+def test_every_self_attention_layer_has_a_map_of_its_portrait_and_the_picture_stays(pipe, photos):
+    picture, maps = draw_with_attention(pipe, photos[0], PROMPT, seed=3)
+    layers = [name for name, _ in pipe.base.unet.named_modules() if name.endswith(".attn1")]
+    assert set(maps) == set(layers) and layers
+    assert as_grid(torch.arange(9)).tolist() == [[0, 1, 2], [3, 4, 5], [6, 7, 8]]  # row by row
+    for seen in maps.values():
+        shares = seen.sum(1)
+        assert seen.shape[0] == seen.shape[1] and shares.min() > 0 and shares.max() < 1
+    assert differ(pipe(photos[0], PROMPT, seed=3, kv=True)[0], picture) == 0
+    other = draw_with_attention(pipe, photos[1], PROMPT, seed=3)[1]
+    assert any(not torch.allclose(maps[name], other[name]) for name in maps)
+
+
+def test_an_encoder_or_a_setting_without_maps_is_refused(pipe, photos):
+    untuned = LookaheadPipeline(pipe.checkpoints, pipe.settings, None)
+    with pytest.raises(InputError, match="no KV-encoder"):
+        draw_with_attention(untuned, photos[0], PROMPT, seed=0)
+    settings = with_overrides(pipe.settings, {"num_inference_steps": 1})
+    with pytest.raises(InputError, match="2 steps"):
+        draw_with_attention(LookaheadPipeline(pipe.checkpoints, settings, pipe.encoder), photos[0], PROMPT, seed=0)

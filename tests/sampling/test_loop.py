@@ -1,7 +1,5 @@
 """The sampler's loop against diffusers' own call, and what a picture may depend on."""
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
 import torch
@@ -13,7 +11,7 @@ from lookahead.models.kv_encoder import KVEncoder, new_kv_encoder
 from lookahead.sampling.conditions import Condition, Reference, embed_prompts, encode_photos, reference_latents
 from lookahead.sampling.loop import Sampler, draw, image_guidance, kv_guidance, prepare
 from lookahead.world import Pipeline, attach_adapter, detach_adapter, open_image_encoder, open_pipeline
-from tests.tiny import build_portraits
+from tests.pipeline.conftest import moved
 
 PROMPTS = [
     "a photo of a person in the snow",
@@ -24,26 +22,19 @@ DPM = "DPMSolverMultistepScheduler"
 
 
 @pytest.fixture(scope="module")
-def photos(tmp_path_factory: pytest.TempPathFactory) -> list[Image.Image]:
-    folder = build_portraits(tmp_path_factory.mktemp("portraits"), 3)
-    return [Image.open(folder / f"{i:03d}" / "0.jpg").convert("RGB") for i in range(3)]
-
-
-@pytest.fixture(scope="module")
 def pipe(tiny_world: Checkpoints) -> Pipeline:
     pipe = open_pipeline(tiny_world)
     attach_adapter(pipe, tiny_world)
     return pipe
 
 
-@pytest.fixture(scope="module")
-def plain(pipe: Pipeline) -> Sampler:
+def plainly(pipe: Pipeline, weight: float = 2.0, scale: float = 1.0) -> Sampler:
     """Two steps with plain guidance."""
-    return prepare(pipe, DPM, 2, 1.0, image_guidance(2.0))
+    return prepare(pipe, DPM, 2, scale, image_guidance(weight))
 
 
 @pytest.fixture(scope="module")
-def conditions(pipe: Pipeline, tiny_world: Checkpoints, photos: list[Image.Image]) -> tuple[Condition, Condition]:
+def conditions(pipe, tiny_world, photos) -> tuple[Condition, Condition]:
     """Of three people, and of nobody."""
     prompts, empty = embed_prompts(pipe, PROMPTS)
     image, no_image = encode_photos(*open_image_encoder(tiny_world), photos)
@@ -51,20 +42,14 @@ def conditions(pipe: Pipeline, tiny_world: Checkpoints, photos: list[Image.Image
     return Condition(prompts, image), free
 
 
-def first(condition: Condition, count: int = 1) -> Condition:
-    return condition.map(lambda every: every[:count])
+def first(condition: Condition) -> Condition:
+    return condition.map(lambda every: every[:1])
 
 
 @pytest.mark.parametrize(
     "sampler", [DPM, "EulerDiscreteScheduler", "DDIMScheduler", "EulerAncestralDiscreteScheduler", "LCMScheduler"]
 )
-def test_equals_diffusers_own_call(
-    sampler: str,
-    pipe: Pipeline,
-    tiny_world: Checkpoints,
-    photos: list[Image.Image],
-    conditions: tuple[Condition, Condition],
-) -> None:
+def test_equals_diffusers_own_call(sampler, pipe, tiny_world, photos, conditions):
     given, free = conditions
     ours = draw(prepare(pipe, sampler, 4, 0.7, image_guidance(2.0)), first(given), first(free), [5])
     encoder, processor = open_image_encoder(tiny_world)
@@ -80,22 +65,19 @@ def test_equals_diffusers_own_call(
     np.testing.assert_allclose((ours[0].permute(1, 2, 0) + 1) / 2, theirs[0], atol=2e-5)
 
 
-def test_a_picture_does_not_depend_on_its_batch(pipe: Pipeline, conditions: tuple[Condition, Condition]) -> None:
-    plain, (given, free) = prepare(pipe, DPM, 2, 1.0, image_guidance(2.0)), conditions
+def test_a_picture_depends_on_its_seed_and_not_on_its_batch(pipe, conditions):
+    plain, (given, free) = plainly(pipe), conditions
     together = draw(plain, given, free, [1, 2, 3])
     for i in range(3):
-        alone = draw(plain, given.map(lambda x, i=i: x[i : i + 1]), first(free), [i + 1])[0]  # type: ignore[misc]
+        alone = draw(plain, given.map(lambda x, i=i: x[i : i + 1]), first(free), [i + 1])[0]
         torch.testing.assert_close(alone, together[i], atol=1e-4, rtol=0)
-
-
-def test_same_seed_same_picture_and_other_seed_not(plain: Sampler, conditions: tuple[Condition, Condition]) -> None:
-    given, free = (first(condition) for condition in conditions)
+    given, free = first(given), first(free)
     assert torch.equal(draw(plain, given, free, [1]), draw(plain, given, free, [1]))
     assert not torch.allclose(draw(plain, given, free, [1]), draw(plain, given, free, [2]), atol=1e-2)
 
 
-def test_reference_and_prompt_matter(plain: Sampler, conditions: tuple[Condition, Condition]) -> None:
-    given, free = conditions
+def test_reference_and_prompt_matter(pipe, conditions):
+    plain, (given, free) = plainly(pipe), conditions
     expected = draw(plain, given, free, [1, 1, 1])
     other_image = Condition(given.prompt, given.image.roll(1, 0))
     other_text = Condition(given.prompt.map(lambda every: every.roll(1, 0)), given.image)
@@ -103,25 +85,21 @@ def test_reference_and_prompt_matter(plain: Sampler, conditions: tuple[Condition
         assert (draw(plain, changed, free, [1, 1, 1]) - expected).abs().amax((1, 2, 3)).min() > 1e-3
 
 
-def test_guidance_of_one_is_the_conditional_prediction(pipe: Pipeline, conditions: tuple[Condition, Condition]) -> None:
-    unguided = prepare(pipe, DPM, 2, 1.0, image_guidance(1.0))
-    given, free = (first(condition) for condition in conditions)
+def test_guidance_of_one_is_the_conditional_prediction(pipe, conditions):
+    unguided, (given, free) = plainly(pipe, weight=1.0), map(first, conditions)
     torch.testing.assert_close(draw(unguided, given, free, [1]), draw(unguided, given, given, [1]), atol=1e-4, rtol=0)
 
 
-def test_attaching_again_leaves_nothing_behind(
-    pipe: Pipeline, tiny_world: Checkpoints, conditions: tuple[Condition, Condition]
-) -> None:
-    given, free = (first(condition) for condition in conditions)
-    expected = draw(prepare(pipe, DPM, 2, 1.0, image_guidance(2.0)), given, free, [1])
-    weak = prepare(pipe, DPM, 2, 0.1, image_guidance(2.0))
-    assert not torch.allclose(draw(weak, given, free, [1]), expected, atol=1e-3)
+def test_attaching_again_leaves_nothing_behind(pipe, tiny_world, conditions):
+    given, free = map(first, conditions)
+    expected = draw(plainly(pipe), given, free, [1])
+    assert not torch.allclose(draw(plainly(pipe, scale=0.1), given, free, [1]), expected, atol=1e-3)
     detach_adapter(pipe)
     attach_adapter(pipe, tiny_world)
-    assert torch.equal(draw(prepare(pipe, DPM, 2, 1.0, image_guidance(2.0)), given, free, [1]), expected)
+    assert torch.equal(draw(plainly(pipe), given, free, [1]), expected)
 
 
-def test_no_photo_is_a_picture_of_zeros(tiny_world: Checkpoints, photos: list[Image.Image]) -> None:
+def test_no_photo_is_a_picture_of_zeros(tiny_world, photos):
     encoder, processor = open_image_encoder(tiny_world)
     features, nothing = encode_photos(encoder, processor, photos)
     assert features.shape[0] == 3 and nothing.shape == features[:1].shape
@@ -129,19 +107,16 @@ def test_no_photo_is_a_picture_of_zeros(tiny_world: Checkpoints, photos: list[Im
     torch.testing.assert_close(nothing, encoder(zeros, output_hidden_states=True).hidden_states[-2])
 
 
-def test_unknown_sampler(pipe: Pipeline) -> None:
+def test_unknown_sampler(pipe):
     with pytest.raises(InputError, match="FastScheduler"):
         prepare(pipe, "FastScheduler", 2, 1.0, image_guidance(2.0))
 
 
 @pytest.fixture(scope="module")
-def kv_pipe(tiny_world: Checkpoints) -> tuple[Pipeline, KVEncoder]:
+def kv_pipe(tiny_world) -> tuple[Pipeline, KVEncoder]:
     """A pipeline with a KV-encoder whose LoRAs are not zero."""
     pipe = open_pipeline(tiny_world)
-    kv = new_kv_encoder(pipe.unet, 2, 2, seed=0)
-    generator = torch.Generator().manual_seed(0)
-    for weight in kv.parameters().values():
-        weight.data = 0.3 * torch.randn(weight.shape, generator=generator)
+    kv = moved(new_kv_encoder(pipe.unet, 2, 2, seed=0))
     attach_adapter(pipe, tiny_world)
     return pipe, kv
 
@@ -156,46 +131,33 @@ def with_weights(kv_pipe: tuple[Pipeline, KVEncoder], image: float, both: float,
     return prepare(kv_pipe[0], DPM, 2, 1.0, guidance, kv_pipe[1])
 
 
-def test_without_weight_the_kv_encoder_never_runs(
-    kv_pipe: tuple[Pipeline, KVEncoder], conditions: tuple[Condition, Condition], plain: Sampler
-) -> None:
+def test_without_weight_the_kv_encoder_never_runs(kv_pipe, conditions, pipe):
     """The fast path, with no reference at all, draws what a pipeline without a KV-encoder draws."""
-    given, free = conditions
-    fast = with_weights(kv_pipe, image=2.0, both=0.0, kv=0.0)
     calls: list[int] = []
     handle = kv_pipe[1].unet.register_forward_hook(lambda *_: calls.append(1))
-    assert torch.equal(
-        draw(fast, given, free, [1, 2, 3]),
-        draw(prepare(plain.pipe, DPM, 2, 1.0, image_guidance(2.0)), given, free, [1, 2, 3]),
-    )
+    drawn = draw(with_weights(kv_pipe, image=2.0, both=0.0, kv=0.0), *conditions, [1, 2, 3])
     handle.remove()
+    assert torch.equal(drawn, draw(plainly(pipe), *conditions, [1, 2, 3]))
     assert calls == []
 
 
 @pytest.mark.parametrize("weights", [(0.0, 2.0, 0.0), (0.0, 0.0, 2.0), (3.0, 2.0, 2.0)])
-def test_each_condition_shows_the_reference(
-    weights: tuple[float, float, float],
-    kv_pipe: tuple[Pipeline, KVEncoder],
-    conditions: tuple[Condition, Condition],
-    reference: Reference,
-) -> None:
+def test_each_condition_shows_the_reference(weights, kv_pipe, conditions, reference):
     """Image tokens with keys and values, these alone, all three of the release: another reference, another picture."""
     sampler, (given, free) = with_weights(kv_pipe, *weights), conditions
-    other = reference.map(lambda every: every.roll(1, 0))
-    seeds = [1, 1, 1]
-    drawn, changed = draw(sampler, given, free, seeds, reference), draw(sampler, given, free, seeds, other)
-    assert (drawn - changed).abs().amax((1, 2, 3)).min() > 1e-3
+
+    def drawn(given: Condition, reference: Reference) -> torch.Tensor:
+        return draw(sampler, given, free, [1, 1, 1], reference)
+
+    expected = drawn(given, reference)
+    assert (drawn(given, reference.map(lambda every: every.roll(1, 0))) - expected).abs().amax((1, 2, 3)).min() > 1e-3
     unseen = Condition(given.prompt, given.image.roll(1, 0))  # other image tokens
-    differs = (draw(sampler, unseen, free, seeds, reference) - drawn).abs().amax((1, 2, 3)) > 1e-3
+    differs = (drawn(unseen, reference) - expected).abs().amax((1, 2, 3)) > 1e-3
     assert differs.all() == (weights != (0.0, 0.0, 2.0))
 
 
-def test_keys_and_values_do_not_mix_people(
-    kv_pipe: tuple[Pipeline, KVEncoder], conditions: tuple[Condition, Condition], reference: Reference
-) -> None:
+def test_keys_and_values_do_not_mix_people(kv_pipe, conditions, reference):
     sampler = prepare(kv_pipe[0], DPM, 2, 1.0, kv_guidance(2.0), kv_pipe[1])
-    given, free = conditions
-    together = draw(sampler, given, free, [1, 2, 3], reference)
-    second = [x.map(lambda every: every[1:2]) for x in (given, free)]
-    alone = draw(sampler, second[0], second[1], [2], reference.map(lambda every: every[1:2]))
-    torch.testing.assert_close(alone[0], together[1], atol=1e-4, rtol=0)
+    together = draw(sampler, *conditions, [1, 2, 3], reference)
+    given, free, alone = (x.map(lambda every: every[1:2]) for x in (*conditions, reference))
+    torch.testing.assert_close(draw(sampler, given, free, [2], alone)[0], together[1], atol=1e-4, rtol=0)

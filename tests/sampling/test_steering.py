@@ -1,7 +1,5 @@
 """Lookahead guidance on the tiny world: each picture comes nearer to its own face, and nothing else changes."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 
 import pytest
@@ -24,7 +22,7 @@ from lookahead.world import (
     open_image_encoder,
     open_pipeline,
 )
-from tests.tiny import build_portraits, with_bright_previews
+from tests.tiny import with_bright_previews
 
 SETTINGS = Steering(strength=0.3, timestep_min=0, timestep_max=999, preview_steps=1)
 BOTH = [0, 1]
@@ -71,23 +69,20 @@ class Studio:
 
 
 @pytest.fixture(scope="module")
-def studio(tiny_world: Checkpoints, tmp_path_factory: pytest.TempPathFactory) -> Studio:
-    folder = build_portraits(tmp_path_factory.mktemp("portraits"), 2)
-    bright = with_bright_previews(tiny_world, tmp_path_factory.mktemp("bright"))
-    return Studio(bright, [Image.open(folder / f"{i:03d}" / "0.jpg").convert("RGB") for i in BOTH])
+def studio(tiny_world, photos, tmp_path_factory) -> Studio:
+    return Studio(with_bright_previews(tiny_world, tmp_path_factory.mktemp("bright")), photos[:2])
 
 
 @pytest.mark.parametrize("preview_steps", [1, 2])
-def test_it_lowers_each_distance_to_the_own_aim(studio: Studio, preview_steps: int) -> None:
-    plain = studio.draw(None)
+def test_it_lowers_each_distance_to_the_own_aim(studio, preview_steps):
     steered = studio.draw(SETTINGS.model_copy(update={"preview_steps": preview_steps}))
-    before, after = (studio.distances(latents, studio.aims) for latents in (plain, steered))
+    before, after = (studio.distances(latents, studio.aims) for latents in (studio.draw(None), steered))
     assert (after < before - 0.01).all(), (before, after)
     crossed = studio.distances(steered, studio.aims.flip(0))
     assert (after < crossed).all(), (after, crossed)
 
 
-def test_a_picture_does_not_depend_on_its_batch(studio: Studio) -> None:
+def test_a_picture_does_not_depend_on_its_batch(studio):
     """In two steps: in more, rounding meets a step at which the random detector hesitates between two boxes."""
     together = studio.draw(SETTINGS, steps=2)
     apart = torch.cat([studio.draw(SETTINGS, [person], steps=2) for person in BOTH])
@@ -95,14 +90,12 @@ def test_a_picture_does_not_depend_on_its_batch(studio: Studio) -> None:
     assert (together - studio.draw(None, steps=2)).abs().amax((1, 2, 3)).min() > 0.1
 
 
-def test_outside_its_timesteps_nothing_changes(studio: Studio) -> None:
+def test_outside_its_timesteps_nothing_changes(studio):
     never = SETTINGS.model_copy(update={"timestep_min": 0, "timestep_max": 0})
     assert torch.equal(studio.draw(never), studio.draw(None))
 
 
-def test_a_preview_without_a_face_has_no_gradient_and_leaves_the_others_alone(
-    tiny_world: Checkpoints, studio: Studio
-) -> None:
+def test_a_preview_without_a_face_has_no_gradient_and_leaves_the_others_alone(tiny_world, studio):
     """A preview decoder just so dark that the tiny detector, which goes by brightness, sees a face in one of two."""
     noisy, t = studio.draw(None, steps=2) * torch.tensor([1.0, 10.0]).view(2, 1, 1, 1), torch.tensor([500, 500])
     guide, dim = studio.guide(SETTINGS), open_identifier(tiny_world)
@@ -126,14 +119,8 @@ def test_a_preview_without_a_face_has_no_gradient_and_leaves_the_others_alone(
     assert not dark.gradient(noisy, t, studio.given, studio.aims).any()
 
 
-def test_a_callback_is_told_every_step(studio: Studio) -> None:
-    seen: list[tuple[int, int]] = []
-    told: list[Tensor] = []
-
-    def callback(step: int, t: int, latents: Tensor) -> None:
-        seen.append((step, t))
-        told.append(latents)
-
-    drawn = studio.draw(None, callback=callback)
-    assert seen == list(enumerate(studio.pipe.scheduler.timesteps.tolist())) and len(seen) == 6
-    assert torch.equal(told[-1], drawn)
+def test_the_callback_sees_every_step(studio):
+    seen: list[tuple[int, int, Tensor]] = []
+    drawn = studio.draw(None, callback=lambda *step: seen.append(step))
+    assert [step[:2] for step in seen] == list(enumerate(studio.pipe.scheduler.timesteps.tolist()))
+    assert len(seen) == 6 and torch.equal(seen[-1][2], drawn)

@@ -4,8 +4,6 @@ Each size was read in November 2026 in at least two public repositories that lis
 other: their downloaders compare sizes and SHA-256.
 """
 
-from __future__ import annotations
-
 import json
 import math
 from collections.abc import Mapping

@@ -1,7 +1,5 @@
 """Downloading a world, over a server on this machine that speaks the hub's protocol."""
 
-from __future__ import annotations
-
 import hashlib
 import json
 import threading
@@ -42,23 +40,17 @@ class Hub(BaseHTTPRequestHandler):
         if self.command == "GET":
             self.wfile.write(content)
 
-    def _files(self, repository: str) -> dict[str, bytes]:
-        prefix = f"{repository}/"
-        return {name.removeprefix(prefix): c for name, c in self.files.items() if name.startswith(prefix)}
-
     def _api(self, path: str) -> bytes:
         """The tree of a repository's files, or its description."""
-        repository = "/".join(path.split("/")[2:4])
-        files = self._files(repository)
-        if "/tree/" not in path:
-            siblings = [{"rfilename": name} for name in files]
-            return json.dumps({"id": repository, "sha": COMMIT, "siblings": siblings}).encode()
-        tree = []
-        for name, content in files.items():
-            digest = hashlib.sha256(content).hexdigest()
-            lfs = {"oid": digest, "size": len(content), "pointerSize": 1}
-            tree.append({"type": "file", "path": name, "oid": digest[:40], "size": len(content), "lfs": lfs})
-        return json.dumps(tree).encode()
+        repository, tree = "/".join(path.split("/")[2:4]), []
+        for name, content in self.files.items():
+            if name.startswith(f"{repository}/"):
+                digest, size = hashlib.sha256(content).hexdigest(), len(content)
+                lfs = {"oid": digest, "size": size, "pointerSize": 1}
+                name = name.removeprefix(f"{repository}/")
+                tree.append({"type": "file", "path": name, "oid": digest[:40], "size": size, "lfs": lfs})
+        whole = {"id": repository, "sha": COMMIT, "siblings": [{"rfilename": file["path"]} for file in tree]}
+        return json.dumps(tree if "/tree/" in path else whole).encode()
 
     def do_HEAD(self) -> None:
         """As GET, without the content."""
@@ -80,18 +72,16 @@ class Hub(BaseHTTPRequestHandler):
 
 
 @pytest.fixture
-def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[type[Hub]]:
+def server(home, monkeypatch) -> Iterator[type[Hub]]:
     """The server, an empty cache, and the hub switched on."""
     server = ThreadingHTTPServer(("127.0.0.1", 0), Hub)
     thread = threading.Thread(target=server.serve_forever)
     thread.start()
     address = f"http://127.0.0.1:{server.server_port}"
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
-    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
     monkeypatch.setattr(constants, "ENDPOINT", address)
     monkeypatch.setattr(hf_api.api, "endpoint", address)  # which diffusers uses
     monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", address + "/{repo_id}/resolve/{revision}/{filename}")
-    monkeypatch.setenv("HOME", str(tmp_path))
     Hub.asked.clear(), Hub.broken.clear(), Hub.wrong.clear(), Hub.files.clear()
     yield Hub
     server.shutdown()
@@ -112,12 +102,11 @@ def missing(checkpoints: Checkpoints) -> list[str]:
     return [found.name for found in parts(checkpoints) if found.missing()]
 
 
-def test_what_is_missing_is_downloaded_once_and_nothing_else(child: Checkpoints, server: type[Hub]) -> None:
+def test_what_is_missing_is_downloaded_once_and_nothing_else(child, server):
     reports: list[str] = []
     fetch(child, reports.append)
     assert server.asked == [LORA_FILE] and missing(child) == []
     found = part("fast_child", child)
-    assert found is not None
     assert (found.folder() / LORA_FILE).read_bytes() == server.files["owner/child/" + LORA_FILE]
     fetch(child, reports.append)
     assert server.asked == [LORA_FILE]
@@ -125,9 +114,7 @@ def test_what_is_missing_is_downloaded_once_and_nothing_else(child: Checkpoints,
     assert reports[1].endswith("is complete")
 
 
-def test_of_a_pipeline_only_what_is_opened_is_downloaded(
-    server: type[Hub], tiny_world: Checkpoints, tmp_path: Path
-) -> None:
+def test_of_a_pipeline_only_what_is_opened_is_downloaded(server, tiny_world, tmp_path):
     """Its variant, without the VAE that another one replaces, without pickles and other formats."""
     world.open_pipeline(tiny_world).save_pretrained(tmp_path / "base", variant="fp16")
     for path in (path for path in (tmp_path / "base").rglob("*") if path.is_file()):
@@ -147,7 +134,6 @@ def test_of_a_pipeline_only_what_is_opened_is_downloaded(
     opened, original = world.open_pipeline(checkpoints), world.open_pipeline(tiny_world)
     assert all((a == b).all() for a, b in zip(opened.unet.parameters(), original.unet.parameters(), strict=True))
     found = part("base", checkpoints)
-    assert found is not None
     (found.folder() / "unet/diffusion_pytorch_model.fp16.safetensors").unlink()
     assert missing(checkpoints) == ["base"]
 
@@ -156,9 +142,7 @@ def test_of_a_pipeline_only_what_is_opened_is_downloaded(
     ("fault", "reason"),
     [("broken", "checkpoints.fast_child: owner/child: "), ("wrong", "differs from its SHA-256, and was removed")],
 )
-def test_a_failure_is_named_and_the_next_run_continues(
-    fault: str, reason: str, child: Checkpoints, server: type[Hub]
-) -> None:
+def test_a_failure_is_named_and_the_next_run_continues(fault, reason, child, server):
     faults: set[str] = getattr(server, fault)
     faults.add(LORA_FILE)
     with pytest.raises(InputError, match=rf"1 parts failed; run again to continue:\n.*{reason}"):
@@ -169,24 +153,17 @@ def test_a_failure_is_named_and_the_next_run_continues(
     assert not missing(child)
 
 
-def test_a_file_that_the_repository_lacks_is_named(child: Checkpoints, server: type[Hub]) -> None:
+def test_a_file_that_the_repository_lacks_is_named_and_offline_the_variable_to_set(child, server, monkeypatch):
     del server.files["owner/child/" + LORA_FILE]
     with pytest.raises(InputError, match=LORA_FILE):
         fetch(child, lambda _: None)
-
-
-def test_offline_it_says_which_variable_to_set(
-    child: Checkpoints, server: type[Hub], monkeypatch: pytest.MonkeyPatch
-) -> None:
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
     with pytest.raises(InputError, match="HF_HUB_OFFLINE=0"):
         fetch(child, lambda _: None)
     assert not server.asked
 
 
-def test_a_damaged_face_pack_is_downloaded_again_and_compared(
-    server: type[Hub], tiny_world: Checkpoints, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_damaged_face_pack_is_downloaded_again_and_compared(server, tiny_world, tmp_path, monkeypatch):
     faces = tiny_world.faces.model_copy(update={"loss": "buffalo_l"})
     checkpoints = tiny_world.model_copy(update={"faces": faces})
     source, kept = Path(tiny_world.faces.loss), tmp_path / ".insightface/models/buffalo_l"

@@ -5,10 +5,9 @@ import sys
 from pathlib import Path
 
 import pytest
-from huggingface_hub import constants
 
 from lookahead import world
-from lookahead.config import Checkpoints, read_params
+from lookahead.config import Checkpoints
 from lookahead.errors import InputError
 from lookahead.world import hub
 from lookahead.world.hub import LORA_FILE, find, part, parts
@@ -18,23 +17,9 @@ COMMIT = "462165984030d82259a11f4367a4eed129e94a7b"
 PACK = b"a detector"
 
 
-@pytest.fixture
-def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """An empty home folder and an empty cache of the hub."""
-    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
-    monkeypatch.setenv("HOME", str(tmp_path))
-    return tmp_path
-
-
-@pytest.fixture(scope="module")
-def sdxl() -> Checkpoints:
-    return read_params(ROOT / "params.yaml").worlds["sdxl"].checkpoints
-
-
 def put_lora(cache: Path, checkpoints: Checkpoints, content: bytes, commit: str | None = None) -> Path:
     """Write the fast child where the hub's cache keeps it."""
     found = part("fast_child", checkpoints)
-    assert found is not None
     name = "models--" + found.source.replace("/", "--")
     path = cache / name / "snapshots" / (commit or str(found.revision)) / LORA_FILE
     path.parent.mkdir(parents=True)
@@ -52,28 +37,24 @@ def put_lora(cache: Path, checkpoints: Checkpoints, content: bytes, commit: str 
         *((name, ("folder", name, None, None)) for name in ("a/b@main", "a/b/c", "ViT-L-14", "src/nothing")),
     ],
 )
-def test_a_source_names_repository_commit_and_variant(
-    source: str, expected: tuple[str | None, ...], sdxl: Checkpoints, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_source_names_repository_commit_and_variant(source, expected, sdxl, monkeypatch):
     monkeypatch.chdir(ROOT)
     found = part("base", sdxl.model_copy(update={"base": source}))
-    assert found is not None and (found.kind, found.source, found.revision, found.variant) == expected
+    assert (found.kind, found.source, found.revision, found.variant) == expected
 
 
-def test_every_part_of_sdxl_is_pinned_but_the_scorer_which_a_tag_of_open_clip_names(sdxl: Checkpoints) -> None:
+def test_every_part_of_sdxl_is_pinned_but_the_scorer_which_a_tag_of_open_clip_names(sdxl):
     found = {each.name: each for each in parts(sdxl) if each.kind == "repository"}
     assert len(found) == 8
     assert {name for name, each in found.items() if each.revision is None} == {"scorer"}
     assert found["base"].variant == found["generator.pipeline"].variant == "fp16"
     assert found["base"].replaced == ("vae",) and found["generator.pipeline"].replaced == ()
     assert found["adapter"].files == ("sdxl_models/ip-adapter-plus-face_sdxl_vit-h.safetensors",)
-    assert found["image_encoder"].files == (
-        "models/image_encoder/config.json",
-        "models/image_encoder/model.safetensors",
-    )
+    image_encoder = ("models/image_encoder/config.json", "models/image_encoder/model.safetensors")
+    assert found["image_encoder"].files == image_encoder
 
 
-def test_one_error_names_all_that_is_missing_how_to_get_it_and_the_way_back(sdxl: Checkpoints, home: Path) -> None:
+def test_one_error_names_all_that_is_missing_how_to_get_it_and_the_way_back(sdxl, home):
     with pytest.raises(InputError) as caught:
         world.require(sdxl, "sdxl")
     message = str(caught.value)
@@ -82,19 +63,17 @@ def test_one_error_names_all_that_is_missing_how_to_get_it_and_the_way_back(sdxl
     assert "`lookahead fetch --world sdxl`" in message and "`world: miniature`" in message
 
 
-@pytest.mark.parametrize(
-    "opening",
-    [world.open_pipeline, world.open_generator, world.open_image_encoder, world.open_preview_vae, world.open_scorer],
-)
-def test_every_loader_gives_that_error(sdxl: Checkpoints, home: Path, opening) -> None:  # type: ignore[no-untyped-def]
+OPENING = [world.open_pipeline, world.open_generator, world.open_image_encoder, world.open_preview_vae]
+
+
+@pytest.mark.parametrize("opening", [*OPENING, world.open_scorer])
+def test_every_loader_gives_that_error(opening, sdxl, home):
     with pytest.raises(InputError, match="11 parts of this world have not been downloaded"):
         opening(sdxl)
 
 
 @pytest.mark.parametrize("stage", ["generate", "photos", "features", "train", "evaluate"])
-def test_every_stage_ends_with_that_error_before_it_reads_anything(
-    stage: str, home: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_every_stage_ends_with_that_error_before_it_reads_anything(stage, home, monkeypatch):
     """As `dvc exp run -S world=sdxl` starts it; nothing else has run in that world."""
     monkeypatch.chdir(ROOT)
     monkeypatch.setattr(sys, "argv", [f"stages/{stage}.py", "--world", "sdxl"])
@@ -104,34 +83,27 @@ def test_every_stage_ends_with_that_error_before_it_reads_anything(
     assert not (ROOT / "runs" / "sdxl" / stage).exists()
 
 
-def test_another_commit_of_a_repository_does_not_count(sdxl: Checkpoints, home: Path) -> None:
+def test_another_commit_of_a_repository_does_not_count_and_a_truncated_file_is_named(sdxl, home, tiny_world):
     put_lora(home / "hub", sdxl, b"x", commit="b" * 40)
-    found = part("fast_child", sdxl)
-    assert found is not None and found.missing()
-    put_lora(home / "hub", sdxl, b"x")
-    assert not found.missing() and found.name not in {each.name for each in parts(sdxl) if each.missing()}
-
-
-def test_a_truncated_file_of_the_cache_is_named(sdxl: Checkpoints, home: Path, tiny_world: Checkpoints) -> None:
+    assert part("fast_child", sdxl).missing()
     path = put_lora(home / "hub", sdxl, b"\x10")
+    assert "fast_child" not in {each.name for each in parts(sdxl) if each.missing()}
     pipe = world.open_pipeline(tiny_world)
     with pytest.raises(InputError, match="truncated") as caught:
         world.attach_fast_child(pipe, tiny_world.model_copy(update={"fast_child": sdxl.fast_child}))
     assert str(path) in str(caught.value)
 
 
-def test_a_world_of_folders_misses_nothing(tiny_world: Checkpoints) -> None:
+def test_a_world_of_folders_misses_nothing(tiny_world):
     assert {each.kind for each in parts(tiny_world)} == {"folder"}
     world.require(tiny_world)
     assert find("base", tiny_world) == (tiny_world.base, None)
 
 
 @pytest.mark.parametrize("folder", ["antelopev2", "antelopev2/antelopev2"])
-def test_a_pack_by_name_is_found_and_its_files_are_those_that_were_published(
-    folder: str, sdxl: Checkpoints, home: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_pack_by_name_is_found_and_its_files_are_those_that_were_published(folder, sdxl, home, monkeypatch):
     found = part("faces.select", sdxl)
-    assert found is not None and found.kind == "pack" and found.missing()
+    assert found.kind == "pack" and found.missing()
     with pytest.raises(InputError, match=r"antelopev2 is not downloaded: run `lookahead fetch`"):
         world.open_faces("antelopev2", 64)
     path = home / ".insightface/models" / folder / "glintr100.onnx"

@@ -6,23 +6,14 @@ from pathlib import Path
 import pytest
 from mlflow import MlflowClient
 
-from lookahead.pipeline import LookaheadPipeline
-from lookahead.pipeline.pipeline import export
 from lookahead.serving.register import register
-from tests.pipeline.conftest import encoder, photos, pipe, portraits, settings, world  # noqa: F401  (fixtures)
+from tests.pipeline.conftest import encoder, exported, photos, pipe, portraits, settings, world  # noqa: F401  (fixtures)
 
 NAME, ALIAS = "lookahead-tiny", "champion"
 
 
 @pytest.fixture(scope="module")
-def exported(pipe: LookaheadPipeline, tmp_path_factory: pytest.TempPathFactory) -> Path:  # noqa: F811
-    folder = tmp_path_factory.mktemp("exported")
-    export(pipe, folder, None)
-    return folder
-
-
-@pytest.fixture(scope="module")
-def store(exported: Path, tmp_path_factory: pytest.TempPathFactory) -> str:
+def store(exported: Path, tmp_path_factory: pytest.TempPathFactory) -> str:  # noqa: F811
     """The address of a store with the encoder registered in it, twice."""
     folder = tmp_path_factory.mktemp("store")
     client = MlflowClient(f"sqlite:///{folder}/mlflow.db")

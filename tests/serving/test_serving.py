@@ -3,11 +3,9 @@
 import base64
 import json
 import os
-import socket
 import struct
 import subprocess
 import sys
-import time
 import urllib.error
 import urllib.request
 import zlib
@@ -21,9 +19,9 @@ from mlflow import MlflowClient
 from PIL import Image
 
 from lookahead.errors import InputError
-from lookahead.pipeline import LookaheadPipeline
 from lookahead.serving.drawer import read_base64, write_base64
 from lookahead.serving.register import register
+from tests.launcher import await_answer, free_port
 from tests.serving.conftest import ALIAS, NAME
 
 Asked = dict[str, list[str]]
@@ -40,29 +38,27 @@ def pixels(picture: Image.Image) -> np.ndarray:
     return np.asarray(picture.convert("RGB"), dtype=np.int16)
 
 
-def test_the_registered_model_draws_what_the_pipeline_draws(
-    store: str, pipe: LookaheadPipeline, photos: list[Image.Image], asked: Asked
-) -> None:
+@pytest.fixture
+def model(store):
     mlflow.set_tracking_uri(store)
-    model = mlflow.pyfunc.load_model(f"models:/{NAME}@{ALIAS}")
+    return mlflow.pyfunc.load_model(f"models:/{NAME}@{ALIAS}")
+
+
+def test_the_registered_model_draws_what_the_pipeline_draws(model, pipe, photos, asked):
     drawn = model.predict(pd.DataFrame(asked), params={"seed": 3, "fast": True})
     for answer, photo, prompt in zip(drawn, photos, asked["prompt"], strict=False):
         assert np.array_equal(pixels(read_base64(answer)), pixels(pipe(photo, prompt, seed=3, fast=True)[0]))
-    other = model.predict(pd.DataFrame(asked), params={"seed": 4, "fast": True})
-    assert other != drawn
+    assert model.predict(pd.DataFrame(asked), params={"seed": 4, "fast": True}) != drawn
 
 
-def test_nothing_in_the_store_is_pickled(store: str) -> None:
+def test_nothing_in_the_store_is_pickled_and_the_alias_is_the_newest_versions(store):
     files = [path.name for path in Path(store.removeprefix("sqlite:///")).parent.rglob("*") if path.is_file()]
     assert "drawer.py" in files and "ip-adapter.safetensors" in files
     assert not [name for name in files if name.endswith((".pkl", ".pickle", ".pt", ".bin"))]
-
-
-def test_the_alias_is_the_newest_versions(store: str) -> None:
     assert MlflowClient(store).get_model_version_by_alias(NAME, ALIAS).version in (2, "2")
 
 
-def test_a_folder_that_was_not_exported_is_refused(store: str, tmp_path: Path) -> None:
+def test_a_folder_that_was_not_exported_is_refused(store, tmp_path):
     with pytest.raises(InputError, match="is no exported encoder"):
         register(tmp_path, MlflowClient(store), "0", NAME, ALIAS)
 
@@ -77,60 +73,39 @@ def test_a_folder_that_was_not_exported_is_refused(store: str, tmp_path: Path) -
     ],
     ids=["no picture", "too large", "bomb", "truncated"],
 )
-def test_a_bad_portrait_is_refused_by_the_model_in_one_message(store: str, content: bytes, reason: str) -> None:
-    mlflow.set_tracking_uri(store)
-    model = mlflow.pyfunc.load_model(f"models:/{NAME}@{ALIAS}")
+def test_a_bad_portrait_is_refused_by_the_model_in_one_message(model, content, reason):
     rows = pd.DataFrame({"portrait": [base64.b64encode(content).decode()], "prompt": ["a person"]})
     with pytest.raises(InputError, match=f"`portrait` is no picture file in base64.*{reason}"):
         model.predict(rows)
 
 
-def test_pictures_survive_the_way() -> None:
+def test_pictures_survive_the_way():
     noise = np.random.default_rng(0).integers(0, 255, (8, 8, 3), dtype=np.uint8)
     assert np.array_equal(np.asarray(read_base64(write_base64(Image.fromarray(noise)))), noise)
 
 
 def post(port: int, body: object) -> dict[str, list[str]]:
-    request = urllib.request.Request(
-        f"http://127.0.0.1:{port}/invocations", json.dumps(body).encode(), {"Content-Type": "application/json"}
-    )
-    with urllib.request.urlopen(request, timeout=300) as answer:
-        told: dict[str, list[str]] = json.load(answer)
-        return told
-
-
-def await_server(port: int, server: subprocess.Popen[bytes]) -> None:
-    end = time.monotonic() + 400
-    while time.monotonic() < end:
-        assert server.poll() is None, "the server ended"
-        try:
-            with urllib.request.urlopen(f"http://127.0.0.1:{port}/ping", timeout=10):
-                return
-        except (urllib.error.URLError, OSError):
-            time.sleep(1)
-    raise AssertionError("the server does not answer")
+    url, kind = f"http://127.0.0.1:{port}/invocations", {"Content-Type": "application/json"}
+    with urllib.request.urlopen(urllib.request.Request(url, json.dumps(body).encode(), kind), timeout=300) as answer:
+        return json.load(answer)
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(900)
-def test_mlflow_models_serve_answers_with_a_picture(
-    store: str, pipe: LookaheadPipeline, photos: list[Image.Image], asked: Asked, tmp_path: Path
-) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
+def test_mlflow_models_serve_answers_with_a_picture(store, pipe, photos, asked, tmp_path):
+    port = free_port()
     command = [sys.executable, "-m", "mlflow", "models", "serve", "--model-uri", f"models:/{NAME}@{ALIAS}"]
     command += ["--env-manager", "local", "--host", "127.0.0.1", "--port", str(port), "--workers", "1"]
     environment = os.environ | {"MLFLOW_TRACKING_URI": store, "PATH": f"{Path(sys.executable).parent}:/usr/bin:/bin"}
     with (tmp_path / "log").open("wb") as log:
         server = subprocess.Popen(command, env=environment, stdout=log, stderr=log)
         try:
-            await_server(port, server)
-            (answer,) = post(port, {"dataframe_records": [{n: v[0] for n, v in asked.items()}], "params": {"seed": 3}})[
-                "predictions"
-            ]
+            await_answer(f"http://127.0.0.1:{port}/ping", server)
+            record = {name: values[0] for name, values in asked.items()}
+            (answer,) = post(port, {"dataframe_records": [record], "params": {"seed": 3}})["predictions"]
             bomb = base64.b64encode(png_header(100_000, 100_000)).decode()
             with pytest.raises(urllib.error.HTTPError) as refused:
-                post(port, {"dataframe_records": [{"portrait": bomb, "prompt": "a person"}]})
+                post(port, {"dataframe_records": [record | {"portrait": bomb}]})
         finally:
             server.terminate()
             server.wait(60)

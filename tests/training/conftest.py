@@ -1,6 +1,6 @@
 """Features of a dataset that nobody drew: the right files and shapes, random contents, for the tiny world."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import pyarrow as pa
@@ -9,8 +9,9 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from lookahead.config import Train, read_params
+from lookahead.config import Checkpoints, Train, merged, read_params
 from lookahead.models.recogniser import TEMPLATE
+from lookahead.training.networks import Backend, Training, open_training
 from tests.modules import ROOT
 from tests.tiny_faces import EMBEDDING
 
@@ -18,38 +19,36 @@ PEOPLE, PICTURES, PROMPTS = 4, 5, 3
 PHOTO = [row % PICTURES < 3 for row in range(PEOPLE * PICTURES)]
 
 
-def save_images(path: Path, generator: torch.Generator) -> None:
+def image_tensors(generator: torch.Generator) -> dict[str, torch.Tensor]:
     count = PEOPLE * PICTURES
     faces = torch.tensor(TEMPLATE) * 0.35 + torch.tensor([14.0, 10.0])  # in the middle of 64 pixels
     embeddings = torch.randn(PEOPLE, EMBEDDING, generator=generator).repeat_interleave(PICTURES, 0)
     features = torch.randn(PEOPLE, 17, 32, generator=generator).repeat_interleave(PICTURES, 0)
-    tensors = {
+    return {
         "latents": torch.randn(count, 4, 16, 16, generator=generator),
         "image_features": (features + 0.1 * torch.randn(count, 17, 32, generator=generator))[PHOTO],
         "embeddings": torch.nn.functional.normalize(embeddings, dim=1),
         "landmarks": faces + torch.randn(count, 5, 2, generator=generator),
     }
-    path.parent.mkdir(parents=True)
-    save_file(tensors, path)
 
 
-def save_prompts(path: Path, generator: torch.Generator) -> None:
-    tensors = {
+def prompt_tensors(generator: torch.Generator) -> dict[str, torch.Tensor]:
+    return {
         "prompt_embeds": torch.randn(PROMPTS, 16, 96, generator=generator),
         "pooled": torch.randn(PROMPTS, 64, generator=generator),
         "empty_prompt_embeds": torch.zeros(1, 16, 96),
         "empty_pooled": torch.zeros(1, 64),
         "null_image_features": torch.randn(1, 17, 32, generator=generator),
     }
-    save_file(tensors, path)
 
 
 @pytest.fixture(scope="session")
 def features(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder as the stage `features` writes it."""
     folder, generator = tmp_path_factory.mktemp("features"), torch.Generator().manual_seed(0)
-    save_images(folder / "images" / "00000.safetensors", generator)
-    save_prompts(folder / "prompts.safetensors", generator)
+    (folder / "images").mkdir()
+    save_file(image_tensors(generator), folder / "images" / "00000.safetensors")
+    save_file(prompt_tensors(generator), folder / "prompts.safetensors")
     rows = range(PEOPLE * PICTURES)
     columns = {
         "row": list(rows),
@@ -94,17 +93,16 @@ def with_kv(settings: Train) -> Train:
     return changed(settings, {"kv": {"enabled": True}})
 
 
+@pytest.fixture(scope="session")
+def opened(tiny_world: Checkpoints, settings: Train, features: Path) -> Callable[..., Training]:
+    """Opens a training of these settings with changes; named words change the checkpoints."""
+
+    def open_changed(changes: Mapping[str, object], backend: Backend = "inductor", **world: object) -> Training:
+        return open_training(tiny_world.model_copy(update=world), changed(settings, changes), features, backend)
+
+    return open_changed
+
+
 def changed(settings: Train, changes: Mapping[str, object]) -> Train:
     """The settings with some values changed, nested as they are, and checked again."""
-    tree = settings.model_dump()
-
-    def merge(into: dict[str, object], new: Mapping[str, object]) -> None:
-        for name, value in new.items():
-            inner = into[name]
-            if isinstance(value, Mapping) and isinstance(inner, dict):
-                merge(inner, value)
-            else:
-                into[name] = value
-
-    merge(tree, changes)
-    return Train.model_validate(tree)
+    return Train.model_validate(merged(settings.model_dump(), changes))

@@ -1,31 +1,25 @@
 """A checkpoint gives everything back as it was: every entry of the optimizer, on its device, in its dtype."""
 
-from pathlib import Path
-
 import pytest
 import torch
 
-from lookahead.config import Checkpoints, Train
 from lookahead.training import checkpoint
 from lookahead.training.checkpoint import load_checkpoint, save_checkpoint
 from lookahead.training.loop import backward
 from lookahead.training.networks import Training, open_training
-from tests.training.conftest import changed
 
 
 @pytest.fixture
-def training(tiny_world: Checkpoints, settings: Train, features: Path) -> Training:
+def training(opened) -> Training:
     """After one step of the noise loss, in which one weight had no gradient."""
-    training = open_training(tiny_world, changed(settings, {"lookahead": {"weight": 0.0}, "ema_decay": 0.9}), features)
+    training = opened({"lookahead": {"weight": 0.0}, "ema_decay": 0.9})
     backward(training, 0)
     next(iter(training.weights.values())).grad = None
     training.optimizer.step()
     return training
 
 
-def test_every_entry_comes_back_as_it_was(
-    training: Training, tiny_world: Checkpoints, features: Path, tmp_path: Path
-) -> None:
+def test_every_entry_comes_back_as_it_was(training, tiny_world, features, tmp_path):
     """Also entries that AdamW does not have today: of another dtype than their weight, or no tensors."""
     optimizer, weights = training.optimizer, list(training.weights.values())
     odd = {"count": torch.tensor(2**40 + 1), "half": torch.ones(3, dtype=torch.bfloat16) / 3, "name": "x", "none": None}
@@ -50,7 +44,7 @@ def test_every_entry_comes_back_as_it_was(
 
 
 @pytest.mark.parametrize("step", ["meta", "cpu"])
-def test_entries_return_to_their_device(step: str) -> None:
+def test_entries_return_to_their_device(step):
     """A fused AdamW has its step on the weight's device, another one on the CPU; `meta` stands for a GPU."""
     optimizer, other = (torch.optim.AdamW([torch.nn.Parameter(torch.zeros(2, device="meta"))]) for _ in range(2))
     (weight,), (same,) = (one.param_groups[0]["params"] for one in (optimizer, other))

@@ -12,11 +12,9 @@ from torch._dynamo.backends.common import aot_autograd
 from torch._dynamo.utils import counters
 from torch._functorch.partitioners import min_cut_rematerialization_partition
 
-from lookahead.config import Checkpoints, Train
 from lookahead.training.loop import backward, draw_samples, fit
 from lookahead.training.losses import read
-from lookahead.training.networks import Training, open_training
-from tests.training.conftest import changed
+from lookahead.training.networks import Training
 
 pytestmark = pytest.mark.slow
 
@@ -24,10 +22,6 @@ BACKEND = "aot_eager"
 KV = {"kv": {"enabled": True}, "share_timesteps": True}
 GRAPHS = {"lookahead": 2, "kv": 3, "checkpointing": 3}  # the base and the child, and the KV-encoder
 CHANGES = {"lookahead": {}, "kv": KV, "checkpointing": KV | {"gradient_checkpointing": True}}
-
-
-def opened(world: Checkpoints, settings: Train, features: Path, compiled: bool) -> Training:
-    return open_training(world, changed(settings, {"compile": compiled}), features, BACKEND)
 
 
 def step(training: Training, index: int) -> tuple[dict[str, float], dict[str, torch.Tensor]]:
@@ -48,9 +42,8 @@ def assert_equal(gradients: dict[str, torch.Tensor], wanted: dict[str, torch.Ten
 
 
 @pytest.mark.parametrize("case", CHANGES)
-def test_a_compiled_step_equals_a_plain_one_and_is_compiled_once(tiny_world, features, settings, case):
-    settings = changed(settings, CHANGES[case])
-    plain, compiled = (opened(tiny_world, settings, features, on) for on in (False, True))
+def test_a_compiled_step_equals_a_plain_one_and_is_compiled_once(opened, settings, case):
+    plain, compiled = (opened(CHANGES[case] | {"compile": on}, BACKEND) for on in (False, True))
     assert plain.weights.keys() == compiled.weights.keys()
     counters.clear()
     scales = []
@@ -71,15 +64,15 @@ class Stop(Exception):
     """Stands for a kill right after a step."""
 
 
-def test_a_compiled_run_that_stops_ends_the_same_bit_for_bit(tiny_world, features, settings, tmp_path):
-    settings = changed(settings, {"steps": 2, "gradient_accumulation_steps": 1, "checkpoint_every": 1})
+def test_a_compiled_run_that_stops_ends_the_same_bit_for_bit(opened, tmp_path):
+    changes = {"steps": 2, "gradient_accumulation_steps": 1, "checkpoint_every": 1, "compile": True}
 
     def run(work: Path, stop: int) -> dict[str, torch.Tensor]:
         def log(_row: object, number: int) -> None:
             if number == stop:
                 raise Stop
 
-        fit(opened(tiny_world, settings, features, True), work, log)
+        fit(opened(changes, BACKEND), work, log)
         return load_file(work / "step_000002.safetensors")
 
     with pytest.raises(Stop):
@@ -89,7 +82,7 @@ def test_a_compiled_run_that_stops_ends_the_same_bit_for_bit(tiny_world, feature
     torch.testing.assert_close(resumed, whole, rtol=0, atol=0, equal_nan=True)
 
 
-def test_a_smaller_budget_keeps_less_and_changes_no_gradient(tiny_world, features, settings):
+def test_a_smaller_budget_keeps_less_and_changes_no_gradient(opened):
     def run(budget: float) -> tuple[int, dict[str, torch.Tensor]]:
         kept = []
 
@@ -104,8 +97,7 @@ def test_a_smaller_budget_keeps_less_and_changes_no_gradient(tiny_world, feature
             partition_fn=min_cut_rematerialization_partition,
         )
         changes = {"compile": True, "activation_memory_budget": budget, "lookahead": {"weight": 0.0}}
-        training = open_training(tiny_world, changed(settings, changes), features, backend)
-        _, gradients = step(training, 0)
+        _, gradients = step(opened(changes, backend), 0)
         return sum(kept), gradients
 
     (whole, wanted), (less, gradients) = run(1.0), run(0.3)

@@ -4,11 +4,8 @@ import csv
 import json
 import logging
 import math
-import os
-import shutil
-import signal
-import subprocess
-import sys
+from collections.abc import Callable, Mapping
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
@@ -16,7 +13,6 @@ from PIL import Image
 from safetensors.torch import load_file
 
 from lookahead import world
-from lookahead.config import Checkpoints, Train
 from lookahead.errors import InputError
 from lookahead.training.loop import lr_factor, train
 from tests.training.conftest import changed
@@ -29,6 +25,7 @@ FULL = {
     "share_timesteps": True,
     "noise_density": {"annealing": "linear", "final_strength": -0.5},
 }
+NOTHING: Mapping[str, object] = {}
 COSINE = {"lr_scheduler": "cosine"}
 ANNEALED = {"noise_density": {"annealing": "linear"}}
 
@@ -37,29 +34,31 @@ class Killed(Exception):
     """Stands for a kill at a moment that the test chooses."""
 
 
-def run(checkpoints: Checkpoints, settings: Train, features: Path, work: Path, stop=None, **more) -> list[int]:
-    """Train, and return the steps that were done; `stop` is the one after which the run is killed."""
-    steps = []
+@pytest.fixture(scope="module")
+def run(tiny_world, settings, features) -> Callable[..., list[int]]:
+    """Trains with some settings changed; the steps that were done. `stop` is the one after which it is killed."""
 
-    def log(row, step):
-        steps.append(step)
-        assert all(isinstance(value, float) and math.isfinite(value) for value in row.values())
-        if step == stop:
-            raise Killed
+    def run_changed(work: Path, changes: Mapping[str, object] = NOTHING, stop: int | None = None, **more) -> list[int]:
+        steps = []
 
-    if stop is None:
-        train(checkpoints, settings, features, work, log, **more)
-    else:
-        with pytest.raises(Killed):
-            train(checkpoints, settings, features, work, log, **more)
-    return steps
+        def log(row, step):
+            steps.append(step)
+            assert all(isinstance(value, float) and math.isfinite(value) for value in row.values())
+            if step == stop:
+                raise Killed
+
+        with nullcontext() if stop is None else pytest.raises(Killed):
+            train(tiny_world, changed(settings, changes), features, work, log, **more)
+        return steps
+
+    return run_changed
 
 
 @pytest.fixture(scope="module")
-def whole(tiny_world, features, settings, tmp_path_factory) -> Path:
+def whole(run, tmp_path_factory) -> Path:
     """The output of an undisturbed run."""
     work = tmp_path_factory.mktemp("whole") / "work"
-    run(tiny_world, settings, features, work)
+    run(work)
     return work
 
 
@@ -91,54 +90,30 @@ def test_weights_open_with_diffusers(whole, tiny_world):
 
 
 @pytest.mark.parametrize("stop", [1, 5])
-def test_a_run_that_stops_ends_the_same_bit_for_bit(whole, tiny_world, features, settings, tmp_path, stop):
+def test_a_run_that_stops_ends_the_same_bit_for_bit(whole, run, settings, tmp_path, stop):
     work = tmp_path / "work"
-    run(tiny_world, settings, features, work, stop=stop)
+    run(work, stop=stop)
     assert not (work / WEIGHTS).exists()
-    steps = run(tiny_world, settings, features, work)
+    steps = run(work)
     resumed_at = (stop - 1) // settings.checkpoint_every * settings.checkpoint_every
     assert steps == list(range(resumed_at + 1, settings.steps + 1))
     assert contents(work) == contents(whole)
 
 
-def test_with_everything_on_a_resumed_run_ends_the_same_bit_for_bit(tiny_world, features, settings, tmp_path):
+def test_with_everything_on_a_resumed_run_ends_the_same_bit_for_bit(run, tmp_path):
     """KV-encoder, running mean, schedules, annealing, shared timesteps."""
-    full = changed(settings, FULL)
-    run(tiny_world, full, features, tmp_path / "whole")
-    run(tiny_world, full, features, tmp_path / "work", stop=5)
-    run(tiny_world, full, features, tmp_path / "work")
+    run(tmp_path / "whole", FULL)
+    run(tmp_path / "work", FULL, stop=5)
+    run(tmp_path / "work", FULL)
     assert contents(tmp_path / "work") == contents(tmp_path / "whole")
     written = load_file(tmp_path / "work" / "encoder" / "kv.safetensors")
     assert any(t.any() for name, t in written.items() if "lora_B" in name or name.endswith("up.weight"))
 
 
-def test_a_run_killed_by_the_system_ends_the_same(whole, tiny_world, features, settings, tmp_path):
-    """kill -9 in a process of its own, right after a step that no checkpoint holds."""
-    script = (
-        "import os, signal, sys, torch\n"
-        "from pathlib import Path\n"
-        "from lookahead.config import Checkpoints, Train\n"
-        "from lookahead.training.loop import train\n"
-        "torch.set_num_threads(1)\n"
-        "world, settings, features, work = sys.argv[1:]\n"
-        "def log(row, step):\n"
-        "    if step == 5:\n"
-        "        os.kill(os.getpid(), signal.SIGKILL)\n"
-        "train(Checkpoints.model_validate_json(world), Train.model_validate_json(settings), Path(features),\n"
-        "      Path(work), log)\n"
-    )
+def test_more_steps_continue_a_training_that_has_ended(whole, run, tmp_path):
     work = tmp_path / "work"
-    command = [sys.executable, "-c", script, tiny_world.model_dump_json(), settings.model_dump_json(), features, work]
-    ended = subprocess.run(list(map(str, command)), env={**os.environ}, capture_output=True, check=False)
-    assert ended.returncode == -signal.SIGKILL, ended.stderr.decode()[-2000:]
-    run(tiny_world, settings, features, work)
-    assert contents(work) == contents(whole)
-
-
-def test_more_steps_continue_a_training_that_has_ended(whole, tiny_world, features, settings, tmp_path):
-    work = tmp_path / "work"
-    run(tiny_world, changed(settings, {"steps": 3}), features, work)
-    assert run(tiny_world, settings, features, work) == [4, 5, 6]
+    run(work, {"steps": 3})
+    assert run(work) == [4, 5, 6]
     assert contents(work) == contents(whole)
 
 
@@ -146,41 +121,38 @@ def test_more_steps_continue_a_training_that_has_ended(whole, tiny_world, featur
     ("changes", "steps", "reason"),
     [(COSINE, 4, "train.lr_scheduler is cosine"), (ANNEALED, 4, "noise_density.annealing is linear"), ({}, 1, "more")],
 )
-def test_a_training_of_another_length_starts_anew_where_it_cannot_continue(
-    tiny_world, features, settings, tmp_path, caplog, changes, steps, reason
-):
+def test_a_training_that_cannot_be_continued_starts_anew(run, tmp_path, caplog, changes, steps, reason):
     """Schedules stretch over the training; and no checkpoint leads back to fewer steps."""
-    settings = changed(settings, changes | {"steps": 2})
-    run(tiny_world, settings, features, tmp_path / "work")
+    run(tmp_path / "work", changes | {"steps": 2})
     with caplog.at_level(logging.WARNING):
-        done = run(tiny_world, changed(settings, {"steps": steps}), features, tmp_path / "work")
+        done = run(tmp_path / "work", changes | {"steps": steps})
     assert done == list(range(1, steps + 1)) and reason in caplog.text
-    assert run(tiny_world, settings, features, tmp_path / "work") == []  # the other one is kept
+    assert run(tmp_path / "work", changes | {"steps": 2}) == []  # the other one is kept
 
 
-def test_settings_that_decide_no_weight_lose_no_step(whole, tiny_world, features, settings, tmp_path):
+def test_settings_that_decide_no_weight_lose_no_step(whole, run, tmp_path):
     work = tmp_path / "work"
-    run(tiny_world, settings, features, work, stop=5)
+    run(work, stop=5)
     others = {"checkpoint_every": 3, "checkpoints_total_limit": 1, "sample_every": 5, "num_samples": 1}
-    assert run(tiny_world, changed(settings, others), features, work) == [5, 6]
+    assert run(work, others) == [5, 6]
     assert (work / WEIGHTS).read_bytes() == (whole / WEIGHTS).read_bytes()
     assert Image.open(work / "samples" / "step_0006.png").size == (5 * 64, 64)
 
 
-def test_state_of_another_run_is_refused_and_a_truncated_one_named(tiny_world, features, settings, tmp_path):
+def test_state_of_another_run_is_refused_and_a_truncated_one_named(run, tmp_path):
     work = tmp_path / "work"
-    run(tiny_world, settings, features, work, stop=4)
+    run(work, stop=4)
     with pytest.raises(InputError, match=r"step_000002\.safetensors holds the state of another training"):
-        run(tiny_world, settings.model_copy(update={"learning_rate": 2e-3}), features, work)
+        run(work, {"learning_rate": 2e-3})
     state = tmp_path / "work.resume" / "step_000002.safetensors"
     state.write_bytes(state.read_bytes()[:-100])
     with pytest.raises(InputError, match=r"step_000002\.safetensors"):
-        run(tiny_world, settings, features, work)
+        run(work)
 
 
-def test_the_encoder_is_shown_at_every_checkpoint_before_the_last_step(whole, tiny_world, features, settings, tmp_path):
+def test_the_encoder_is_shown_at_every_checkpoint_before_the_last_step(whole, run, tiny_world, tmp_path):
     """Also at the one that a resumed run begins with; with EMA the running mean, which leaves the weights alone."""
-    settings, seen = changed(settings, {"ema_decay": 0.9}), {}
+    ema, seen = {"ema_decay": 0.9}, {}
 
     def look(encoder: Path, step: int) -> None:
         seen.setdefault(step, []).append(load_file(encoder / WEIGHTS.name))
@@ -188,8 +160,8 @@ def test_the_encoder_is_shown_at_every_checkpoint_before_the_last_step(whole, ti
             raise Killed
 
     with pytest.raises(Killed):
-        run(tiny_world, settings, features, tmp_path / "work", on_checkpoint=look)
-    run(tiny_world, settings, features, tmp_path / "work", on_checkpoint=look)
+        run(tmp_path / "work", ema, on_checkpoint=look)
+    run(tmp_path / "work", ema, on_checkpoint=look)
     assert {step: len(encoders) for step, encoders in seen.items()} == {2: 1, 4: 2}
     assert all((seen[4][0][name] == tensor).all() for name, tensor in seen[4][1].items())
     untuned = load_file(Path(tiny_world.adapter.source) / tiny_world.adapter.weight_name)
@@ -198,22 +170,14 @@ def test_the_encoder_is_shown_at_every_checkpoint_before_the_last_step(whole, ti
         assert 0 < (mean[name] - start).norm() < (last[name] - start).norm(), name
 
 
-def test_noise_only_writes_no_lookahead_figures(tiny_world, features, settings, tmp_path, whole):
-    run(tiny_world, changed(settings, {"lookahead": {"weight": 0.0}}), features, tmp_path / "work")
+def test_noise_only_writes_no_lookahead_figures(whole, run, tmp_path):
+    run(tmp_path / "work", {"lookahead": {"weight": 0.0}})
     alone = list(csv.DictReader((tmp_path / "work" / "curves.csv").open()))
     both = list(csv.DictReader((whole / "curves.csv").open()))
     assert "distance" not in alone[0]
     assert [row["t_noise"] for row in alone] == [row["t_noise"] for row in both]
     assert alone[0]["loss_noise"] == both[0]["loss_noise"]  # later ones differ: other weights
     assert contents(tmp_path / "work")["samples/step_0000.png"] == contents(whole)["samples/step_0000.png"]
-
-
-def test_truncated_features_are_named(tiny_world, features, settings, tmp_path):
-    copy = shutil.copytree(features, tmp_path / "features")
-    path = copy / "images" / "00000.safetensors"
-    path.write_bytes(path.read_bytes()[:-100])
-    with pytest.raises(InputError, match=r"00000\.safetensors"):
-        run(tiny_world, settings, copy, tmp_path / "work")
 
 
 def test_learning_rates(settings):

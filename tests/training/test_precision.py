@@ -45,7 +45,7 @@ def networks_and_batch() -> tuple[Networks, Batch]:
         latents = encode_latents(open_pipeline(world.checkpoints).vae, shown)[seen]
         wanted = networks.recogniser(align(other, others))[seen]
     noise = torch.randn(latents.shape, generator=torch.Generator().manual_seed(0))
-    batch = Batch(torch.arange(len(latents)), latents + 0.15 * noise, landmarks[seen], None, None, wanted)  # type: ignore[arg-type]
+    batch = Batch(torch.arange(len(latents)), latents + 0.15 * noise, landmarks[seen], None, None, wanted)
     return networks, batch
 
 
@@ -57,7 +57,7 @@ def gradient(networks: Networks, batch: Batch) -> tuple[Tensor, Tensor]:
     return distance.detach(), slope.flatten(1)
 
 
-def test_the_gradient_points_where_it_does_in_float32(networks_and_batch: tuple[Networks, Batch]) -> None:
+def test_the_gradient_points_where_it_does_in_float32(networks_and_batch):
     networks, batch = networks_and_batch
     exact_distance, exact = gradient(networks, batch)
     distance, halved = gradient(replace(networks, precision=torch.bfloat16), batch)

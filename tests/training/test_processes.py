@@ -2,7 +2,6 @@
 
 import json
 import os
-import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -14,7 +13,7 @@ from lookahead.config import Checkpoints, Train
 from lookahead.errors import InputError
 from lookahead.training import loop
 from lookahead.training.loop import train
-from tests.launcher import launch
+from tests.launcher import free_port, launch
 from tests.training.conftest import changed
 
 CODE = """
@@ -69,9 +68,7 @@ def command(
 
 def machines(words: list[str]) -> subprocess.CompletedProcess:
     """Train with a process on each of two machines, with no launcher to watch them; the main one's output."""
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
-    common = os.environ | {"OMP_NUM_THREADS": "1", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+    common = os.environ | {"OMP_NUM_THREADS": "1", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port())}
     ranks = [common | {"RANK": rank, "LOCAL_RANK": "0", "WORLD_SIZE": "2"} for rank in ("0", "1")]
     with subprocess.Popen([sys.executable, *words], env=ranks[1], stderr=subprocess.DEVNULL) as other:
         done = subprocess.run(
@@ -98,9 +95,7 @@ def one(tiny_world: Checkpoints, with_kv: Train, features: Path, tmp_path_factor
 
 
 @pytest.mark.slow
-def test_two_processes_and_one_make_the_same_steps(
-    one: Path, tiny_world: Checkpoints, with_kv: Train, features: Path, tmp_path: Path
-) -> None:
+def test_two_processes_and_one_make_the_same_steps(one, tiny_world, with_kv, features, tmp_path):
     """And after the last checkpoint a resumed run ends, also where one process is late and the other has finished."""
     launch(*command(tiny_world, with_kv, features, tmp_path / "two"))
     assert_equal_trainings(one, tmp_path / "two")
@@ -114,9 +109,7 @@ def test_two_processes_and_one_make_the_same_steps(
 
 
 @pytest.mark.slow
-def test_when_a_process_dies_the_run_ends_with_a_message_and_continues(
-    one: Path, tiny_world: Checkpoints, with_kv: Train, features: Path, tmp_path: Path
-) -> None:
+def test_when_a_process_dies_the_run_ends_with_a_message_and_continues(one, tiny_world, with_kv, features, tmp_path):
     done = machines(command(tiny_world, with_kv, features, tmp_path / "two", deadly=3))
     assert done.returncode == 1 and "error: another process of this launch ended" in done.stderr
     assert [path.name for path in (tmp_path / "two.resume").glob("step*")] == ["step_000002.safetensors"]
@@ -125,9 +118,7 @@ def test_when_a_process_dies_the_run_ends_with_a_message_and_continues(
     assert_equal_trainings(one, tmp_path / "two")
 
 
-def test_a_number_of_processes_that_cannot_share_is_refused(
-    tiny_world: Checkpoints, settings: Train, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_number_of_processes_that_cannot_share_is_refused(tiny_world, settings, tmp_path, monkeypatch):
     monkeypatch.setattr(loop, "distributed", lambda: type("Three", (), {"num_processes": 3}))
     with pytest.raises(InputError, match=r"gradient_accumulation_steps is 2, .* make it a multiple of 3"):
         train(tiny_world, settings, tmp_path, tmp_path, lambda _row, _step: None)

@@ -5,7 +5,6 @@ from dataclasses import replace
 import pytest
 import torch
 
-from lookahead.config import Checkpoints, Train
 from lookahead.errors import InputError
 from lookahead.method.shared_pass import as_leaves, backward_through
 from lookahead.models.adapter import adapter_parameters
@@ -22,11 +21,11 @@ from lookahead.training.losses import (
     preview_pixels,
     read,
 )
-from lookahead.training.networks import Training, open_networks, open_training
+from lookahead.training.networks import Training
 from tests.tiny import save_base
 from tests.training.conftest import changed
 
-NOISE = {"lookahead": {"preview": {"start": "noise"}}}
+KV = {"kv": {"enabled": True}}
 
 
 def drawn(training: Training, index: int = 0) -> tuple[Batch, Draws]:
@@ -35,24 +34,52 @@ def drawn(training: Training, index: int = 0) -> tuple[Batch, Draws]:
 
 
 @pytest.fixture(scope="module")
-def training(tiny_world, features, settings) -> Training:
+def training(opened) -> Training:
     """Shared by tests that leave weights alone; they clear gradients themselves."""
-    return open_training(tiny_world, settings, features)
+    return opened({})
+
+
+@pytest.fixture
+def pixels() -> torch.Tensor:
+    return torch.rand(2, 3, 64, 64, generator=torch.Generator().manual_seed(0)) * 2 - 1
+
+
+def gradients(training: Training) -> dict[str, torch.Tensor]:
+    backward(training, 1)
+    return {name: p.grad for name, p in training.weights.items()}
+
+
+def assert_equal(gradients: dict[str, torch.Tensor], wanted: dict[str, torch.Tensor]) -> None:
+    for name, gradient in wanted.items():
+        torch.testing.assert_close(gradients[name], gradient, rtol=1e-3, atol=1e-6, msg=name)
 
 
 @pytest.mark.parametrize("kv", [False, True])
-def test_exactly_the_intended_parameters_get_gradients(tiny_world, features, settings, kv):
+def test_exactly_the_intended_parameters_get_gradients(opened, kv):
     """The adapter and the LoRAs of the KV-encoder: each gets some, and nothing else gets any."""
-    training = open_training(tiny_world, changed(settings, {"kv": {"enabled": kv}}), features)
-    backward(training, 0)
+    training = opened({"kv": {"enabled": kv}})
+    networks = training.networks
     trained = {id(p) for p in training.weights.values()}
     assert any(name.startswith("kv.") for name in training.weights) == kv
-    networks = training.networks
-    others = [*networks.unet.parameters(), *networks.preview_vae.parameters(), *networks.recogniser.parameters()]
-    if networks.kv is not None:
-        others += [*networks.kv.unet.parameters(), *networks.kv.shared.parameters()]
-    assert all(p.grad is None and not p.requires_grad for p in others if id(p) not in trained)
-    assert all(p.grad is not None for p in training.weights.values())
+    assert all(gradient is not None for gradient in gradients(training).values())
+    frozen = [networks.unet, networks.preview_vae, networks.recogniser]
+    frozen += [] if networks.kv is None else [networks.kv.unet, networks.kv.shared]
+    others = [p for module in frozen for p in module.parameters() if id(p) not in trained]
+    assert all(p.grad is None and not p.requires_grad for p in others)
+
+
+@pytest.mark.parametrize("kv", [False, True])
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_a_step_changes_the_adapter_kept_in_float32_and_nothing_else(opened, precision, kv):
+    training = opened({"kv": {"enabled": kv}}, precision=precision)
+    unet = training.networks.unet
+    assert unet.conv_in.weight.dtype == getattr(torch, precision)
+    before = {name: p.detach().clone() for name, p in unet.named_parameters()}
+    train_step(training, 0)
+    assert all(p.dtype == torch.float32 for p in training.weights.values())
+    adapter = {id(p) for p in adapter_parameters(unet).values()}
+    for name, p in unet.named_parameters():
+        assert torch.equal(p, before[name]) != (id(p) in adapter), name
 
 
 @pytest.mark.parametrize("loss", [backward_noise_loss, backward_lookahead_loss])
@@ -79,78 +106,58 @@ def test_dropping_hides_the_reference_or_the_prompt(training, dropout):
     assert losses[0] == pytest.approx(full[0].item(), rel=1e-5) and losses[1] != full[1]
 
 
-def gradients(training: Training) -> dict[str, torch.Tensor]:
-    backward(training, 1)
-    return {name: p.grad for name, p in training.weights.items()}
-
-
 @pytest.mark.parametrize("weight", [0.0, 1.0])
 @pytest.mark.parametrize("kv", [False, True])
-def test_gradients_are_equal_with_checkpointing(tiny_world, features, settings, kv, weight):
+def test_gradients_are_equal_with_checkpointing(opened, kv, weight):
     """Noise loss alone, then both. With `backward()` moved out of `child_at` or of `appended`, torch raises a
     CheckpointError: the recomputation sees other layers. With the strength alone restored too early, nothing is
     raised and the gradients are wrong (tests/models/test_fast_child.py)."""
-    base = changed(settings, {"kv": {"enabled": kv}, "lookahead": {"weight": weight}})
-    plain = gradients(open_training(tiny_world, base, features))
-    training = open_training(tiny_world, changed(base, {"gradient_checkpointing": True}), features)
-    checkpointed = gradients(training)
+    changes = {"kv": {"enabled": kv}, "lookahead": {"weight": weight}}
+    training = opened(changes | {"gradient_checkpointing": True})
+    assert_equal(gradients(training), gradients(opened(changes)))
     assert training.networks.kv is None or not training.networks.kv.bank, "what ran again was kept"
-    for name, gradient in plain.items():
-        torch.testing.assert_close(checkpointed[name], gradient, rtol=1e-3, atol=1e-6, msg=name)
 
 
-def test_the_memory_format_of_convolutions_changes_no_gradient(tiny_world, features, with_kv):
-    training = open_training(tiny_world, changed(with_kv, {"channels_last": True}), features)
+def test_the_memory_format_of_convolutions_changes_no_gradient(opened):
+    training = opened(KV | {"channels_last": True})
     weight = training.networks.unet.conv_in.weight
     assert weight.is_contiguous(memory_format=torch.channels_last) and not weight.is_contiguous()
-    plain, other = gradients(open_training(tiny_world, with_kv, features)), gradients(training)
-    for name, gradient in plain.items():
-        torch.testing.assert_close(other[name], gradient, rtol=1e-3, atol=1e-6, msg=name)
+    assert_equal(gradients(training), gradients(opened(KV)))
 
 
-def test_one_pass_of_the_kv_encoder_equals_one_for_each_loss(tiny_world, features, with_kv):
+def test_one_pass_of_the_kv_encoder_equals_one_for_each_loss(opened):
     """Shared timesteps: both losses on one set of keys and values, against two passes with the very same draws."""
-    shared = changed(with_kv, {"share_timesteps": True, "kv": {"token_dropout": 0.0}})
-    together = gradients(open_training(tiny_world, shared, features))
-    training = open_training(tiny_world, shared, features)
+    changes = {"share_timesteps": True, "kv": {"enabled": True, "token_dropout": 0.0}}
+    training = opened(changes)
     batch, draws = drawn(training, 1)
     for loss, draw in ((backward_noise_loss, draws.noise), (backward_lookahead_loss, draws.lookahead)):
         keys_values = encode_reference(training.networks, batch, draw)
         leaves = as_leaves(keys_values)
         loss(training, batch, draw, leaves, 1)
         backward_through(keys_values, leaves)
-    for name, weight in training.weights.items():
-        torch.testing.assert_close(together[name], weight.grad, rtol=1e-3, atol=1e-6, msg=name)
+    assert_equal(gradients(opened(changes)), {name: weight.grad for name, weight in training.weights.items()})
 
 
-def figures(world, settings, features, changes) -> Row:
-    return read([backward(open_training(world, changed(settings, changes), features), 0)])[0]
+def figures(training: Training, index: int = 0) -> Row:
+    return read([backward(training, index)])[0]
 
 
-def test_naive_preview_is_the_child_at_strength_0(tiny_world, features, settings):
+def test_naive_preview_is_the_child_at_strength_0(opened):
     def distance(model: str, low: float) -> float:
         scale = {"low": low, "high": low, "probability_of_one": 0.0}
-        changes = {"lookahead": {"preview": {"model": model}, "lora_scale": scale}}
-        return figures(tiny_world, settings, features, changes)["distance"]
+        return figures(opened({"lookahead": {"preview": {"model": model}, "lora_scale": scale}}))["distance"]
 
     assert distance("naive", 0.7) == distance("lcm", 0.0) != distance("lcm", 0.7)
 
 
-@pytest.mark.parametrize(
-    "preview",
-    [
-        {},
-        {"boundary": True},
-        {"steps": 3, "gradient_steps": 1},
-        {"steps": 3, "gradient_steps": 3},
-        {"start": "noise"},
-        {"start": "noise", "steps": 2, "gradient_steps": 2},
-    ],
-)
-def test_every_preview_teaches(tiny_world, features, settings, preview):
+PREVIEWS = [{}, {"boundary": True}, {"start": "noise"}, {"start": "noise", "steps": 2, "gradient_steps": 2}]
+PREVIEWS += [{"steps": 3, "gradient_steps": last} for last in (1, 3)]
+
+
+@pytest.mark.parametrize("preview", PREVIEWS, ids=str)
+def test_every_preview_teaches(opened, preview):
     """The gradient points where previews look more like the reference: steps on one micro-batch show it."""
-    changes = {"batch_size": 8, "lookahead": {"preview": preview}}
-    training = open_training(tiny_world, changed(settings, changes), features)
+    training = opened({"batch_size": 8, "lookahead": {"preview": preview}})
     batch, draws = drawn(training)
     distances = []
     for _ in range(6):
@@ -161,35 +168,32 @@ def test_every_preview_teaches(tiny_world, features, settings, preview):
 
 
 @pytest.mark.parametrize("share", [False, True])
-def test_previews_from_noise_are_at_the_last_timestep_everywhere(tiny_world, features, with_kv, share, monkeypatch):
+def test_previews_from_noise_are_at_the_last_timestep_everywhere(opened, share, monkeypatch):
     """Draw, weights, the KV-encoder's input, the U-Net's, and the curves' ranges; the target is not seen."""
-    changes = {"share_timesteps": share, "gradient_accumulation_steps": 1} | NOISE
-    training = open_training(tiny_world, changed(with_kv, changes), features)
+    start = {"lookahead": {"preview": {"start": "noise"}}}
+    training = opened(KV | start | {"share_timesteps": share, "gradient_accumulation_steps": 1})
     batch, draws = drawn(training)
     assert draws.lookahead.t.tolist() == [999, 999] and draws.lookahead.weight.tolist() == [1.0, 1.0]
     assert draws.noise.t.max() < 999 and draws.noise.weight.tolist() == [1.0, 1.0]
-    encoder, seen = training.networks.kv, []
-    encode = type(encoder).encode
-    monkeypatch.setattr(
-        type(encoder), "encode", lambda own, noisy, t, *rest: seen.append(t) or encode(own, noisy, t, *rest)
-    )
-    row = read([backward(training, 0)])[0]
+    kind, seen = type(training.networks.kv), []
+    encode = kind.encode
+    monkeypatch.setattr(kind, "encode", lambda own, noisy, t, *rest: seen.append(t) or encode(own, noisy, t, *rest))
+    row = figures(training)
     assert [t.tolist() for t in seen] == [draws.noise.t.tolist(), [999, 999]]
     assert row["t_lookahead"] == 999 and row["distance_t3"] == pytest.approx(row["distance"])
     assert all(torch.isnan(torch.tensor(row[f"distance_t{number}"])) for number in range(3))
-    moved, preview = replace(batch, latents=batch.latents + 1), training.settings.lookahead.preview
+
+    def shown(latents: torch.Tensor) -> torch.Tensor:
+        moved, preview = replace(batch, latents=latents), training.settings.lookahead.preview
+        return preview_pixels(training.networks, moved, draws.lookahead, preview, generator_for("x", 0, 0))
+
     with torch.no_grad():
-        first, second = (
-            preview_pixels(training.networks, b, draws.lookahead, preview, generator_for("x", 0, 0))
-            for b in (batch, moved)
-        )
-    assert torch.equal(first, second)
+        assert torch.equal(shown(batch.latents), shown(batch.latents + 1))
 
 
-def test_the_distance_to_the_own_picture_is_zero_and_bounded(training):
+def test_the_distance_to_the_own_picture_is_zero_and_bounded(training, pixels):
     """D of Eq. 4: nothing for the picture that the wanted face was read from, at most 2 for any other."""
     batch, _ = drawn(training)
-    pixels = torch.rand(2, 3, 64, 64, generator=torch.Generator().manual_seed(0)) * 2 - 1
     with torch.no_grad():
         wanted = training.networks.recogniser(align(pixels, batch.landmarks))
         same, opposite = (replace(batch, embeddings=embeddings) for embeddings in (wanted, -wanted))
@@ -210,10 +214,8 @@ class Seen:
         return self.landmarks * self.found[:, None, None], self.found
 
 
-def test_where_no_face_is_found_the_targets_landmarks_serve(training):
-    networks = training.networks
-    batch, _ = drawn(training)
-    pixels = torch.rand(2, 3, 64, 64, generator=torch.Generator().manual_seed(0)) * 2 - 1
+def test_where_no_face_is_found_the_targets_landmarks_serve(training, pixels):
+    networks, (batch, _) = training.networks, drawn(training)
     detecting = replace(networks, detector=Seen(batch.landmarks + 4, [True, False]))
     with torch.no_grad():
         by_target, _ = preview_distances(networks, batch, pixels, "identity")
@@ -230,8 +232,8 @@ def test_without_a_face_a_preview_counts_unless_only_detected_ones_do(training, 
     batch, draws = drawn(training)
     settings = changed(training.settings, {"lookahead": {"landmarks": landmarks, "weight_by_scale": False}})
     networks = replace(training.networks, detector=Seen(batch.landmarks, found))
-    training.optimizer.zero_grad(set_to_none=True)
     detecting = replace(training, settings=settings, networks=networks)
+    training.optimizer.zero_grad(set_to_none=True)
     row = backward_lookahead_loss(detecting, batch, draws.lookahead, {}, 0)
     assert row["found"].item() == sum(found) / 2 and row["distance"] > 0
     gradient = sum(weight.grad.abs().sum().item() for weight in training.weights.values())
@@ -240,8 +242,8 @@ def test_without_a_face_a_preview_counts_unless_only_detected_ones_do(training, 
     assert (row["loss_lookahead"] == row["distance"]) == (landmarks == "detected" or all(found))
 
 
-def test_the_real_detector_runs_on_previews(tiny_world, features, settings):
-    row = figures(tiny_world, settings, features, {"lookahead": {"landmarks": "detected"}})
+def test_the_real_detector_runs_on_previews(opened):
+    row = figures(opened({"lookahead": {"landmarks": "detected"}}))
     assert row["found"] in (0, 0.5, 1) and row["loss_lookahead"] > 0
 
 
@@ -260,58 +262,35 @@ def test_timesteps_of_the_curves(training):
     assert seen == [number in bins for number in range(4)]
 
 
-def test_one_step_changes_the_adapter_and_nothing_else(tiny_world, features, settings):
-    training = open_training(tiny_world, settings, features)
-    before = {name: p.detach().clone() for name, p in training.networks.unet.named_parameters()}
-    train_step(training, 0)
-    trained = {id(p) for p in adapter_parameters(training.networks.unet).values()}
-    for name, p in training.networks.unet.named_parameters():
-        assert torch.equal(p, before[name]) != (id(p) in trained), name
-
-
-def test_alpha_is_redrawn_every_few_optimizer_steps(tiny_world, features, settings):
+def test_alpha_is_redrawn_every_few_optimizer_steps(opened):
     """Not every few micro-batches: of a step, all share one."""
-    changes = {"gradient_accumulation_steps": 3, "lookahead": {"lora_scale": {"redraw_every": 2}}}
-    training = open_training(tiny_world, changed(settings, changes), features)
-    scales = [read([backward(training, index)])[0]["scale"] for index in (0, 2, 3, 5, 6, 8)]
+    training = opened({"gradient_accumulation_steps": 3, "lookahead": {"lora_scale": {"redraw_every": 2}}})
+    scales = [figures(training, index)["scale"] for index in (0, 2, 3, 5, 6, 8)]
     assert len(set(scales[:4])) == 1 and scales[4] == scales[5] != scales[0]
 
 
-def test_a_loss_that_is_not_finite_names_the_step_and_leaves_the_weights(tiny_world, features, settings):
-    training = open_training(tiny_world, settings, features)
+def test_a_loss_that_is_not_finite_names_the_step_and_leaves_the_weights(opened):
+    training = opened({})
     with torch.no_grad():
         weight = next(p for name, p in training.weights.items() if name.endswith("proj_out.weight"))
         weight.fill_(float("inf"))
     before = {name: p.detach().clone() for name, p in training.weights.items()}
-    with pytest.raises(
-        InputError,
-        match=r"loss_noise is nan at step 5, with the pictures \[.*checkpoint is of step 4.*learning_rate \(0\.001\)",
-    ):
+    reason = r"loss_noise is nan at step 5, with the pictures \[.*checkpoint is of step 4.*learning_rate \(0\.001\)"
+    with pytest.raises(InputError, match=reason):
         train_step(training, 4)
     assert all(torch.equal(p, before[name]) for name, p in training.weights.items())
 
 
-def test_a_base_that_predicts_noise_trains_by_the_same_code(own_world, features, settings, tmp_path):
+def test_a_base_that_predicts_noise_trains_by_the_same_code(opened, tmp_path):
     with torch.random.fork_rng():
         torch.manual_seed(0)
         save_base(tmp_path / "epsilon", "epsilon")
-    training = open_training(own_world.model_copy(update={"base": str(tmp_path / "epsilon")}), settings, features)
+    training = opened({}, base=str(tmp_path / "epsilon"))
     assert training.networks.schedule.prediction_type == "epsilon"
     row = train_step(training, 0)
     assert all(torch.isfinite(torch.tensor(v)) for name, v in row.items() if not name.startswith("distance_t"))
 
 
-def test_half_precision_without_loss_scaling_is_refused(tiny_world: Checkpoints, settings: Train):
+def test_half_precision_without_loss_scaling_is_refused(opened):
     with pytest.raises(InputError, match="float16"):
-        open_networks(tiny_world.model_copy(update={"precision": "float16"}), settings)
-
-
-@pytest.mark.parametrize("kv", [False, True])
-def test_bfloat16_keeps_what_is_trained_in_float32(tiny_world, features, settings, kv):
-    settings = changed(settings, {"kv": {"enabled": kv}})
-    training = open_training(tiny_world.model_copy(update={"precision": "bfloat16"}), settings, features)
-    assert training.networks.unet.conv_in.weight.dtype == torch.bfloat16
-    before = {name: p.detach().clone() for name, p in training.weights.items()}
-    train_step(training, 0)
-    assert all(p.dtype == torch.float32 for p in training.weights.values())
-    assert any(not torch.equal(p, before[name]) for name, p in training.weights.items())
+        opened({}, precision="float16")

@@ -1,19 +1,15 @@
 """Nothing in a step reads a number from the device but its end: on a GPU each reading waits for all that is queued."""
 
 from collections import Counter
-from pathlib import Path
 
 import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from lookahead.config import Checkpoints, Train
 from lookahead.training import loop, losses
 from lookahead.training.data import draw_both
 from lookahead.training.loop import backward, draw_batch, train_step
 from lookahead.training.losses import read
-from lookahead.training.networks import open_training
-from tests.training.conftest import changed
 
 READING = ("aten::_local_scalar_dense", "aten::nonzero", "aten::is_nonzero", "aten::equal", "aten::masked_select")
 
@@ -35,14 +31,11 @@ class Readings(TorchDispatchMode):
 
 
 @pytest.mark.parametrize("shared", [False, True])
-def test_a_micro_batch_reads_nothing(
-    tiny_world: Checkpoints, with_kv: Train, features: Path, shared: bool, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_micro_batch_reads_nothing(opened, shared, monkeypatch):
     """Once its pairs are read from the features and its draws are made, both on the CPU."""
-    settings = changed(with_kv, {"share_timesteps": shared, "gradient_checkpointing": True})
-    training = open_training(tiny_world, settings, features)
+    training = opened({"kv": {"enabled": True}, "share_timesteps": shared, "gradient_checkpointing": True})
     batch = draw_batch(training, 0)
-    draws = draw_both(batch.latents.shape, settings, training.timesteps, 0)
+    draws = draw_both(batch.latents.shape, training.settings, training.timesteps, 0)
     for module, name, value in ((loop, "draw_batch", batch), (loop, "draw_both", draws), (losses, "scale_at", 0.5)):
         monkeypatch.setattr(module, name, lambda *_, value=value: value)
     with Readings() as readings:
@@ -54,8 +47,8 @@ def test_a_micro_batch_reads_nothing(
     assert readings.seen == {"aten::_local_scalar_dense": 1}, "the count can fail"
 
 
-def test_figures_are_those_of_the_tensors(tiny_world: Checkpoints, settings: Train, features: Path) -> None:
-    training = open_training(tiny_world, settings, features)
+def test_figures_are_those_of_the_tensors(opened):
+    training = opened({})
     figures = [backward(training, index) for index in range(2)]
     rows = read(figures)
     assert [list(row) for row in rows] == [list(figures[0])] * 2
