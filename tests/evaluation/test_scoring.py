@@ -12,8 +12,17 @@ from torch.nn import functional as F
 from lookahead.config import Checkpoints
 from lookahead.errors import InputError
 from lookahead.evaluation.drawing.pictures import in_batches
-from lookahead.evaluation.scoring.scores import PACKS, FaceReader, read_others, read_references, similarity
-from lookahead.evaluation.scoring.scores import Texts, embed_pictures, embed_texts, score
+from lookahead.evaluation.scoring.scores import (
+    PACKS,
+    FaceReader,
+    Texts,
+    embed_pictures,
+    embed_texts,
+    read_others,
+    read_references,
+    score,
+    similarity,
+)
 from lookahead.portraits import read_people, read_photo
 from lookahead.world import open_scorer
 

@@ -11,8 +11,7 @@ from lookahead.config import read_params, with_overrides
 from lookahead.errors import InputError
 from lookahead.models.adapter import ADAPTER_FILE
 from lookahead.pipeline import LookaheadPipeline
-from lookahead.pipeline.personalize import FaceCheck, square_around
-from lookahead.pipeline.personalize import GRID, Request, find_encoder, personalize
+from lookahead.pipeline.personalize import GRID, FaceCheck, Request, find_encoder, personalize, square_around
 from lookahead.portraits import open_picture
 from tests.modules import ROOT
 from tests.tiny_faces import save_detector
