@@ -129,7 +129,7 @@ def test_the_command_compares_folders_and_runs_of_mlflow(one: Path, other: Path,
     ("words", "said"),
     [
         ([], "needs two runs or more"),
-        (["again", "--label", "a"], "2 runs have 1 labels"),
+        (["again", "--label", "a"], "2 runs have 1 times --label"),
         (["again", "again", "--method", "tuned", "--method", "adapter"], "3 runs have 2 times --method"),
     ],
 )
