@@ -72,7 +72,10 @@ def contrasts(
     corrected = families.transform(lambda p: holm(p.to_numpy(np.float64))).to_numpy(np.float64)
     verdicts = [_verdict(mean, p) for mean, p in zip(frame["mean"], corrected, strict=True)]
     limits = frame["metric"].map(dict(margin or {})).astype(float)
-    kept = [None if np.isnan(limit) else bool(low > -limit) for limit, low in zip(limits, frame["low"], strict=True)]
+    kept = [
+        None if np.isnan(limit) or np.isnan(low) else bool(low > -limit)
+        for limit, low in zip(limits, frame["low"], strict=True)
+    ]
     return frame.assign(p_holm=corrected, verdict=verdicts, non_inferior=pd.Series(kept, dtype=object))
 
 

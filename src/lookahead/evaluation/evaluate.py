@@ -21,7 +21,7 @@ from lookahead.evaluation import spread
 from lookahead.evaluation.cells import BASE, CONTRASTS, FULL, TUNED, base_cell, describe, groups, main_cells
 from lookahead.evaluation.contrasts import ALL, Contrast, contrasts, person_means, summary
 from lookahead.evaluation.evaluator import Evaluator, open_evaluator, read_table, save_table
-from lookahead.evaluation.previews import measure_previews
+from lookahead.evaluation.previews import measure_previews, people_shown
 from lookahead.evaluation.statistics import Array, crossed_interval
 from lookahead.portraits import Person
 from lookahead.world.distributed import is_main_process
@@ -32,7 +32,7 @@ _IDENTITIES = ("identity_select", "identity_loss", "identity_detected", "identit
 FURTHER = ("style_right", "scene_right", *_IDENTITIES, "copied", "leak")
 BOTH = ("identity", "prompt")  # what is shown of groups of pictures
 _GROUPS = ("prompts", "style", "scene")
-SCALE = "scale"  # the cell of what identity, diversity and layout could be
+SCALE = "scale"  # the pseudo-cell of reference levels: same person, stranger, base model
 
 
 @dataclass(frozen=True)
@@ -66,7 +66,8 @@ def evaluate(
     cells = main_cells(encoders, settings, training_seed)
     evaluator = open_evaluator(checkpoints, settings)
     plan, plain = evaluator.plan, [cell for cell in cells if cell.sampling.steering is None]  # steered ones cost more
-    spread.spread_plan(plan, settings)  # refuses wrong numbers before anything is drawn
+    spread.spread_plan(plan, settings)  # this and the next refuse wrong numbers before anything is drawn
+    people_shown(evaluator)
     table = evaluator.run(cells, work / PICTURES, cache)
     further = spread.measure_spread(evaluator, plain, base_cell(settings.sampling), cache)
     previews = measure_previews(evaluator, cells[0], cache)

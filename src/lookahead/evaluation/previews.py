@@ -14,7 +14,7 @@ from lookahead import world
 from lookahead.artifacts import code_digest, digest, digest_paths
 from lookahead.errors import InputError
 from lookahead.evaluation.cells import Cell
-from lookahead.evaluation.drawing.pictures import in_batches
+from lookahead.evaluation.drawing.pictures import Conditions, in_batches
 from lookahead.evaluation.drawing.samplers import checkpoint_digest
 from lookahead.evaluation.evaluator import Evaluator
 from lookahead.evaluation.scoring.scores import similarity
@@ -27,6 +27,15 @@ from lookahead.sampling.loop import predict, start_noise
 from lookahead.world.distributed import gather_objects, own_share
 
 
+def people_shown(evaluator: Evaluator) -> list[int]:
+    """The numbers of the first people who have a second photo."""
+    wanted = evaluator.settings.previews.people
+    shown = [number for number, person in enumerate(evaluator.people) if person.others][:wanted]
+    if len(shown) < wanted:
+        raise InputError(f"previews.people is {wanted}, but {len(shown)} people have a second photo: lower it")
+    return shown
+
+
 def measure_previews(evaluator: Evaluator, untuned: Cell, cache: Path) -> pd.DataFrame:
     """One row a timestep and strength of the fast child: the error and the recognisability of previews (Eq. 3).
 
@@ -35,18 +44,15 @@ def measure_previews(evaluator: Evaluator, untuned: Cell, cache: Path) -> pd.Dat
     squared difference to the photo, pixels in [-1, 1]. The processes of a launch share the rows out.
     """
     settings, checkpoints = evaluator.settings.previews, evaluator.checkpoints
-    shown = [number for number, person in enumerate(evaluator.people) if person.others][: settings.people]
-    if len(shown) < settings.people:
-        raise InputError(f"previews.people is {settings.people}, but {len(shown)} people have a second photo")
+    shown = people_shown(evaluator)
     grid = [(t, scale) for t in settings.timesteps for scale in settings.scales]
 
     def measure() -> pd.DataFrame:
-        pipe = evaluator.pipe
-        assert evaluator.conditions is not None  # encoded before an adapter is attached
+        pipe, conditions = evaluator.pipe, evaluator.conditions  # encoded here, before an adapter is attached
         world.attach_adapter(pipe, checkpoints)
         world.attach_fast_child(pipe, checkpoints)
         try:
-            previews = _Previews(evaluator, shown)
+            previews = _Previews(evaluator, conditions, shown)
             own = [(point, previews.measure(*point)) for point in tqdm(own_share(grid), desc="previews")]
         finally:
             world.detach_fast_child(pipe)
@@ -66,7 +72,7 @@ def measure_previews(evaluator: Evaluator, untuned: Cell, cache: Path) -> pd.Dat
 class _Previews:
     """The photos that are noised, in batches, while the adapter and the fast child are on the pipeline."""
 
-    def __init__(self, evaluator: Evaluator, shown: list[int]) -> None:
+    def __init__(self, evaluator: Evaluator, conditions: Conditions, shown: list[int]) -> None:
         pipe, size, seed = evaluator.pipe, evaluator.settings.batch_size, evaluator.settings.seed * 100_003
         photos = [evaluator.people[number].others[0] for number in shown]
         self.evaluator, self.shown = evaluator, shown
@@ -77,7 +83,7 @@ class _Previews:
         self.photos = torch.cat(in_batches(photos, size, lambda batch: reference_pixels(pipe, batch)))
         latents = in_batches(photos, size, lambda batch: reference_latents(pipe, batch))
         noise = start_noise(pipe, [torch.Generator().manual_seed(seed + i) for i in range(len(photos))]).split(size)
-        given = [evaluator.conditions.alone(shown[i : i + size]) for i in range(0, len(shown), size)]
+        given = [conditions.alone(shown[i : i + size]) for i in range(0, len(shown), size)]
         self.batches = list(zip(latents, noise, given, strict=True))
         switch_off(self.child)
 

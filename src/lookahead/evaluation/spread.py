@@ -47,7 +47,8 @@ def _prompts(person: int, plan: Plan, settings: Evaluate) -> list[tuple[str, str
 
 def missing(spread: Plan, plan: Plan) -> Plan:
     """Those of the spread's shots that the plan does not draw anyway."""
-    return replace(spread, shots=[shot for shot in spread.shots if shot not in set(plan.shots)])
+    drawn = set(plan.shots)
+    return replace(spread, shots=[shot for shot in spread.shots if shot not in drawn])
 
 
 def measure_spread(evaluator: Evaluator, cells: Sequence[Cell], base: Cell, cache: Path) -> pd.DataFrame:
@@ -69,7 +70,7 @@ def measure_spread(evaluator: Evaluator, cells: Sequence[Cell], base: Cell, cach
         ]
         return pd.DataFrame(rows)
 
-    folders = [[cell.name, *(folder.name for _, folder in own)] for cell, own in parts.items()]
+    folders = [[*cell.columns.values(), *(folder.name for _, folder in own)] for cell, own in parts.items()]
     code = code_digest("evaluation/spread.py", "evaluation/scoring")
     key = digest("spread", folders, evaluator.score_key, code)[:32]
     return evaluator.cached(cache, key, measure)

@@ -55,7 +55,7 @@ def checkpoints(folder: Path, settings: Train) -> list[Path]:
 def _newest(folder: Path, settings: Train) -> Path | None:
     found = checkpoints(folder, settings)
     if not found and is_main_process() and any(folder.glob("step_*.safetensors")):
-        reason = " and ".join(schedules(settings)) or "it has more steps"
+        reason = " and ".join(schedules(settings)) or "it has more steps, or had a schedule"
         message = "%s holds a training of other length, which cannot become one of %d steps (%s): starting from step 0"
         logging.getLogger(__name__).warning(message, folder, settings.steps, reason)
     return found[-1] if found else None
@@ -76,7 +76,8 @@ def _flattened(optimizer: torch.optim.Optimizer) -> tuple[dict[str, Tensor], dic
 
 
 def _restore_optimizer(optimizer: torch.optim.Optimizer, tensors: dict[str, Tensor], rest: dict[str, Any]) -> None:
-    weights, state = _weights(optimizer), dict[int, dict[str, Any]]()
+    weights = _weights(optimizer)
+    state: dict[int, dict[str, Any]] = {}
     for path, value in (tensors | rest["values"]).items():
         number, name = int(path.split("/")[0]), path.split("/", 1)[1]
         moves = path in tensors and path not in rest["on_cpu"]

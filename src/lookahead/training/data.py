@@ -66,9 +66,9 @@ class Pairs:
 
     def draw(self, count: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
         """Rows (count,) of targets and of references, which depend on the generator alone."""
-        chances = (torch.rand(count, generator=generator, dtype=torch.float64) for _ in range(2))
-        targets = self.targets[torch.searchsorted(self._ends, next(chances) * self._ends[-1], right=True)]
-        turn = (next(chances) * self._others[targets]).long()  # (count,) in [0, others)
+        which, turns = (torch.rand(count, generator=generator, dtype=torch.float64) for _ in range(2))
+        targets = self.targets[torch.searchsorted(self._ends, which * self._ends[-1], right=True)]
+        turn = (turns * self._others[targets]).long()  # (count,) in [0, others)
         skip = turn >= self._position[targets]  # a photo is not its own reference
         return targets, self._photos[self._first[targets] + turn + skip.long()]
 
@@ -80,7 +80,7 @@ class Batch:
     rows: Tensor  # (B,) of the targets in the features
     latents: Tensor  # (B, C, h, w), target
     landmarks: Tensor  # (B, 5, 2) pixels, target
-    condition: Condition  # the target's prompt, without the name, and the reference's image features
+    condition: Condition  # the target's prompt, which names nobody, and the reference's image features
     reference: Reference  # what the KV-encoder sees
     embeddings: Tensor  # (B, E) unit: whom the preview should show
 
@@ -164,8 +164,9 @@ def draw_both(shape: torch.Size, settings: Train, timesteps: int, index: int) ->
     """The draws of micro-batch `index`, whose latents have a shape (B, C, h, w), on the device (§3).
 
     With `share_timesteps` both losses see the same t, from the mixture of their densities, and the same noise; the
-    weights keep each loss's mean what it would be with draws of its own (tested to be unbiased). Previews from pure
-    noise all start at T - 1, so that there is nothing to share.
+    weights keep each loss's mean what it would be with draws of its own (tested to be unbiased). A training without the
+    lookahead loss draws the same way, so that both variants see the same t and noise. Previews from pure noise all
+    start at T - 1, so that there is nothing to share.
     """
     seed, step = settings.seed, index // settings.gradient_accumulation_steps
     progress = min(1.0, step / max(1, settings.steps - 1))

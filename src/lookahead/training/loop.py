@@ -72,11 +72,14 @@ def train_step(training: Training, step: int) -> Row:
     optimizer.zero_grad(set_to_none=True)
     indices = own_share(micro_batches(settings, step))
     figures = [backward(training, index) for index in indices]
-    for weight in weights:
-        weight.grad = torch.zeros_like(weight) if weight.grad is None else weight.grad  # the same in every process
-    all_reduce_sum([weight.grad for weight in weights if weight.grad is not None])
+    gradients = [torch.zeros_like(weight) if weight.grad is None else weight.grad for weight in weights]
+    for weight, gradient in zip(weights, gradients, strict=True):
+        weight.grad = gradient  # the same weights have one in every process
+    all_reduce_sum(gradients)
     norm = nn.utils.clip_grad_norm_(weights, settings.max_grad_norm)
-    numbers = list(zip(indices, losses.read(figures), strict=True))  # the first wait for a GPU in a step
+    numbers = list(
+        zip(indices, losses.read(figures), strict=True)
+    )  # the first wait for a GPU, unless faces are detected
     rows, factor = dict(gather_objects(numbers)), lr_factor(settings, step)
     row = losses.mean_row([rows[index] for index in micro_batches(settings, step)])
     row |= {"learning_rate": settings.learning_rate * factor, "gradient_norm": norm.item()}
@@ -109,10 +112,11 @@ def _check_finite(row: Row, step: int, training: Training) -> None:
         if math.isfinite(value) or name.startswith("distance_t"):
             continue
         rows = torch.cat([draw_batch(training, index).rows for index in micro_batches(settings, step)])
+        good = step // settings.checkpoint_every * settings.checkpoint_every
         raise InputError(
             f"training broke down: {name} is {value} at step {step + 1}, with the pictures "
-            f"{training.store.table.index[rows].tolist()} as targets; nothing is published, and the last good "
-            f"checkpoint is of step {step // settings.checkpoint_every * settings.checkpoint_every}. Lower "
+            f"{training.store.table.index[rows].tolist()} as targets; nothing is published, and "
+            f"{f'the last good checkpoint is of step {good}' if good else 'there is no checkpoint yet'}. Lower "
             f"train.learning_rate ({settings.learning_rate}) or train.lookahead.weight ({settings.lookahead.weight})"
         )
 

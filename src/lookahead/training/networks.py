@@ -48,7 +48,7 @@ class Networks:
 
 @dataclass(frozen=True)
 class Training:
-    """What stays the same from step to step; `ema` is the running mean of the weights, empty without EMA."""
+    """One training: data, networks and settings, and what a step updates: weights, optimizer, EMA (empty without)."""
 
     pipe: Pipeline
     networks: Networks
@@ -122,6 +122,7 @@ def open_networks(
     if settings.channels_last:
         pipe.unet.to(memory_format=torch.channels_last)
     kv = settings.kv
+    # Before the fast child and the adapter are attached: it copies the plain U-Net.
     encoder = new_kv_encoder(pipe.unet, kv.rank, kv.shared_rank, settings.seed) if kv.enabled else None
     world.attach_fast_child(pipe, checkpoints)
     world.attach_adapter(pipe, checkpoints)
