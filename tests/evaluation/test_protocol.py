@@ -43,9 +43,9 @@ def test_plan_follows_prompts_and_settings(quick: Evaluate) -> None:
     plan = make_plan(prompts, quick)
     assert plan.styles[0] == prompts.plain
     assert len(plan.shots) == quick.people * quick.seeds * (quick.photo_prompts + len(plan.styles) - 1)
-    flat = [prompt for row in plan.prompts for prompt in row]
     for shot in plan.shots:
-        assert flat[plan.prompt_number(shot)] == prompts.neutral(shot.style, shot.scene)
+        style, scene = plan.numbers(shot)
+        assert plan.prompts[style][scene] == prompts.neutral(shot.style, shot.scene)
 
 
 def told(settings: Evaluate, checkpoints: Checkpoints) -> Description:
