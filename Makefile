@@ -33,7 +33,7 @@ repro: $(STAMP)  ## data, training, evaluation; then the headline
 	dvc repro || { dvc checkout --quiet --allow-missing && echo "earlier results are back in runs/"; lookahead doctor; exit 1; }
 	@lookahead headline
 
-test: $(STAMP)  ## what a developer waits for: at most 6 minutes on two cores
+test: $(STAMP)  ## the fast tests, what a developer waits for
 	pytest -m "not slow"
 
 test-all: $(DEMO)  ## the slow tests

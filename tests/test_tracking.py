@@ -126,6 +126,7 @@ def wait_until_open(*processes: subprocess.Popen[str]) -> None:
         assert process.stdout is not None and process.stdout.readline() == "open\n"
 
 
+@pytest.mark.slow
 def test_two_live_stages_do_not_end_each_others_runs_and_a_killed_one_is_ended(params: Params) -> None:
     one, two = live("one"), live("two")  # at the same moment, in a store that does not exist yet
     wait_until_open(one, two)
@@ -141,6 +142,7 @@ def test_two_live_stages_do_not_end_each_others_runs_and_a_killed_one_is_ended(p
     assert states(params, "train") == ["FINISHED", "FINISHED", "KILLED"]
 
 
+@pytest.mark.slow
 def test_workers_share_a_studys_run_and_a_killed_trial_is_continued(params: Params) -> None:
     workers = [live("study", "trial 0"), live("study", "trial 1")]
     wait_until_open(*workers)

@@ -4,6 +4,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
 import torch
 
 from benchmarks.scale import write
@@ -20,6 +21,7 @@ def test_random_features_open_and_give_pairs(tmp_path: Path) -> None:
     assert batch.latents.shape == (6, 4, 2, 2)
 
 
+@pytest.mark.slow
 def test_the_table_has_every_figure(tmp_path: Path) -> None:
     script = [sys.executable, "-m", "benchmarks.scale", "--rows", "20", "--narrow"]
     (tmp_path / "benchmarks").symlink_to(ROOT / "benchmarks")

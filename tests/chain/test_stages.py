@@ -82,6 +82,7 @@ def test_other_parameters_or_inputs_have_another_workspace(project: Path, change
     assert seen() == ["x", "x", "x"]
 
 
+@pytest.mark.slow
 def test_the_parameters_of_a_training_are_those_that_it_ran_with(project: Path, change: Change) -> None:
     change("tracking.enabled", True)
     run("train")

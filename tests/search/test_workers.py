@@ -52,6 +52,7 @@ def leave_dead_trial(folder: Path) -> None:
     time.sleep(BEAT.grace + 1.5)
 
 
+@pytest.mark.slow
 def test_two_workers_share_a_study_and_the_trial_of_a_killed_one_is_run_again(tmp_path: Path) -> None:
     workers = [subprocess.Popen([sys.executable, "-c", WORKER, str(tmp_path)]) for _ in range(2)]
     try:
