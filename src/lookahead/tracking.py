@@ -210,6 +210,7 @@ class Recorder:
         """Start runs by a function that returns their ids, its own last; None where tracking is off."""
         self._origin, self._begun, self._failed = origin, time.time(), start is None
         self._sent: deque[tuple[float, Any]] = deque()
+        self._curves: set[str] = set()  # a curve gets no further point, which would lie at step 0
         self._runs: tuple[str, ...] = self._try("opening the store", start) or ()
         self._try("logging parameters", self._log_origin)
 
@@ -238,6 +239,7 @@ class Recorder:
     def _send(self, metrics: Mapping[str, float], step: int) -> None:
         sent = _mlflow().log_metrics(dict(metrics), step, synchronous=False, run_id=self._runs[-1])
         self._sent.append((time.time(), sent))
+        self._curves.update(metrics)
         self._wait_for_rows_before(time.time() - PATIENCE)
 
     def _wait_for_rows_before(self, end: float) -> None:
@@ -267,12 +269,12 @@ class Recorder:
         if self._sent:
             mlflow.flush_async_logging()
         self._wait_for_rows_before(time.time())
-        mlflow.log_metrics(dict(metrics))
+        mlflow.log_metrics({name: value for name, value in metrics.items() if name not in self._curves})
         if out is None:
             return
         leaves = flatten(read_json(out / "metrics.json") if (out / "metrics.json").is_file() else {})
         numbers = {_FORBIDDEN.sub("", n): float(value) for n, value in leaves.items() if isinstance(value, int | float)}
-        mlflow.log_metrics(numbers)
+        mlflow.log_metrics({name: value for name, value in numbers.items() if name not in self._curves})
         for parent in self._runs[:-1]:
             mlflow.log_metrics({f"{self._origin.stage}.{n}": value for n, value in numbers.items()}, run_id=parent)
         for path in sorted(out.rglob("*.png")):
