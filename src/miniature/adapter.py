@@ -11,8 +11,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from lookahead.models.adapter import ADAPTER_FILE, adapter_parameters, save_adapter
+from lookahead.sampling.loop import noise_schedule
 from lookahead.world import device
-from miniature.base import draw_batch, embed_prompts, new_scheduler, noise_schedule, predict
+from miniature.base import draw_batch, embed_prompts, new_scheduler, predict
 from miniature.data import Pool
 from miniature.encoders import TEXT_WIDTHS, WIDTH
 from miniature.training import Part, autocast, fit

@@ -12,6 +12,7 @@ from torch.nn import functional as F
 from transformers import CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
 
 from lookahead.method.diffusion import NoiseSchedule, add_noise, noise_target
+from lookahead.sampling.loop import noise_schedule
 from lookahead.world import device, frozen
 from miniature.autoencoders import LATENT_CHANNELS
 from miniature.data import Pool
@@ -72,11 +73,6 @@ def new_unet() -> UNet2DConditionModel:
         addition_time_embed_dim=_TIME_WIDTH,
         projection_class_embeddings_input_dim=PROJECTION + _TIME_WIDTH * len(TIME_IDS),
     )
-
-
-def noise_schedule(scheduler: EulerDiscreteScheduler) -> NoiseSchedule:
-    """A scheduler's alphas, on the device, and prediction type."""
-    return NoiseSchedule(scheduler.alphas_cumprod.to(device()), scheduler.config.prediction_type)
 
 
 def predict(

@@ -15,7 +15,8 @@ from lookahead import world
 from lookahead.artifacts import atomic, write_json
 from lookahead.config import Checkpoints
 from lookahead.method.diffusion import add_noise, clean_latents
-from miniature.base import embed_prompts, noise_schedule, predict
+from lookahead.sampling.loop import noise_schedule
+from miniature.base import embed_prompts, predict
 from miniature.data import to_pixels
 from miniature.encoders import image_features
 from miniature.evaluator import Evaluator, measure_faces, rank_one

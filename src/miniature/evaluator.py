@@ -18,7 +18,7 @@ from torch.nn import functional as F
 
 from lookahead.config import Checkpoints
 from lookahead.models.recogniser import SIDE
-from lookahead.world import device, open_faces, open_scorer, quiet_alignment
+from lookahead.world import device, open_faces, open_scorer, quiet_alignment, to_uint8
 from miniature.data import draw_faces, to_pixels
 from miniature.faces import KINDS
 from miniature.renderer import faceless
@@ -31,8 +31,7 @@ PICTURES = 300  # with a face, and as many without
 
 def to_bgr(pixels: Tensor) -> list[NDArray[np.uint8]]:
     """Pictures (B, 3, H, W) in [-1, 1] as insightface takes them: uint8 (H, W, 3), blue first."""
-    rgb = ((pixels.clamp(-1, 1) + 1) * 127.5).round().byte().permute(0, 2, 3, 1).cpu().numpy()
-    return [np.ascontiguousarray(picture[:, :, ::-1]) for picture in rgb]
+    return [np.ascontiguousarray(picture[:, :, ::-1]) for picture in to_uint8(pixels)]
 
 
 def embed_at(recogniser: Any, pixels: Tensor, landmarks: Tensor) -> Tensor:

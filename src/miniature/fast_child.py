@@ -19,8 +19,9 @@ from tqdm import tqdm
 
 from lookahead.artifacts import load_tensors, save_tensors
 from lookahead.method.diffusion import NoiseSchedule, add_noise, clean_latents
+from lookahead.sampling.loop import noise_schedule
 from lookahead.world import device
-from miniature.base import Prompts, embed_prompts, new_scheduler, noise_schedule, predict
+from miniature.base import Prompts, embed_prompts, new_scheduler, predict
 from miniature.training import Part, autocast, fit
 
 GUIDANCE_SCALE = 3.0

@@ -82,5 +82,8 @@ def test_a_pair_without_both_cells_is_left_out_and_an_unpaired_one_is_refused() 
     assert contrasts(rows("tuned", 0.0), PAIR, ("identity",)).empty
     with pytest.raises(InputError, match=r"same training seeds twice: tuned has \[0, 1, 2\], plain has \[0, 1\]"):
         contrasts(pd.concat([rows("tuned", 0.0), rows("plain", 0.0, (0, 1))]), PAIR, ("identity",))
-    with pytest.raises(InputError, match="same people twice: tuned has 30, plain has 29"):
-        contrasts(pd.concat([rows("tuned", 0.0), rows("plain", 0.0, people=29)]), PAIR, ("identity",))
+    other = rows("plain", 0.0)
+    strangers = other.assign(person=other["person"] + 1)
+    for unpaired in (rows("plain", 0.0, people=29), strangers):  # also where they are as many
+        with pytest.raises(InputError, match="same people twice: only one of tuned and plain has"):
+            contrasts(pd.concat([rows("tuned", 0.0), unpaired]), PAIR, ("identity",))

@@ -16,8 +16,6 @@ UNTRAINED = -1  # the training seed of a cell without a training
 HIGHER, LOWER, NOT_SIGNIFICANT, NOT_MEASURED = "higher", "lower", "not significant", "not measured"
 COLUMNS = ["contrast", "cell", "baseline", "sampler", "group", "metric", "mean", "low", "high", "people", "seeds", "p"]
 _LEVEL = 0.05
-Means = tuple[list[int], Array]
-"""Training seeds and one mean a seed and person (S, P)."""
 
 
 @dataclass(frozen=True)
@@ -36,10 +34,10 @@ def summary(table: pd.DataFrame, metrics: Sequence[str], group: str | None = Non
     sampler, group, metric, mean, low, high, people, seeds.
     """
     rows = [
-        {"cell": cell, "sampler": sampler, "group": name, "metric": metric} | asdict(crossed_interval(values))
+        {"cell": cell, "sampler": sampler, "group": name, "metric": metric} | asdict(crossed_interval(means.to_numpy()))
         for sampler, name, cells in _parts(table, metrics, group)
-        for cell, means in cells.items()
-        for metric, (_, values) in means.items()
+        for cell, by_metric in cells.items()
+        for metric, means in by_metric.items()
     ]
     return pd.DataFrame(rows).drop(columns="p")
 
@@ -87,7 +85,7 @@ def _verdict(mean: float, p: float) -> str:
 
 def _parts(
     table: pd.DataFrame, metrics: Sequence[str], group: str | None
-) -> Iterator[tuple[str, str, dict[str, dict[str, Means]]]]:
+) -> Iterator[tuple[str, str, dict[str, dict[str, pd.DataFrame]]]]:
     """Each sampler and group of pictures with the means of its cells by metric, in the order of the table."""
     groups = pd.Series(ALL, table.index) if group is None else table[group]
     keys = [table["sampler"].rename("_sampler"), groups.rename("_group")]
@@ -96,25 +94,24 @@ def _parts(
         yield str(sampler), str(name), {str(cell): person_means(rows, metrics) for cell, rows in cells}
 
 
-def person_means(rows: pd.DataFrame, metrics: Sequence[str]) -> dict[str, Means]:
-    """The means of one cell's pictures by metric, training seeds and people in ascending order."""
+def person_means(rows: pd.DataFrame, metrics: Sequence[str]) -> dict[str, pd.DataFrame]:
+    """The means of one cell's pictures by metric: a row a training seed, a column a person, both in ascending order."""
     means = rows.groupby(["training_seed", "person"])[list(metrics)].mean()
-    wide = {metric: means[metric].unstack("person") for metric in metrics}
-    return {metric: ([int(seed) for seed in one.index], one.to_numpy(np.float64)) for metric, one in wide.items()}
+    return {metric: means[metric].astype(np.float64).unstack("person") for metric in metrics}
 
 
-def _difference(pair: Contrast, cell: Means, baseline: Means) -> Array:
+def _difference(pair: Contrast, cell: pd.DataFrame, baseline: pd.DataFrame) -> Array:
     """The cell's means less the baseline's, (S, P); one seed of either is paired with every one of the other."""
-    (seeds, values), (others, base) = cell, baseline
-    if values.shape[1] != base.shape[1]:
+    if only := sorted(map(str, set(cell.columns) ^ set(baseline.columns))):
         raise InputError(
-            f"the contrast {pair.name} needs the same people twice: {pair.cell} has {values.shape[1]}, {pair.baseline} "
-            f"has {base.shape[1]}"
+            f"the contrast {pair.name} needs the same people twice: only one of {pair.cell} and {pair.baseline} has "
+            f"{len(only)} of them, such as {only[0]}"
         )
+    seeds, others = cell.index.tolist(), baseline.index.tolist()
     if seeds != others and min(len(seeds), len(others)) > 1:
         raise InputError(
             f"the contrast {pair.name} needs the same training seeds twice: {pair.cell} has {seeds}, {pair.baseline} "
             f"has {others}"
         )
-    change: Array = values - base
+    change: Array = cell.to_numpy() - baseline.to_numpy()
     return change

@@ -113,7 +113,7 @@ def _scale(evaluator: Evaluator, further: pd.DataFrame, cache: Path) -> list[pd.
 
     key = digest(SCALE, evaluator.score_key, code_digest("evaluation/evaluate.py", "evaluation/statistics.py"))
     base = person_means(further[further["cell"] == BASE], ("diversity", "layout_other"))
-    spreads = {"base_diversity": base["diversity"][1], "layout_chance": base["layout_other"][1]}
+    spreads = {"base_diversity": base["diversity"].to_numpy(), "layout_chance": base["layout_other"].to_numpy()}
     return [evaluator.cached(cache, key[:32], measure), _scale_rows(spreads)]
 
 

@@ -19,11 +19,11 @@ from lookahead.evaluation.drawing.samplers import checkpoint_digest
 from lookahead.evaluation.evaluator import Evaluator
 from lookahead.evaluation.scoring.scores import similarity
 from lookahead.evaluation.statistics import crossed_interval
-from lookahead.method.diffusion import NoiseSchedule, add_noise
+from lookahead.method.diffusion import add_noise
 from lookahead.method.preview import lcm_preview
 from lookahead.models.fast_child import child_at, lora_layers, switch_off
 from lookahead.sampling.conditions import reference_latents, reference_pixels
-from lookahead.sampling.loop import predict, start_noise
+from lookahead.sampling.loop import noise_schedule, predict, start_noise
 from lookahead.world.distributed import gather_objects, own_share
 
 
@@ -78,8 +78,7 @@ class _Previews:
         self.evaluator, self.shown = evaluator, shown
         self.preview_vae = world.open_preview_vae(evaluator.checkpoints)
         self.child = lora_layers(pipe.unet, world.FAST_CHILD)
-        alphas, kind = pipe.scheduler.alphas_cumprod, pipe.scheduler.config.prediction_type
-        self.schedule = NoiseSchedule(alphas.to(pipe.unet.device), kind)
+        self.schedule = noise_schedule(pipe.scheduler)
         self.photos = torch.cat(in_batches(photos, size, lambda batch: reference_pixels(pipe, batch)))
         latents = in_batches(photos, size, lambda batch: reference_latents(pipe, batch))
         noise = start_noise(pipe, [torch.Generator().manual_seed(seed + i) for i in range(len(photos))]).split(size)
@@ -103,8 +102,7 @@ class _Previews:
     def measure(self, t: int, scale: float) -> dict[str, float]:
         """Identity with its interval, the share of faces found, and the error."""
         pixels, scorers = self.preview(t, scale), self.evaluator.scorers
-        images = ((pixels + 1) * 127.5).round().byte().permute(0, 2, 3, 1).numpy()
-        faces = [scorers.faces.read(np.ascontiguousarray(image)) for image in images]
+        faces = [scorers.faces.read(image) for image in world.to_uint8(pixels)]
         wanted = [scorers.references[number] for number in self.shown]
         cosines = [similarity(f, w, "report") if f is not None else 0.0 for f, w in zip(faces, wanted, strict=True)]
         identity = crossed_interval(np.array([cosines]))

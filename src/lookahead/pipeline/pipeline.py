@@ -31,7 +31,7 @@ from lookahead.sampling.conditions import (
 )
 from lookahead.sampling.loop import Callback, Sampler, draw, image_guidance, kv_guidance, prepare
 from lookahead.sampling.steering import Identifier, open_guide, open_identifier
-from lookahead.world import FAST_CHILD, attach_adapter, attach_fast_child, open_image_encoder, open_pipeline
+from lookahead.world import FAST_CHILD, attach_adapter, attach_fast_child, open_image_encoder, open_pipeline, to_uint8
 
 SETTINGS_FILE, CARD = "lookahead.json", "README.md"
 _ROWS = {"adapter": "untuned adapter", "noise_only": "tuned, noise loss only", "tuned": "tuned with lookahead"}
@@ -193,8 +193,7 @@ class LookaheadPipeline:
 
 def to_pictures(pixels: Tensor) -> list[Image.Image]:
     """Pictures of pixels (B, 3, H, W) in [-1, 1]."""
-    grey = ((pixels + 1) * 127.5).round().byte().permute(0, 2, 3, 1).cpu().numpy()
-    return [Image.fromarray(picture) for picture in grey]
+    return [Image.fromarray(picture) for picture in to_uint8(pixels)]
 
 
 def export(pipe: LookaheadPipeline, out: Path, intervals: Path | None) -> None:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from lookahead.config import KVGuidance
+from lookahead.errors import InputError
 from lookahead.method.attention import KeysValues, appended
 from lookahead.method.diffusion import NoiseSchedule, add_noise
 from lookahead.method.guidance import guided
@@ -38,6 +40,14 @@ class Sampler:
     kv: KVEncoder | None
     bank: KeysValues
     steer: Steer | None = None
+
+
+def noise_schedule(scheduler: Any) -> NoiseSchedule:
+    """The schedule that a model was trained with, of its diffusers scheduler, on the device."""
+    kind = scheduler.config.prediction_type
+    if kind not in ("epsilon", "v_prediction"):
+        raise InputError(f"the base model predicts {kind!r}; epsilon and v_prediction are supported")
+    return NoiseSchedule(scheduler.alphas_cumprod.to(device(), torch.float32), kind)
 
 
 def prepare(

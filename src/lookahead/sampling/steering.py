@@ -19,7 +19,7 @@ from lookahead.method.steering import steered
 from lookahead.models.fast_child import child_at
 from lookahead.models.recogniser import Recogniser, align, open_recogniser
 from lookahead.sampling.conditions import Condition
-from lookahead.sampling.loop import predict
+from lookahead.sampling.loop import noise_schedule, predict
 from lookahead.world import (
     FAST_CHILD,
     LandmarkDetector,
@@ -114,6 +114,4 @@ class Guide:
 
 def open_guide(pipe: Pipeline, child: Sequence[LoraLayer], identifier: Identifier, settings: Steering) -> Guide:
     """The guide of a pipeline, by the noise schedule of its scheduler."""
-    scheduler = pipe.scheduler
-    schedule = NoiseSchedule(scheduler.alphas_cumprod.to(pipe.unet.device), scheduler.config.prediction_type)
-    return Guide(pipe, child, identifier, schedule, settings)
+    return Guide(pipe, child, identifier, noise_schedule(pipe.scheduler), settings)

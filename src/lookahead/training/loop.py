@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor, nn
@@ -30,7 +31,7 @@ from lookahead.training.checkpoint import Curves, load_checkpoint, resume_folder
 from lookahead.training.data import Batch, NoiseDraw, draw_both, generator_for, load_pairs, null_condition
 from lookahead.training.losses import Figures, Row
 from lookahead.training.networks import Training, open_training
-from lookahead.world import FAST_CHILD
+from lookahead.world import FAST_CHILD, to_uint8
 from lookahead.world.distributed import all_reduce_sum, distributed, gather_objects, is_main_process, own_share
 
 OnCheckpoint = Callable[[Path, int], None]  # of an encoder's folder and its step; may raise to end the training
@@ -148,9 +149,8 @@ def draw_samples(training: Training) -> Image.Image:
         unconditional = null_condition(training.store, len(noise))
         with losses.autocast(networks):
             columns.append(draw_latents(sampler, batch.condition, unconditional, noise, batch.reference, []))
-    pixels = [losses.decode(networks, column).clamp(-1, 1).cpu() for column in columns]
-    grid = torch.cat(list(torch.cat(pixels, dim=3)), dim=1).permute(1, 2, 0)  # (K H, 5 W, 3)
-    return Image.fromarray(((grid + 1) * 127.5).round().byte().numpy())
+    pixels = torch.cat([losses.decode(networks, column) for column in columns], dim=3)  # (K, 3, H, 5 W)
+    return Image.fromarray(np.concatenate(to_uint8(pixels)))
 
 
 def _swap_ema(training: Training) -> None:

@@ -24,6 +24,7 @@ from lookahead.models.adapter import adapter_parameters
 from lookahead.models.fast_child import hold_scale_as_tensor, lora_layers, switch_off
 from lookahead.models.kv_encoder import KVEncoder, extend_self_attention, new_kv_encoder
 from lookahead.models.recogniser import Recogniser, open_recogniser
+from lookahead.sampling.loop import noise_schedule
 from lookahead.training.data import Pairs
 from lookahead.world import FAST_CHILD, LandmarkDetector, Pipeline, device
 
@@ -63,14 +64,6 @@ class Training:
     def timesteps(self) -> int:
         """The noise schedule's number of timesteps."""
         return len(self.networks.schedule.alphas_cumprod)
-
-
-def noise_schedule(pipe: Pipeline) -> NoiseSchedule:
-    """The schedule that the base model was trained with, in float32 on the device."""
-    prediction_type = pipe.scheduler.config.prediction_type
-    if prediction_type not in ("epsilon", "v_prediction"):
-        raise InputError(f"the base model predicts {prediction_type!r}; training supports epsilon and v_prediction")
-    return NoiseSchedule(pipe.scheduler.alphas_cumprod.to(device(), torch.float32), prediction_type)
 
 
 def train_adapter_only(unet: UNet2DConditionModel) -> dict[str, nn.Parameter]:
@@ -143,7 +136,7 @@ def open_networks(
         child=child,
         kv=encoder,
         bank=bank,
-        schedule=noise_schedule(pipe),
+        schedule=noise_schedule(pipe.scheduler),
         preview_vae=preview_vae,
         recogniser=open_recogniser(world.recogniser_onnx(faces.loss)).to(device()),
         detector=LandmarkDetector(faces.loss, faces.detection_size) if detects else None,

@@ -19,6 +19,7 @@ from lookahead.world.diffusion import (
     open_preview_vae,
     open_scorer,
     scheduler_class,
+    to_uint8,
 )
 from lookahead.world.distributed import compute_dtype, device, dtype, frozen, to_device
 from lookahead.world.faces import LandmarkDetector, detect_faces, open_faces, quiet_alignment, recogniser_onnx

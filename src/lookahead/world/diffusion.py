@@ -9,11 +9,13 @@ from pathlib import Path
 from typing import Any
 
 import diffusers
+import numpy as np
 import torch
 from diffusers import AutoencoderKL, AutoencoderTiny, StableDiffusionXLPipeline
 from diffusers.models.attention_processor import AttnProcessor2_0
 from diffusers.pipelines.stable_diffusion_xl.pipeline_stable_diffusion_xl_img2img import retrieve_latents
 from diffusers.utils import logging
+from numpy.typing import NDArray
 from peft.tuners.lora import LoraLayer
 from torch import Tensor, nn
 from transformers import CLIPImageProcessor, CLIPVisionModelWithProjection
@@ -192,3 +194,9 @@ def decode_latents(vae: Any, latents: Tensor) -> Tensor:
         latents = latents * statistics[1] + statistics[0]
     pixels: Tensor = vae.decode(latents).sample
     return pixels
+
+
+def to_uint8(pixels: Tensor) -> NDArray[np.uint8]:
+    """Pictures (B, H, W, 3) of pixels (B, 3, H, W) in [-1, 1]; what lies outside is clamped."""
+    rounded = ((pixels.clamp(-1, 1) + 1) * 127.5).round().byte()
+    return np.ascontiguousarray(rounded.permute(0, 2, 3, 1).cpu().numpy())

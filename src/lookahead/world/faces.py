@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from lookahead.errors import InputError
+from lookahead.world.diffusion import to_uint8
 from lookahead.world.distributed import device
 from lookahead.world.hub import face_pack, locate, opening
 
@@ -93,9 +94,8 @@ class LandmarkDetector:
 
         Pixels are (B, 3, H, W) in [-1, 1], any device; the results are on the CPU.
         """
-        grey = ((pixels.clamp(-1, 1) + 1) * 127.5).round().byte().permute(0, 2, 3, 1).cpu().numpy()
         landmarks, found = torch.zeros(len(pixels), 5, 2), torch.zeros(len(pixels), dtype=torch.bool)
-        for number, picture in enumerate(grey):
+        for number, picture in enumerate(to_uint8(pixels)):
             blue_first = np.ascontiguousarray(picture[:, :, ::-1])
             boxes, points = self._detector.detect(blue_first, max_num=1, metric="max")
             if len(boxes):

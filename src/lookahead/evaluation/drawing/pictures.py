@@ -31,7 +31,7 @@ from lookahead.sampling.conditions import (
 )
 from lookahead.sampling.loop import Sampler, draw
 from lookahead.sampling.steering import Identifier
-from lookahead.world import Pipeline, device, open_image_encoder
+from lookahead.world import Pipeline, device, open_image_encoder, to_uint8
 
 T = TypeVar("T")
 
@@ -176,8 +176,7 @@ def draw_shots(
     faces = None if aims is None else aims[people_of(shots)]
     seeds = [shot.noise_seed for shot in shots]
     pixels = draw(sampler, given, free, seeds, conditions.reference(shots), faces)
-    images = ((pixels + 1) * 127.5).round().byte().permute(0, 2, 3, 1).cpu().numpy()
-    return [png(Image.fromarray(image)) for image in images]
+    return [png(Image.fromarray(image)) for image in to_uint8(pixels)]
 
 
 def png(image: Image.Image) -> bytes:
