@@ -65,7 +65,7 @@ class KVEncoder:
 
 
 def twin(unet: UNet2DConditionModel) -> UNet2DConditionModel:
-    """A second instance whose parameters and buffers are the same tensors (design, decision 1)."""
+    """A second instance whose parameters and buffers are the same tensors (ARCHITECTURE.md, decision 1)."""
     tensors = [*unet.parameters(), *unet.buffers()]
     return copy.deepcopy(unet, {id(tensor): tensor for tensor in tensors})
 

@@ -138,7 +138,22 @@ class LookaheadPipeline:
             "steering.strength": steering,
         }
         settings = with_overrides(self.settings, {path: v for path, v in overrides.items() if v is not None})
+        return self._draw(photos, prompts, negative_prompt, count, seed, settings, fast, callback)
+
+    def _draw(
+        self,
+        photos: list[Image.Image],
+        prompts: list[str],
+        negative_prompt: str | None,
+        count: int,
+        seed: int,
+        settings: Personalize,
+        fast: bool,
+        callback: Callback | None,
+    ) -> list[Image.Image]:
+        """Draw `count` pictures of each prompt, in batches."""
         rows = [row for row in range(len(prompts)) for _ in range(count)]  # of each picture the index of its prompt
+        seeds = [seed + number % count for number in range(len(rows))]
 
         def expanded(one: Tensor) -> Tensor:
             return one.expand(len(rows), *one.shape[1:])
@@ -154,7 +169,6 @@ class LookaheadPipeline:
             reference = Reference(reference_latents(self.base, photos[:1]), alone).map(expanded)
         if sampler.steer is not None:
             aims = expanded(self._identifier.face(reference_pixels(self.base, photos)))
-        seeds = [seed + number % count for number in range(len(rows))]
         drawn: list[Image.Image] = []
         with child_at(self._child, FAST_CHILD, 1.0) if fast else nullcontext():
             for start in range(0, len(rows), settings.batch_size):

@@ -1,4 +1,4 @@
-"""Opens the parts of a world: one loader for hub ids and folders (design §2)."""
+"""Opens the parts of a world: one loader for hub ids and folders."""
 # ruff: noqa: F401
 # mypy: implicit-reexport
 

@@ -61,7 +61,7 @@ def _open_xl(label: str, name: str, checkpoints: Checkpoints, replaced: dict[str
 
 
 def open_pipeline(checkpoints: Checkpoints) -> Pipeline:
-    """Open the base model with its VAE, frozen, without adapters (design §2)."""
+    """Open the base model with its VAE, frozen, without adapters."""
     vae = {} if checkpoints.vae is None else {"vae": _open(AutoencoderKL, "VAE", "vae", checkpoints)}
     return _open_xl("base model", "base", checkpoints, vae)
 
@@ -74,7 +74,7 @@ def open_denoiser(checkpoints: Checkpoints) -> Pipeline:
 
 
 def open_generator(checkpoints: Checkpoints) -> Pipeline:
-    """Open the few-step generator with its LoRA fused and its scheduler set (design §2)."""
+    """Open the few-step generator with its LoRA fused and its scheduler set."""
     pipe = _open_xl("few-step generator", "generator.pipeline", checkpoints, {})
     if checkpoints.generator.lora is not None:
         _load_lora(pipe, find("generator.lora", checkpoints)[0], "generator")
