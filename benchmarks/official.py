@@ -32,7 +32,6 @@ from lookahead.training.data import Batch, generator_for
 from lookahead.training.losses import encode_reference, noise_losses, preview_distances, preview_pixels
 from lookahead.training.networks import Networks, train_adapter_only
 from lookahead.world import FAST_CHILD, device, encode_latents
-from lookahead.world.hub import LORA_FILE
 
 RELOAD = 5  # steps for which alpha_LoRA stays (official recipe)
 
@@ -149,7 +148,7 @@ class Official:
 
     def load(self) -> dict[str, Tensor]:
         """Read it."""
-        return load_file(self.folder / LORA_FILE)
+        return load_file(self.folder / "pytorch_lora_weights.safetensors")
 
     def reload(self) -> None:
         """A new alpha_LoRA: copy the U-Net, read the LoRA from the disk, fuse it."""

@@ -105,6 +105,7 @@ def networks_of(
         detector=None,
         time_ids=torch.tensor([[side, side, 0, 0, side, side]], dtype=torch.float32, device=device()),
         precision=levers.kind,
+        previewed=None,
     )
 
 

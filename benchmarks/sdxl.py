@@ -1,4 +1,4 @@
-"""SDXL's parts on paper: the published configurations, as far as they differ from their classes' defaults.
+"""The parts of SDXL and Stable Diffusion 1.5 on paper: the published configurations, where they differ from defaults.
 
 tests/sdxl compares them with the published files, byte for byte in their sizes. `REDUCED` keeps every layer's kind and
 narrows it, for a CPU.
@@ -71,6 +71,17 @@ class Sizes:
     side: int
 
 
+SD15 = Sizes(
+    unet={"sample_size": 64, "cross_attention_dim": 768},
+    vae=VAE | {"scaling_factor": 0.18215},
+    text=TEXT,
+    text_2={},
+    vision=VISION,
+    resampler=RESAMPLER | {"width": 768, "heads": 12, "output": 768},
+    recogniser=IRESNET50,
+    lora_rank=LORA_RANK,
+    side=512,
+)
 FULL = Sizes(UNET, VAE, TEXT, TEXT_2, VISION, RESAMPLER, IRESNET50, LORA_RANK, 1024)
 REDUCED = Sizes(
     unet=UNET

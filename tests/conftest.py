@@ -30,6 +30,12 @@ def tiny_world(tmp_path_factory: pytest.TempPathFactory) -> Checkpoints:
     return build_tiny_world(tmp_path_factory.mktemp("tiny_world"))
 
 
+@pytest.fixture(scope="session")
+def tiny_sd15(tmp_path_factory: pytest.TempPathFactory) -> Checkpoints:
+    """The same with a Stable Diffusion 1.5 as base, which predicts noise: read them only."""
+    return build_tiny_world(tmp_path_factory.mktemp("tiny_sd15"), "epsilon", xl=False)
+
+
 @pytest.fixture
 def own_world(tiny_world: Checkpoints, tmp_path: Path) -> Checkpoints:
     """A copy of the tiny world that a test may damage."""

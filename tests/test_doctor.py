@@ -8,7 +8,7 @@ from huggingface_hub import constants
 from typer.testing import CliRunner
 
 from lookahead import cli
-from lookahead.config import Checkpoints, Params, read_params
+from lookahead.config import Checkpoints, Params, read_params, with_overrides
 from lookahead.doctor import KNOWN, Finding, checkpoints, database, disk, machine, tracking
 from lookahead.world import device
 from lookahead.world.hub import parts
@@ -26,7 +26,7 @@ def bad(findings: list[Finding]) -> dict[str, Finding]:
     return {finding.subject: finding for finding in findings if finding.state == "bad"}
 
 
-def test_every_part_of_sdxl_is_bad_with_size_licence_and_command(params: Params) -> None:
+def test_every_part_of_a_world_of_the_hub_is_bad_with_size_licence_and_command(params: Params) -> None:
     *found, last = checkpoints(params.worlds["sdxl"].checkpoints, "sdxl")
     assert len(bad(found)) == len(found) == len(parts(params.worlds["sdxl"].checkpoints))
     assert all("`lookahead fetch --world sdxl`" in finding.mend for finding in found)
@@ -34,7 +34,8 @@ def test_every_part_of_sdxl_is_bad_with_size_licence_and_command(params: Params)
     assert "RAIL++" in base and "missing, 6.8 GB" in base
     assert last.subject == "licences" and last.state == "note"
     assert all(name in last.message for name in ("buffalo_l", "buffalo_s", "antelopev2", "stabilityai/sdxl-turbo"))
-    assert {part.source for part in parts(params.worlds["sdxl"].checkpoints)} == set(KNOWN)
+    worlds = (params.worlds[name].checkpoints for name in ("sd15", "sdxl", "sdxl_paper"))
+    assert {part.source for world in worlds for part in parts(world)} == set(KNOWN)
 
 
 def test_a_world_of_folders_is_well_and_a_damaged_part_is_bad(own_world: Checkpoints) -> None:
@@ -50,8 +51,9 @@ def test_a_world_of_folders_is_well_and_a_damaged_part_is_bad(own_world: Checkpo
 
 @pytest.mark.skipif(device().type == "cuda", reason="there is a GPU")
 def test_half_precision_needs_a_gpu_and_float32_does_not(params: Params) -> None:
-    assert set(bad(list(machine(params.worlds["sdxl"])))) == {"GPU"}
-    assert not bad(list(machine(params.worlds["miniature"])))
+    for precision, state in (("bfloat16", "bad"), ("auto", "note"), ("float32", "ok")):
+        found = machine(with_overrides(params.active, {"checkpoints.precision": precision}))
+        assert {finding.subject: finding.state for finding in found}["GPU"] == state
 
 
 def test_the_disk_has_to_hold_pictures_and_checkpoints(params: Params) -> None:

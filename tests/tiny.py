@@ -9,6 +9,7 @@ from diffusers import (
     AutoencoderKL,
     AutoencoderTiny,
     EulerDiscreteScheduler,
+    StableDiffusionPipeline,
     StableDiffusionXLPipeline,
     UNet2DConditionModel,
 )
@@ -24,12 +25,13 @@ from transformers import (
     CLIPVisionModelWithProjection,
 )
 
-from lookahead.config import Adapter, Checkpoints, FacePacks, Generator, ImageEncoder, Scorer
+from lookahead.config import Adapter, Checkpoints, FacePacks, FastChild, Generator, ImageEncoder, Lora, Scorer
 from miniature.base import new_scheduler
 from miniature.encoders import build_tokenizer
 from tests.tiny_faces import build_face_packs
 
 RESOLUTION = 64
+LORA_FILE = "pytorch_lora_weights.safetensors"
 TOKENS = 4  # image tokens of the adapter
 VISION = 32  # width of the image encoder
 TREE = {  # a prompts file of 12 people, 3 styles and 2 scenes
@@ -61,8 +63,13 @@ def _text_config(tokenizer: CLIPTokenizer, width: int) -> CLIPTextConfig:
     )
 
 
-def build_unet() -> UNet2DConditionModel:
-    """A U-Net with SDXL's conditioning, two resolutions and two channel counts."""
+def build_unet(xl: bool = True) -> UNet2DConditionModel:
+    """A U-Net with SDXL's conditioning, or without pooled text and sizes, two resolutions and two channel counts."""
+    added = {
+        "addition_embed_type": "text_time",
+        "addition_time_embed_dim": 8,
+        "projection_class_embeddings_input_dim": 64 + 6 * 8,
+    }
     return UNet2DConditionModel(
         sample_size=16,
         block_out_channels=(16, 32),
@@ -72,11 +79,9 @@ def build_unet() -> UNet2DConditionModel:
         transformer_layers_per_block=(1, 1),
         attention_head_dim=(1, 2),
         use_linear_projection=True,
-        cross_attention_dim=96,
-        addition_embed_type="text_time",
-        addition_time_embed_dim=8,
-        projection_class_embeddings_input_dim=64 + 6 * 8,
+        cross_attention_dim=96 if xl else 32,
         norm_num_groups=8,
+        **(added if xl else {}),
     )
 
 
@@ -92,20 +97,21 @@ def _vae() -> AutoencoderKL:
     )
 
 
-def save_base(path: Path, prediction_type: str) -> UNet2DConditionModel:
-    """Write an SDXL pipeline folder with SDXL's noise schedule."""
-    tokenizer, unet = build_tokenizer(path / "tokenizer"), build_unet()
+def save_base(path: Path, prediction_type: str, xl: bool = True) -> UNet2DConditionModel:
+    """Write a pipeline folder of SDXL, or of Stable Diffusion 1.5, with their noise schedule."""
+    tokenizer, vae, unet = build_tokenizer(path / "tokenizer"), _vae(), build_unet(xl)
     scheduler = EulerDiscreteScheduler.from_config(new_scheduler().config, prediction_type=prediction_type)
-    pipeline = StableDiffusionXLPipeline(
-        vae=_vae(),
-        text_encoder=CLIPTextModel(_text_config(tokenizer, 32)),
-        text_encoder_2=CLIPTextModelWithProjection(_text_config(tokenizer, 64)),
-        tokenizer=tokenizer,
-        tokenizer_2=tokenizer,
-        unet=unet,
-        scheduler=scheduler,
-        add_watermarker=False,
-    )
+    parts = {"vae": vae, "text_encoder": CLIPTextModel(_text_config(tokenizer, 32)), "tokenizer": tokenizer}
+    parts |= {"unet": unet, "scheduler": scheduler}
+    if xl:
+        second = CLIPTextModelWithProjection(_text_config(tokenizer, 64))
+        pipeline = StableDiffusionXLPipeline(
+            **parts, text_encoder_2=second, tokenizer_2=tokenizer, add_watermarker=False
+        )
+    else:
+        pipeline = StableDiffusionPipeline(
+            **parts, safety_checker=None, feature_extractor=None, requires_safety_checker=False
+        )
     pipeline.save_pretrained(path)
     return unet
 
@@ -151,12 +157,13 @@ def _resampler(hidden: int, output: int, generator: torch.Generator) -> dict[str
 
 def save_adapter(path: Path, unet: UNet2DConditionModel, generator: torch.Generator) -> None:
     """Write an IP-Adapter-plus file for the U-Net: "image_proj.*" and "ip_adapter.<odd number>.to_k_ip.weight"."""
-    tensors = {f"image_proj.{name}": t for name, t in _resampler(64, 96, generator).items()}
+    text = unet.config.cross_attention_dim
+    tensors = {f"image_proj.{name}": t for name, t in _resampler(64, text, generator).items()}
     for number, name in enumerate(unet.attn_processors):
         if "attn2" in name:
             width = unet.get_submodule(name.removesuffix(".processor")).to_k.out_features
             for kind in ("to_k_ip", "to_v_ip"):
-                tensors[f"ip_adapter.{number}.{kind}.weight"] = torch.randn(width, 96, generator=generator) / 10
+                tensors[f"ip_adapter.{number}.{kind}.weight"] = torch.randn(width, text, generator=generator) / 10
     path.parent.mkdir(parents=True, exist_ok=True)
     save_file(tensors, path)
 
@@ -203,12 +210,15 @@ def build_portraits(root: Path, people: int) -> Path:
     return root
 
 
-def build_tiny_world(root: Path, prediction_type: str = "v_prediction") -> Checkpoints:
-    """Write every part below `root` and return the checkpoints that name them; the same bytes every time."""
+def build_tiny_world(root: Path, prediction_type: str = "v_prediction", xl: bool = True) -> Checkpoints:
+    """Write every part below `root` and return the checkpoints that name them; the same bytes every time.
+
+    The base is an SDXL, or a Stable Diffusion 1.5.
+    """
     with torch.random.fork_rng():
         torch.manual_seed(0)
         generator = torch.Generator().manual_seed(0)
-        unet = save_base(root / "base", prediction_type)
+        unet = save_base(root / "base", prediction_type, xl)
         save_preview_vae(root / "preview_vae")
         save_image_encoder(root / "image_encoder")
         save_scorer(root / "clip")
@@ -219,10 +229,11 @@ def build_tiny_world(root: Path, prediction_type: str = "v_prediction") -> Check
         base=str(root / "base"),
         vae=None,
         preview_vae=str(root / "preview_vae"),
-        fast_child=str(root / "lcm_lora"),
+        fast_child=FastChild(source=str(root / "lcm_lora"), weight_name=LORA_FILE, timesteps=None),
         generator=Generator(
             pipeline=str(root / "base"),
-            lora=str(root / "lcm_lora"),
+            lora=Lora(source=str(root / "lcm_lora"), weight_name=LORA_FILE),
+            resolution=RESOLUTION,
             scheduler="LCMScheduler",
             num_inference_steps=2,
             guidance_scale=0.0,

@@ -35,6 +35,13 @@ KNOWN = {  # licences in plain words (docs/sdxl.md), and GB of the files that ar
     "madebyollin/sdxl-vae-fp16-fix": (_MIT, 0.3),
     "madebyollin/taesdxl": (_MIT, 0.01),
     "latent-consistency/lcm-lora-sdxl": (_RAIL, 0.4),
+    "stable-diffusion-v1-5/stable-diffusion-v1-5": (
+        "CreativeML Open RAIL-M: commercial use, but for a list of forbidden uses",
+        2.1,
+    ),
+    "stabilityai/sd-vae-ft-mse": (_MIT, 0.3),
+    "madebyollin/taesd": (_MIT, 0.01),
+    "latent-consistency/lcm-lora-sdv1-5": (_RAIL, 0.1),
     "stabilityai/sdxl-turbo": ("sai-nc-community: NON-COMMERCIAL, unless Stability AI agrees otherwise", 6.9),
     "h94/IP-Adapter": ("Apache-2.0: commercial use", 3.4),
     "timm/vit_large_patch14_clip_224.openai": (_MIT, 1.7),
@@ -81,9 +88,13 @@ def machine(world: World) -> Iterator[Finding]:
         small = half and gpu.total_memory / 1e9 < GPU_MEMORY * 0.95
         yield Finding("note" if small else "ok", "GPU", f"{gpu.name}, {gpu.total_memory / 1e9:.0f} GB")
     else:
-        message = f"none that torch {torch.__version__} sees; this world {'needs one' if half else 'runs on the CPU'}"
+        precision = world.checkpoints.precision
+        state, use = {
+            "float32": ("ok", "this world runs on the CPU"),
+            "auto": ("note", "a CPU draws pictures of this world in minutes, but training it takes weeks"),
+        }.get(precision, ("bad", "this world needs one"))
         mend = "run on a machine with an NVIDIA GPU and a CUDA build of torch, or in a world for the CPU"
-        yield Finding("bad" if half else "ok", "GPU", message, mend)
+        yield Finding(state, "GPU", f"none that torch {torch.__version__} sees; {use}", mend)
 
 
 def installation() -> Iterator[Finding]:

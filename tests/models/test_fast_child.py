@@ -54,7 +54,7 @@ def test_scale_0_is_the_base_exactly_and_strengths_lie_between(pipeline, layers,
 
 def test_scale_1_is_the_full_lora(pipeline, layers, tiny_world, base):
     whole = world.open_pipeline(tiny_world)
-    whole.load_lora_weights(tiny_world.fast_child, weight_name="pytorch_lora_weights.safetensors")
+    whole.load_lora_weights(tiny_world.fast_child.source, weight_name="pytorch_lora_weights.safetensors")
     world.attach_adapter(whole, tiny_world)
     with child_at(layers, world.FAST_CHILD, 1.0):
         assert torch.equal(output(pipeline.unet), output(whole.unet))

@@ -36,10 +36,10 @@ def test_the_code_on_the_card_runs(which, request, tmp_path, monkeypatch, photos
         assert isinstance(drawn[0] if name == "pictures" else drawn, Image.Image)
 
 
-def test_the_card_names_what_was_measured_files_and_licences(exported, tiny_world):
+def test_the_card_names_what_was_measured_files_and_licences(exported, pipe, tiny_world):
     row = {"identity": {"mean": 0.5, "low": 0.4, "high": 0.6}, "prompt": {"mean": 0.9, "low": 0.8, "high": 1.0}}
-    text = card(tiny_world, has_kv=False, tuned=True, metrics={"adapter": row, "tuned": row})
+    text = card(pipe, {"adapter": row, "tuned": row})
     assert "\n| tuned with lookahead | 0.500 [0.400, 0.600] | 0.900 [0.800, 1.000] |" in text
-    assert "\n| untuned adapter | 0.500" in text and "noise loss only" not in text and "kv.safetensors" not in text
+    assert "\n| untuned adapter | 0.500" in text and "noise loss only" not in text
     text = (exported / CARD).read_text(encoding="utf-8")
     assert all(part in text for part in ("Licences", "impersonation", "Not measured", tiny_world.base, ADAPTER_FILE))

@@ -54,7 +54,7 @@ def test_stock_diffusers_draws_the_same_from_the_exported_file(pipe, stock, phot
 
 def test_the_fast_child_is_the_stock_lora_with_the_lcm_scheduler(pipe, stock, photos, tiny_world, settings):
     ours = pipe(photos[0], PROMPT, seed=5, fast=True, kv=False, adapter_scale=0.7)[0]
-    stock.load_lora_weights(tiny_world.fast_child, weight_name="pytorch_lora_weights.safetensors")
+    stock.load_lora_weights(tiny_world.fast_child.source, weight_name="pytorch_lora_weights.safetensors")
     steps = settings.fast.num_inference_steps
     assert differ(ours, draw_stock(stock, LCMScheduler, photos[0], steps, guidance_scale=1.0)) <= 1
 

@@ -10,7 +10,15 @@ from lookahead.errors import InputError
 from lookahead.models.kv_encoder import KVEncoder, new_kv_encoder
 from lookahead.sampling.conditions import Condition, Reference, embed_prompts, encode_photos, reference_latents
 from lookahead.sampling.loop import Sampler, draw, image_guidance, kv_guidance, prepare
-from lookahead.world import Pipeline, attach_adapter, detach_adapter, open_image_encoder, open_pipeline
+from lookahead.world import (
+    FAST_CHILD,
+    Pipeline,
+    attach_adapter,
+    attach_fast_child,
+    detach_adapter,
+    open_image_encoder,
+    open_pipeline,
+)
 from tests.pipeline.conftest import moved
 
 PROMPTS = [
@@ -49,10 +57,21 @@ def first(condition: Condition) -> Condition:
 @pytest.mark.parametrize(
     "sampler", [DPM, "EulerDiscreteScheduler", "DDIMScheduler", "EulerAncestralDiscreteScheduler", "LCMScheduler"]
 )
-def test_equals_diffusers_own_call(sampler, pipe, tiny_world, photos, conditions):
-    given, free = conditions
-    ours = draw(prepare(pipe, sampler, 4, 0.7, image_guidance(2.0)), first(given), first(free), [5])
-    encoder, processor = open_image_encoder(tiny_world)
+@pytest.mark.parametrize("base", ["tiny_world", "tiny_sd15"])
+@pytest.mark.parametrize("fast", [False, True])
+def test_equals_diffusers_own_call(sampler, base, fast, photos, request):
+    """For both kinds of base, without and with the LCM-LoRA."""
+    checkpoints: Checkpoints = request.getfixturevalue(base)
+    pipe = open_pipeline(checkpoints)
+    if fast:
+        attach_fast_child(pipe, checkpoints)
+        pipe.set_adapters([FAST_CHILD], [1.0])
+    attach_adapter(pipe, checkpoints)
+    given, free = embed_prompts(pipe, PROMPTS[:1])
+    encoder, processor = open_image_encoder(checkpoints)
+    image, no_image = encode_photos(encoder, processor, photos[:1])
+    conditions = Condition(given, image), Condition(free, no_image)
+    ours = draw(prepare(pipe, sampler, 4, 0.7, image_guidance(2.0)), *conditions, [5])
     pipe.register_modules(image_encoder=encoder, feature_extractor=processor)
     theirs = pipe(
         PROMPTS[0],

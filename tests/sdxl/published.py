@@ -10,17 +10,23 @@ from collections.abc import Mapping
 from typing import Any
 
 BYTES = {  # of the files
-    "unet": 5_135_149_760,  # unet/diffusion_pytorch_model.fp16.safetensors
-    "text": 246_144_152,  # text_encoder/model.fp16.safetensors
-    "text_2": 1_389_382_176,  # text_encoder_2/model.fp16.safetensors
-    "vae": 334_643_238,  # diffusion_pytorch_model.safetensors, float32
-    "base_vae": 167_335_342,  # vae/diffusion_pytorch_model.fp16.safetensors
-    "preview_vae": 9_793_292,  # diffusion_pytorch_model.safetensors, float32
-    "image_encoder": 2_528_373_448,  # models/image_encoder/model.safetensors, float32
-    "adapter": 847_517_512,  # sdxl_models/ip-adapter-plus-face_sdxl_vit-h.safetensors, float16
-    "fast_child": 393_855_224,  # pytorch_lora_weights.safetensors, float16
-    "recogniser": 174_383_860,  # w600k_r50.onnx of buffalo_l, float32
+    ("sdxl", "unet"): 5_135_149_760,  # unet/diffusion_pytorch_model.fp16.safetensors
+    ("sdxl", "text"): 246_144_152,  # text_encoder/model.fp16.safetensors
+    ("sdxl", "text_2"): 1_389_382_176,  # text_encoder_2/model.fp16.safetensors
+    ("sdxl", "vae"): 334_643_238,  # diffusion_pytorch_model.safetensors, float32
+    ("sdxl", "base_vae"): 167_335_342,  # vae/diffusion_pytorch_model.fp16.safetensors
+    ("sdxl", "preview_vae"): 9_793_292,  # diffusion_pytorch_model.safetensors, float32
+    ("sdxl", "image_encoder"): 2_528_373_448,  # models/image_encoder/model.safetensors, float32; also sd15's
+    ("sdxl", "adapter"): 847_517_512,  # sdxl_models/ip-adapter-plus-face_sdxl_vit-h.safetensors, float16
+    ("sdxl", "fast_child"): 393_855_224,  # pytorch_lora_weights.safetensors, float16
+    ("sd15", "unet"): 1_719_125_304,
+    ("sd15", "text"): 246_144_864,
+    ("sd15", "vae"): 334_643_276,
+    ("sd15", "preview_vae"): 9_793_292,
+    ("sd15", "adapter"): 98_183_288,  # models/ip-adapter-plus-face_sd15.safetensors, float16
+    ("sd15", "fast_child"): 134_621_556,
 }
+RECOGNISER_BYTES = 174_383_860  # w600k_r50.onnx of buffalo_l, float32
 
 Shapes = Mapping[str, tuple[int, ...]]
 _WIDTH = {"F16": 2, "F32": 4, "I64": 8}

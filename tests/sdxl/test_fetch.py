@@ -13,10 +13,11 @@ import pytest
 from huggingface_hub import constants, hf_api
 
 from lookahead import world
-from lookahead.config import Checkpoints
+from lookahead.config import Checkpoints, with_overrides
 from lookahead.errors import InputError
 from lookahead.world import fetch, hub
-from lookahead.world.hub import LORA_FILE, part, parts
+from lookahead.world.hub import part, parts
+from tests.tiny import LORA_FILE
 
 COMMIT = "c" * 40
 
@@ -92,10 +93,10 @@ def server(home, monkeypatch) -> Iterator[type[Hub]]:
 @pytest.fixture
 def child(server: type[Hub], tiny_world: Checkpoints) -> Checkpoints:
     """The tiny world with its fast child on the hub."""
-    server.files["owner/child/" + LORA_FILE] = (Path(tiny_world.fast_child) / LORA_FILE).read_bytes()
+    server.files["owner/child/" + LORA_FILE] = (Path(tiny_world.fast_child.source) / LORA_FILE).read_bytes()
     server.files["owner/child/README.md"] = b"not needed"
     server.files["owner/child/unet.bin"] = b"a pickle"
-    return tiny_world.model_copy(update={"fast_child": f"owner/child@{COMMIT}"})
+    return with_overrides(tiny_world, {"fast_child.source": f"owner/child@{COMMIT}"})
 
 
 def missing(checkpoints: Checkpoints) -> list[str]:

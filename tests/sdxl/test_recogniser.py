@@ -11,7 +11,7 @@ from torch import nn
 from benchmarks.sdxl import IRESNET50, iresnet
 from lookahead import world
 from lookahead.models.recogniser import open_recogniser
-from tests.sdxl.published import BYTES
+from tests.sdxl.published import RECOGNISER_BYTES
 
 
 @pytest.fixture(scope="module")
@@ -40,7 +40,7 @@ def pack(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_the_graph_of_the_published_size_opens_as_onnxruntime_runs_it_and_has_a_gradient(pack):
     path = world.recogniser_onnx(str(pack))
-    assert abs(path.stat().st_size / BYTES["recogniser"] - 1) < 1e-3
+    assert abs(path.stat().st_size / RECOGNISER_BYTES - 1) < 1e-3
     crops = (torch.rand(2, 3, 112, 112, generator=torch.Generator().manual_seed(0)) * 2 - 1).requires_grad_()
     session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
     (theirs,) = session.run(None, {session.get_inputs()[0].name: crops.detach().numpy()})

@@ -2,7 +2,16 @@
 # ruff: noqa: F401
 # mypy: implicit-reexport
 
-from lookahead.config.checkpoints import Adapter, Checkpoints, FacePacks, Generator, ImageEncoder, Scorer
+from lookahead.config.checkpoints import (
+    Adapter,
+    Checkpoints,
+    FacePacks,
+    FastChild,
+    Generator,
+    ImageEncoder,
+    Lora,
+    Scorer,
+)
 from lookahead.config.evaluation import (
     Diversity,
     Evaluate,

@@ -2,16 +2,35 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
-from lookahead.config.fields import Count, Section, Steps
+from pydantic import Field
+
+from lookahead.config.fields import Count, Section, Steps, Timestep
+
+
+class Lora(Section):
+    """A LoRA's folder or repository, and the name of its file."""
+
+    source: str
+    weight_name: str
+
+
+class FastChild(Lora):
+    """The few-step LoRA that forms previews: LCM-LoRA, or one distilled for the few `timesteps` that are named.
+
+    The lookahead loss then draws its timesteps from these; null stands for all.
+    """
+
+    timesteps: Annotated[list[Timestep], Field(min_length=1)] | None
 
 
 class Generator(Steps):
-    """The few-step generator: a pipeline, with a LoRA fused into it or none."""
+    """The few-step generator: a pipeline, with a LoRA fused into it or none, and its pictures' side in pixels."""
 
     pipeline: str
-    lora: str | None
+    lora: Lora | None
+    resolution: Count
 
 
 class FacePacks(Section):
@@ -49,16 +68,18 @@ class Checkpoints(Section):
     """Every pretrained part of a world: a folder, or `owner/name[@commit][:weights]` on the hub.
 
     The commit has 40 digits; `weights` names the variant of the files, such as fp16. Packs and scorers are names.
+    `precision` "auto" is bfloat16 on a GPU that has it, float16 on another one, which then draws but does not train,
+    and float32 on a CPU. `resolution` is the side of all pictures in pixels.
     """
 
     base: str
     vae: str | None
     preview_vae: str
-    fast_child: str
+    fast_child: FastChild
     generator: Generator
     adapter: Adapter
     image_encoder: ImageEncoder
     faces: FacePacks
     scorer: Scorer
-    precision: Literal["float32", "float16", "bfloat16"]
+    precision: Literal["auto", "float32", "float16", "bfloat16"]
     resolution: Count

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 from insightface.app import FaceAnalysis
+from PIL import Image
 from tqdm import tqdm
 
 from lookahead.artifacts import Log, keep_only
@@ -61,17 +62,17 @@ class Plan:
 
 
 def draw_pictures(pipe: Pipeline, pictures: Sequence[Picture], checkpoints: Checkpoints) -> list[Pixels]:
-    """Draw a batch of pictures, each from its own seed."""
+    """Draw a batch of pictures, each from its own seed, in the generator's resolution, scaled to the world's."""
+    side = checkpoints.resolution
     images = pipe(
         prompt=[picture.prompt for picture in pictures],
         generator=[torch.Generator().manual_seed(picture.seed) for picture in pictures],
         num_inference_steps=checkpoints.generator.num_inference_steps,
         guidance_scale=checkpoints.generator.guidance_scale,
-        height=checkpoints.resolution,
-        width=checkpoints.resolution,
-        output_type="np",
+        height=checkpoints.generator.resolution,
+        width=checkpoints.generator.resolution,
     ).images
-    return list((images * 255).round().clip(0, 255).astype(np.uint8))  # B x (H, W, 3)
+    return [np.asarray(image.resize((side, side), Image.Resampling.LANCZOS)) for image in images]  # B x (H, W, 3)
 
 
 def draw_and_inspect(

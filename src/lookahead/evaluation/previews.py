@@ -63,7 +63,7 @@ def measure_previews(evaluator: Evaluator, untuned: Cell, cache: Path) -> pd.Dat
     key = digest(
         ["previews", evaluator.key(untuned, evaluator.plan), evaluator.score_key, settings.model_dump(mode="json")],
         digest_paths([evaluator.people[number].others[0] for number in shown]),
-        [checkpoint_digest(source) for source in (checkpoints.fast_child, checkpoints.preview_vae)],
+        [checkpoint_digest(source) for source in (checkpoints.fast_child.source, checkpoints.preview_vae)],
         [evaluator.settings.seed, code_digest("evaluation/previews.py", "evaluation/statistics.py")],
     )
     return evaluator.cached(cache, key[:32], measure)

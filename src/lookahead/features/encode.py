@@ -24,7 +24,14 @@ from lookahead.dataset.shards import decode_png, list_shards, read_pictures, rea
 from lookahead.errors import InputError
 from lookahead.features.store import IMAGES, PROMPTS, TABLE
 from lookahead.portraits import Pixels
-from lookahead.world import device, encode_latents, open_faces, open_image_encoder, open_pipeline, quiet_alignment
+from lookahead.world import (
+    encode_latents,
+    encode_prompts,
+    open_faces,
+    open_image_encoder,
+    open_pipeline,
+    quiet_alignment,
+)
 from lookahead.world.distributed import is_main_process, own_share, wait_for_everyone
 
 _COLUMNS = ["index", "identity", "style", "scene", "neutral_prompt", "landmarks", "photo", "kept"]
@@ -42,9 +49,7 @@ class Encoders:
     @torch.no_grad()
     def prompts(self, prompts: Sequence[str]) -> dict[str, Tensor]:
         """Tokens (P, L, C) and pooled embeddings (P, E) of prompts and, as in diffusers, of no prompt (1, ...)."""
-        tokens, no_tokens, pooled, no_pooled = self._pipe.encode_prompt(
-            list(prompts), device=device(), num_images_per_prompt=1, do_classifier_free_guidance=True
-        )
+        tokens, no_tokens, pooled, no_pooled = encode_prompts(self._pipe, prompts)
         empty = {"empty_prompt_embeds": no_tokens[:1], "empty_pooled": no_pooled[:1]}
         return {"prompt_embeds": tokens, "pooled": pooled, **empty}
 

@@ -6,7 +6,7 @@ A density says how often each timestep is drawn; its strength may change over th
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Literal
 
 import torch
@@ -57,6 +57,13 @@ def between(density: Tensor, t_min: int, t_max: int) -> Tensor:
     """The density (T,), zero outside t_min <= t <= t_max, and elsewhere as before in proportion (§4.3)."""
     t = torch.arange(len(density))
     return _normalised(density * ((t >= t_min) & (t <= t_max)))
+
+
+def among(density: Tensor, timesteps: Sequence[int]) -> Tensor:
+    """The density (T,), zero but at these timesteps: those for which a few-step model was distilled (ours)."""
+    kept = torch.zeros_like(density)
+    kept[list(timesteps)] = density[list(timesteps)]
+    return _normalised(kept)
 
 
 def annealed(schedule: StrengthSchedule, first: float, last: float, progress: float) -> float:

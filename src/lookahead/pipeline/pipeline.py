@@ -1,4 +1,4 @@
-"""The pipeline: stock SDXL with the encoder, for anybody who has portraits and a prompt; its export with a card."""
+"""The pipeline: a stock one with the encoder, for anybody who has portraits and a prompt; its export with a card."""
 
 from __future__ import annotations
 
@@ -45,9 +45,9 @@ class Saved(Section):
 
 
 class LookaheadPipeline:
-    """Stock SDXL, its image adapter and, where the encoder has one, the KV-encoder.
+    """A stock pipeline, its image adapter and, where the encoder has one, the KV-encoder.
 
-    `base` is the `StableDiffusionXLPipeline`, for whatever diffusers offers: offloading, slicing, other LoRAs;
+    `base` is diffusers' own pipeline, for whatever that offers: offloading, slicing, other LoRAs;
     `settings` are the defaults of a call.
     """
 
@@ -217,14 +217,19 @@ def export(pipe: LookaheadPipeline, out: Path, intervals: Path | None) -> None:
     pipe.save_pretrained(out)
     measured = read_json(intervals) if intervals and intervals.is_file() and pipe.encoder is not None else {}
     with atomic(out / CARD) as temporary:
-        temporary.write_text(card(pipe.checkpoints, pipe.has_kv, pipe.encoder is not None, measured), encoding="utf-8")
+        temporary.write_text(card(pipe, measured), encoding="utf-8")
 
 
-def card(checkpoints: Checkpoints, has_kv: bool, tuned: bool, metrics: Mapping[str, Any]) -> str:
+def card(pipe: LookaheadPipeline, metrics: Mapping[str, Any]) -> str:
     """The model card in Markdown, with a row for each evaluated encoder."""
     loader = PackageLoader("lookahead.pipeline")
     environment = Environment(loader=loader, undefined=StrictUndefined, autoescape=False, trim_blocks=True)  # Markdown
     rows = [(label, metrics[method]) for method, label in _ROWS.items() if method in metrics]
     return environment.get_template("card.md.j2").render(
-        checkpoints=checkpoints, adapter=ADAPTER_FILE, kv=KV_FILE if has_kv else None, tuned=tuned, rows=rows
+        checkpoints=pipe.checkpoints,
+        stock=type(pipe.base).__name__,
+        adapter=ADAPTER_FILE,
+        kv=KV_FILE if pipe.has_kv else None,
+        tuned=pipe.encoder is not None,
+        rows=rows,
     )

@@ -10,12 +10,12 @@ from PIL import Image
 from torch import Tensor
 from transformers import CLIPImageProcessor, CLIPVisionModelWithProjection
 
-from lookahead.world import Pipeline, device, encode_latents
+from lookahead.world import Pipeline, encode_latents, encode_prompts
 
 
 @dataclass(frozen=True)
 class Prompt:
-    """Embedded prompts: text tokens (B, L, C) and pooled text (B, P)."""
+    """Embedded prompts: text tokens (B, L, C) and pooled text (B, E)."""
 
     tokens: Tensor
     pooled: Tensor
@@ -54,11 +54,8 @@ def embed_prompts(
     pipe: Pipeline, prompts: Sequence[str], negative_prompt: str | None = None, batch_size: int = 64
 ) -> tuple[Prompt, Prompt]:
     """Each prompt, and the unconditional or negative one (1, ...), as diffusers embeds them, in batches."""
-    parts = []
-    for start in range(0, len(prompts), batch_size):
-        batch = list(prompts[start : start + batch_size])
-        negative = None if negative_prompt is None else [negative_prompt] * len(batch)
-        parts.append(pipe.encode_prompt(batch, negative_prompt=negative, device=device(), num_images_per_prompt=1))
+    batches = (prompts[start : start + batch_size] for start in range(0, len(prompts), batch_size))
+    parts = [encode_prompts(pipe, batch, negative_prompt) for batch in batches]
     text, free, pooled, free_pooled = zip(*parts, strict=True)
     return Prompt(torch.cat(text), torch.cat(pooled)), Prompt(free[0][:1], free_pooled[0][:1])
 

@@ -166,7 +166,7 @@ def _encode(pipe: Pipeline, kv: KVEncoder, reference: Reference, noise: Tensor, 
 
 
 def time_ids(pipe: Pipeline, count: int) -> Tensor:
-    """SDXL's conditioning by original size, crop and target size in pixels, (count, 6)."""
+    """SDXL's conditioning by original size, crop and target size in pixels, (count, 6); other bases ignore it."""
     pixels = pipe.unet.config.sample_size * pipe.vae_scale_factor
     size = [pixels, pixels, 0, 0, pixels, pixels]
     return torch.tensor(size, dtype=pipe.unet.dtype, device=device()).expand(count, -1)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
@@ -12,7 +13,7 @@ from torch import Generator, Tensor
 from lookahead.config import Density, LoraScale, Train
 from lookahead.errors import InputError
 from lookahead.features.store import FeatureStore, FeatureTable
-from lookahead.method.annealing import DENSITIES, annealed, between, draw_timesteps, importance, mixture
+from lookahead.method.annealing import DENSITIES, among, annealed, between, draw_timesteps, importance, mixture
 from lookahead.method.lora_scale import draw_scale
 from lookahead.sampling.conditions import Condition, Prompt, Reference
 from lookahead.world import to_device
@@ -160,17 +161,22 @@ def _to_device(draw: NoiseDraw) -> NoiseDraw:
     return NoiseDraw(to_device(draw.t), to_device(draw.noise), to_device(draw.weight))
 
 
-def draw_both(shape: torch.Size, settings: Train, timesteps: int, index: int) -> Draws:
+def draw_both(
+    shape: torch.Size, settings: Train, timesteps: int, index: int, previewed: Sequence[int] | None = None
+) -> Draws:
     """The draws of micro-batch `index`, whose latents have a shape (B, C, h, w), on the device (§3).
 
     With `share_timesteps` both losses see the same t, from the mixture of their densities, and the same noise; the
     weights keep each loss's mean what it would be with draws of its own (tested to be unbiased). A training without the
     lookahead loss draws the same way, so that both variants see the same t and noise. Previews from pure noise all
-    start at T - 1, so that there is nothing to share.
+    start at T - 1, so that there is nothing to share. `previewed` are the only timesteps of the lookahead loss, if not
+    None.
     """
     seed, step = settings.seed, index // settings.gradient_accumulation_steps
     progress = min(1.0, step / max(1, settings.steps - 1))
     densities = [density_at(one, timesteps, progress) for one in (settings.noise_density, settings.lookahead.density)]
+    if previewed is not None:
+        densities[1] = among(densities[1], previewed)
     if settings.shares_draws:
         both = mixture(*densities)
         drawn = _draw_noise(shape, both, generator_for("shared_pass", seed, index))

@@ -53,7 +53,7 @@ def backward(training: Training, index: int) -> Figures:
     """
     settings, networks = training.settings, training.networks
     batch = draw_batch(training, index)
-    draws = draw_both(batch.latents.shape, settings, training.timesteps, index)
+    draws = draw_both(batch.latents.shape, settings, training.timesteps, index, training.networks.previewed)
     keys_values = losses.encode_reference(networks, batch, draws.noise)
     leaves = as_leaves(keys_values)
     figures = losses.backward_noise_loss(training, batch, draws.noise, leaves, index)

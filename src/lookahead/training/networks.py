@@ -43,8 +43,9 @@ class Networks:
     preview_vae: AutoencoderTiny
     recogniser: Recogniser
     detector: LandmarkDetector | None
-    time_ids: Tensor  # (1, 6): SDXL's original size, crop and target size
+    time_ids: Tensor  # (1, 6): SDXL's original size, crop and target size; other bases ignore it
     precision: torch.dtype
+    previewed: list[int] | None  # the timesteps that the fast child was distilled for; None: all
 
 
 @dataclass(frozen=True)
@@ -109,8 +110,11 @@ def open_networks(
     With `kv.enabled` the KV-encoder too, over the same frozen weights. With `compile` both U-Nets are compiled by that
     backend of torch.compile.
     """
-    if checkpoints.precision == "float16":
-        raise InputError("precision is float16, which cannot train without loss scaling: choose bfloat16 or float32")
+    if world.dtype(checkpoints) == torch.float16:
+        raise InputError(
+            f"precision is {checkpoints.precision}, here float16, which cannot train without loss scaling: choose "
+            "float32, or bfloat16 on a GPU that has it"
+        )
     pipe = world.open_denoiser(checkpoints)
     if settings.channels_last:
         pipe.unet.to(memory_format=torch.channels_last)
@@ -142,6 +146,7 @@ def open_networks(
         detector=LandmarkDetector(faces.loss, faces.detection_size) if detects else None,
         time_ids=torch.tensor([[side, side, 0, 0, side, side]], dtype=torch.float32, device=device()),
         precision=world.dtype(checkpoints),
+        previewed=checkpoints.fast_child.timesteps,
     )
 
 

@@ -12,6 +12,7 @@ from lookahead.world.diffusion import (
     detach_adapter,
     detach_fast_child,
     encode_latents,
+    encode_prompts,
     open_denoiser,
     open_generator,
     open_image_encoder,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,7 +11,7 @@ from typing import Any
 import diffusers
 import numpy as np
 import torch
-from diffusers import AutoencoderKL, AutoencoderTiny, StableDiffusionXLPipeline
+from diffusers import AutoencoderKL, AutoencoderTiny, AutoPipelineForText2Image, DiffusionPipeline
 from diffusers.models.attention_processor import AttnProcessor2_0
 from diffusers.pipelines.stable_diffusion_xl.pipeline_stable_diffusion_xl_img2img import retrieve_latents
 from diffusers.utils import logging
@@ -20,15 +20,14 @@ from peft.tuners.lora import LoraLayer
 from torch import Tensor, nn
 from transformers import CLIPImageProcessor, CLIPVisionModelWithProjection
 
-from lookahead.config import Checkpoints
+from lookahead.config import Checkpoints, Lora
 from lookahead.errors import InputError
 from lookahead.world.distributed import device, dtype, frozen
-from lookahead.world.hub import LORA_FILE, find, opening
+from lookahead.world.hub import UNUSED, find, opening
 
 FAST_CHILD = "fast_child"
-Pipeline = Any  # StableDiffusionXLPipeline, which gets its modules as attributes only when it runs
-_XL: Any = StableDiffusionXLPipeline
-_NO_ENCODERS = dict.fromkeys(("vae", "text_encoder", "text_encoder_2", "tokenizer", "tokenizer_2"))
+Pipeline = Any  # StableDiffusionXLPipeline or StableDiffusionPipeline, which get their modules when they run
+_ENCODERS = ("vae", "text_encoder", "text_encoder_2", "tokenizer", "tokenizer_2")
 
 
 @contextmanager
@@ -50,34 +49,55 @@ def _open(kind: Any, label: str, name: str, checkpoints: Checkpoints, **options:
         return kind.from_pretrained(folder, variant=variant, use_safetensors=True, local_files_only=True, **options)
 
 
-def _open_xl(label: str, name: str, checkpoints: Checkpoints, replaced: dict[str, Any]) -> Pipeline:
-    """A pipeline with some modules `replaced`; None leaves one out of memory."""
-    pipe = _open(_XL, label, name, checkpoints, add_watermarker=False, **replaced)
-    for module in (pipe.unet, pipe.vae, pipe.text_encoder, pipe.text_encoder_2):
-        if module is not None:
+def _open_pipeline(label: str, name: str, checkpoints: Checkpoints, replaced: dict[str, Any]) -> Pipeline:
+    """A text-to-image pipeline for pictures of the world's resolution, some of its modules `replaced`, None by nothing.
+
+    Stable Diffusion 1.5 has one text encoder and a safety checker, which is not opened; XL has two, and a watermark.
+    """
+    folder, _ = find(name, checkpoints)
+    with opening(label, folder):
+        has = DiffusionPipeline.load_config(folder, local_files_only=True)
+    options = {part: module for part, module in {**dict.fromkeys(UNUSED), **replaced}.items() if part in has}
+    options |= {"add_watermarker": False} if "text_encoder_2" in has else {"requires_safety_checker": False}
+    pipe = _open(AutoPipelineForText2Image, label, name, checkpoints, **options)
+    for module in pipe.components.values():
+        if isinstance(module, nn.Module):
             frozen(module)
     pipe.set_progress_bar_config(disable=True)
+    _set_resolution(pipe, checkpoints)
     return pipe
+
+
+def _set_resolution(pipe: Pipeline, checkpoints: Checkpoints) -> None:
+    """Let a pipeline, which may lack its VAE, draw at the world's resolution."""
+    name, subfolder = ("base", "vae") if checkpoints.vae is None else ("vae", None)
+    folder, _ = find(name, checkpoints)
+    with opening("VAE", folder):
+        blocks = AutoencoderKL.load_config(folder, subfolder=subfolder, local_files_only=True)["block_out_channels"]
+    factor = 2 ** (len(blocks) - 1)
+    if checkpoints.resolution % factor:
+        raise InputError(f"checkpoints.resolution is {checkpoints.resolution}: choose a multiple of {factor}")
+    pipe.vae_scale_factor = factor
+    pipe.unet.register_to_config(sample_size=checkpoints.resolution // factor)
 
 
 def open_pipeline(checkpoints: Checkpoints) -> Pipeline:
     """Open the base model with its VAE, frozen, without adapters."""
     vae = {} if checkpoints.vae is None else {"vae": _open(AutoencoderKL, "VAE", "vae", checkpoints)}
-    return _open_xl("base model", "base", checkpoints, vae)
+    return _open_pipeline("base model", "base", checkpoints, vae)
 
 
 def open_denoiser(checkpoints: Checkpoints) -> Pipeline:
     """The base model's U-Net and scheduler as a pipeline without VAE and text encoders: training has their outputs."""
-    pipe = _open_xl("base model", "base", checkpoints, _NO_ENCODERS)
-    pipe.vae_scale_factor = checkpoints.resolution // pipe.unet.config.sample_size  # which it has from its VAE
-    return pipe
+    return _open_pipeline("base model", "base", checkpoints, dict.fromkeys(_ENCODERS))
 
 
 def open_generator(checkpoints: Checkpoints) -> Pipeline:
     """Open the few-step generator with its LoRA fused and its scheduler set."""
-    pipe = _open_xl("few-step generator", "generator.pipeline", checkpoints, {})
-    if checkpoints.generator.lora is not None:
-        _load_lora(pipe, find("generator.lora", checkpoints)[0], "generator")
+    pipe = _open_pipeline("few-step generator", "generator.pipeline", checkpoints, {})
+    lora = checkpoints.generator.lora
+    if lora is not None:
+        _load_lora(pipe, find("generator.lora", checkpoints)[0], lora, "generator")
         pipe.fuse_lora(adapter_names=["generator"])
         pipe.unload_lora_weights()
     pipe.scheduler = scheduler_class(checkpoints.generator.scheduler).from_config(pipe.scheduler.config)
@@ -92,14 +112,34 @@ def scheduler_class(name: str) -> Any:
     return found
 
 
-def _load_lora(pipe: Pipeline, folder: str, name: str) -> None:
+def encode_prompts(
+    pipe: Pipeline, prompts: Sequence[str], negative_prompt: str | None = None
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Tokens (B, L, C) of prompts and of the unconditional or negative one, then pooled text (B, E) of both.
+
+    E is 0 where the base takes no pooled text, as Stable Diffusion 1.5 does.
+    """
+    negative = None if negative_prompt is None else [negative_prompt] * len(prompts)
+    encoded = pipe.encode_prompt(
+        list(prompts),
+        device=device(),
+        num_images_per_prompt=1,
+        do_classifier_free_guidance=True,
+        negative_prompt=negative,
+    )
+    tokens, free, *pooled = encoded
+    none = tokens.new_zeros(len(tokens), 0)
+    return tokens, free, *(pooled or (none, none))
+
+
+def _load_lora(pipe: Pipeline, folder: str, lora: Lora, name: str) -> None:
     with opening("LoRA", folder), _without_warnings():
-        pipe.load_lora_weights(folder, weight_name=LORA_FILE, adapter_name=name, local_files_only=True)
+        pipe.load_lora_weights(folder, weight_name=lora.weight_name, adapter_name=name, local_files_only=True)
 
 
 def attach_fast_child(pipe: Pipeline, checkpoints: Checkpoints) -> None:
-    """Put the LCM-LoRA on the U-Net as adapter "fast_child", frozen and at scale 0, so that the U-Net is the base."""
-    _load_lora(pipe, find("fast_child", checkpoints)[0], FAST_CHILD)
+    """Put the fast child on the U-Net as adapter "fast_child", frozen and at scale 0, so that the U-Net is the base."""
+    _load_lora(pipe, find("fast_child", checkpoints)[0], checkpoints.fast_child, FAST_CHILD)
     for module in pipe.unet.modules():
         if isinstance(module, LoraLayer):
             module.set_scale(FAST_CHILD, 0.0)

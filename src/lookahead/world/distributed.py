@@ -125,8 +125,13 @@ def compute_dtype() -> torch.dtype:
 
 
 def dtype(checkpoints: Checkpoints) -> torch.dtype:
-    """The precision of the frozen networks."""
-    return {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}[checkpoints.precision]
+    """The precision of the frozen networks; "auto" is what the device is good at."""
+    named = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
+    if checkpoints.precision != "auto":
+        return named[checkpoints.precision]
+    if device().type == "cpu":
+        return torch.float32
+    return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float16
 
 
 def frozen(module: Any) -> Any:

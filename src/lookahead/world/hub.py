@@ -19,7 +19,7 @@ from lookahead.artifacts import digest_file
 from lookahead.config import Checkpoints
 from lookahead.errors import InputError
 
-LORA_FILE = "pytorch_lora_weights.safetensors"
+UNUSED = ("safety_checker", "feature_extractor", "image_encoder")  # components of pipelines that are not opened
 PARTS = (
     *("base", "vae", "preview_vae", "fast_child", "generator.pipeline", "generator.lora", "adapter"),
     *("image_encoder", "scorer", "faces.loss", "faces.select", "faces.report"),
@@ -138,6 +138,7 @@ def _source(name: str, checkpoints: Checkpoints) -> str | None:
 def _files(name: str, variant: str | None, checkpoints: Checkpoints) -> tuple[str, ...]:
     suffix = ".safetensors" if variant is None else f".{variant}.safetensors"
     adapter, image_encoder = checkpoints.adapter, Path(checkpoints.image_encoder.subfolder)
+    lora = checkpoints.generator.lora
     return {
         "base": (),
         "generator.pipeline": (),
@@ -146,7 +147,9 @@ def _files(name: str, variant: str | None, checkpoints: Checkpoints) -> tuple[st
         "adapter": (Path(adapter.subfolder, adapter.weight_name).as_posix(),),
         "image_encoder": tuple((image_encoder / file).as_posix() for file in ("config.json", f"model{suffix}")),
         "scorer": ("open_clip_model.safetensors",),
-    }.get(name, (LORA_FILE,))
+        "fast_child": (checkpoints.fast_child.weight_name,),
+        "generator.lora": () if lora is None else (lora.weight_name,),
+    }[name]
 
 
 def part(name: str, checkpoints: Checkpoints) -> Part | None:
@@ -159,7 +162,7 @@ def part(name: str, checkpoints: Checkpoints) -> Part | None:
     match = _HUB_ID.fullmatch(source)
     if match is None or Path(source).parent.is_dir():
         return Part(name, "folder", source)
-    replaced = ("vae",) if name == "base" and checkpoints.vae is not None else ()
+    replaced = (*UNUSED, "vae") if name == "base" and checkpoints.vae is not None else UNUSED
     files = _files(name, match["variant"], checkpoints)
     return Part(name, "repository", match["repository"], match["revision"], match["variant"], files, replaced)
 

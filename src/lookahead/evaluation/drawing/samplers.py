@@ -74,7 +74,8 @@ def checkpoint_digest(source: str | None) -> str | None:
 def world_digest(checkpoints: Checkpoints) -> str:
     """What decides the pictures of a world besides encoder and sampler: its models and the code."""
     sources = (checkpoints.base, checkpoints.vae, checkpoints.image_encoder.source)
-    form = [checkpoints.image_encoder.subfolder, checkpoints.precision, checkpoints.resolution, world.device().type]
+    precision, size = str(world.dtype(checkpoints)), checkpoints.resolution
+    form = [checkpoints.image_encoder.subfolder, precision, size, world.device().type]
     libraries = {name: version(name) for name in _LIBRARIES}
     return digest([checkpoint_digest(source) for source in sources], form, code_digest(*CODE), libraries)
 
@@ -94,7 +95,7 @@ def sampler_digest(checkpoints: Checkpoints, sampling: Sampling) -> list[object]
     """What decides how a sampler draws: its settings, and the fast child and the models that steer, if it uses them."""
     sources: list[str | None] = []
     if sampling.fast or sampling.steering is not None:
-        sources.append(checkpoints.fast_child)
+        sources.append(checkpoints.fast_child.source)
     if sampling.steering is not None:
         sources += [checkpoints.preview_vae, checkpoints.faces.loss, str(checkpoints.faces.detection_size)]
     return [sampling.model_dump(mode="json"), *(checkpoint_digest(source) for source in sources)]
