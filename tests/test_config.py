@@ -33,9 +33,9 @@ def put(tree: dict[str, Any], path: str, value: object) -> None:
     tree[last] = value
 
 
-def test_the_committed_file_is_valid_and_has_both_worlds() -> None:
+def test_the_committed_file_is_valid_and_has_all_worlds() -> None:
     params = read_params(PARAMS)
-    assert set(params.worlds) == {"miniature", "sdxl"}
+    assert set(params.worlds) == {"miniature", "sd15", "sdxl", "sdxl_paper"}
     assert params.active == params.worlds[params.world]
 
 

@@ -88,13 +88,16 @@ def machine(world: World) -> Iterator[Finding]:
         small = half and gpu.total_memory / 1e9 < GPU_MEMORY * 0.95
         yield Finding("note" if small else "ok", "GPU", f"{gpu.name}, {gpu.total_memory / 1e9:.0f} GB")
     else:
-        precision = world.checkpoints.precision
-        state, use = {
-            "float32": ("ok", "this world runs on the CPU"),
-            "auto": ("note", "a CPU draws pictures of this world in minutes, but training it takes weeks"),
-        }.get(precision, ("bad", "this world needs one"))
+        message = f"none that torch {torch.__version__} sees;"
         mend = "run on a machine with an NVIDIA GPU and a CUDA build of torch, or in a world for the CPU"
-        yield Finding(state, "GPU", f"none that torch {torch.__version__} sees; {use}", mend)
+        if world.checkpoints.precision == "float32":
+            yield Finding("ok", "GPU", f"{message} this world runs on the CPU")
+        elif world.checkpoints.precision == "auto":
+            yield Finding(
+                "note", "GPU", f"{message} a CPU draws in minutes, but does not train this world"
+            )
+        else:
+            yield Finding("bad", "GPU", f"{message} this world needs one", mend)
 
 
 def installation() -> Iterator[Finding]:
