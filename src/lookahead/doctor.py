@@ -93,9 +93,7 @@ def machine(world: World) -> Iterator[Finding]:
         if world.checkpoints.precision == "float32":
             yield Finding("ok", "GPU", f"{message} this world runs on the CPU")
         elif world.checkpoints.precision == "auto":
-            yield Finding(
-                "note", "GPU", f"{message} a CPU draws in minutes, but does not train this world"
-            )
+            yield Finding("note", "GPU", f"{message} a CPU draws in minutes, but does not train this world")
         else:
             yield Finding("bad", "GPU", f"{message} this world needs one", mend)
 

@@ -1,0 +1,178 @@
+"""What a world's stages will take before they start: pictures, hours, disk and downloads.
+
+Work is counted in FLOP of the networks. Hours follow from the rate at which a stage ran on this machine before, else from
+that of another stage, else from an assumed one, and say which.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import psutil
+import torch
+from diffusers import AutoencoderKL, AutoencoderTiny, UNet2DConditionModel
+from torch.utils.flop_counter import FlopCounterMode
+from transformers import CLIPVisionConfig, CLIPVisionModelWithProjection
+
+from lookahead.artifacts import STATE, read_json, write_json
+from lookahead.config import Checkpoints, World, with_overrides
+from lookahead.dataset.prompts import read_prompts
+from lookahead.world import device
+from lookahead.world.hub import find
+
+RATES = STATE / "rates.json"
+ASSUMED = {"cuda": 30.0, "cpu": 0.04}  # TFLOP/s of a GPU such as an RTX 4070, and of a processor's core: not measured
+STEERED = 4  # plain steps that one with lookahead guidance costs
+EXTENDED = 1.2  # of a U-Net's FLOP, with the keys and values of a reference in its self-attention (docs/sdxl.md)
+PNG = 1.5  # bytes a pixel of the generator's pictures; a rule of thumb
+
+
+class Networks(NamedTuple):
+    """TFLOP of one picture through each network, and the bytes of its features."""
+
+    unet: float
+    encode: float
+    decode: float
+    preview: float
+    image: float
+    features: float
+
+
+KNOWN = {  # at the pictures' size that the base was trained for; `counted` of the published configurations
+    "stable-diffusion-v1-5/stable-diffusion-v1-5": (512, Networks(0.803, 1.117, 2.515, 0.141, 0.335, 0.7e6)),
+    "stabilityai/stable-diffusion-xl-base-1.0": (1024, Networks(6.761, 4.879, 10.470, 0.565, 0.335, 0.8e6)),
+}
+
+
+class Stage(NamedTuple):
+    """A stage's work: how many pictures (or samples of a training), their TFLOP, and the bytes of its output."""
+
+    name: str
+    pictures: int
+    tflop: float
+    size: float = 0.0
+
+
+class Estimate(NamedTuple):
+    """The hours of a stage, and whether its rate was `measured` here or is `assumed`."""
+
+    stage: Stage
+    hours: float
+    basis: str
+
+
+def counted(unet: Any, vae: Any, preview: Any, vision: Any, side: int) -> Networks:
+    """TFLOP of networks with these configurations for pictures of a side in pixels."""
+
+    def tflop(run: Any, *shapes: tuple[int, ...], **options: Any) -> float:
+        with FlopCounterMode(display=False) as counter, torch.no_grad():
+            run(*(torch.zeros(shape) for shape in shapes), **options)
+        return float(counter.get_total_flops()) / 1e12
+
+    with torch.device("meta"):
+        denoiser, autoencoder = UNet2DConditionModel.from_config(unet), AutoencoderKL.from_config(vae)
+        tiny, encoder = AutoencoderTiny.from_config(preview), CLIPVisionModelWithProjection(vision)
+        latents = (1, denoiser.config.in_channels, *[side // 2 ** (len(autoencoder.config.block_out_channels) - 1)] * 2)
+        added, config = {}, denoiser.config
+        if config.addition_embed_type == "text_time":
+            pooled = config.projection_class_embeddings_input_dim - 6 * config.addition_time_embed_dim
+            added = {"text_embeds": torch.zeros(1, pooled), "time_ids": torch.zeros(1, 6)}
+        tokens = (1, 77, config.cross_attention_dim)
+        return Networks(
+            unet=tflop(denoiser, latents, (1,), tokens, added_cond_kwargs=added),
+            encode=tflop(autoencoder.encode, (1, 3, side, side)),
+            decode=tflop(autoencoder.decode, latents),
+            preview=tflop(tiny.decode, latents),
+            image=tflop(encoder, (1, 3, vision.image_size, vision.image_size)),
+            features=2.0 * ((vision.image_size // vision.patch_size) ** 2 + 1) * vision.hidden_size
+            + 2.0 * torch.Size(latents).numel(),
+        )
+
+
+def networks(checkpoints: Checkpoints) -> Networks:
+    """The world's, known by the name of its base, or counted from the configurations of its folders."""
+    known = KNOWN.get(checkpoints.base.split("@")[0])
+    if known is not None:
+        side, own = known
+        area = (checkpoints.resolution / side) ** 2
+        return Networks(*(value * area for value in own[:4]), own.image, own.features)
+    base = find("base", checkpoints)[0]
+    vae = (base, "vae") if checkpoints.vae is None else (find("vae", checkpoints)[0], None)
+    vision = Path(find("image_encoder", checkpoints)[0], checkpoints.image_encoder.subfolder)
+    return counted(
+        UNet2DConditionModel.load_config(base, subfolder="unet"),
+        AutoencoderKL.load_config(vae[0], subfolder=vae[1]),
+        AutoencoderTiny.load_config(find("preview_vae", checkpoints)[0]),
+        CLIPVisionConfig.from_pretrained(vision),
+        checkpoints.resolution,
+    )
+
+
+def _evaluated(world: World, nets: Networks) -> Stage:
+    """All cells' pictures and previews; a step with keys and values also encodes the reference."""
+    settings = world.evaluation()
+    scales, kv = settings.kv_guidance, world.train.kv.enabled
+    extended = EXTENDED * ((scales.both > 0) + (scales.kv > 0)) + 2 + (scales.image > 0) if kv else 2
+    plain = [2, extended, extended, *([2] if kv else [])]  # U-Net passes of a step, in each cell
+    steered = [] if settings.steering is None else [STEERED * extended]
+    shots = settings.people * settings.seeds * (settings.photo_prompts + len(read_prompts(settings.prompts).stylised))
+    spread = settings.diversity.people * settings.diversity.prompts * settings.diversity.seeds
+    previews = settings.previews.people * len(settings.previews.timesteps) * len(settings.previews.scales)
+    drawn = shots * len(plain + steered) + spread * (len(plain) + 1)
+    passes = settings.num_inference_steps * (shots * sum(plain + steered) + spread * (sum(plain) + 2))
+    tflop = passes * nets.unet + drawn * nets.decode + previews * (nets.unet + nets.preview)
+    return Stage("evaluate", drawn + previews, tflop, drawn * PNG * world.checkpoints.resolution**2)
+
+
+def stages(world: World) -> list[Stage]:
+    """The work of each stage."""
+    checkpoints, data, train = world.checkpoints, world.generate, world.train
+    nets, generator = networks(checkpoints), world.checkpoints.generator
+    pictures, passes = data.people * (data.photos + data.stylised), 1 + (generator.guidance_scale > 1)
+    area = (generator.resolution / checkpoints.resolution) ** 2
+    drawing = area * (generator.num_inference_steps * passes * nets.unet + nets.decode)
+    samples = train.steps * train.batch_size * train.gradient_accumulation_steps
+    kv = train.kv.enabled
+    one = nets.unet * (2 + train.gradient_checkpointing) * (EXTENDED if kv else 1)  # forward and backward
+    previewed = one + 3 * nets.preview if train.lookahead.weight > 0 else 0.0
+    return [
+        Stage("generate", pictures, pictures * drawing, pictures * PNG * checkpoints.resolution**2),
+        Stage("features", pictures, pictures * (nets.encode + nets.image), pictures * nets.features),
+        Stage("train/noise_only", samples, samples * one * (1 + kv)),
+        Stage("train/lookahead", samples, samples * (one * (1 + kv) + previewed)),
+        _evaluated(world, nets),
+    ]
+
+
+def estimates(world: World) -> list[Estimate]:
+    """The hours of each stage on this machine."""
+    measured: Mapping[str, float] = read_json(RATES).get(world.name, {}) if RATES.is_file() else {}
+    kind = device().type
+    assumed = ASSUMED[kind] * (psutil.cpu_count(logical=False) or 1 if kind == "cpu" else 1)
+    found = []
+    for stage in stages(world):
+        rate, basis = measured.get(stage.name), "measured"
+        if rate is None:
+            rate, basis = (min(measured.values()), "from other stages") if measured else (assumed, "assumed")
+        found.append(Estimate(stage, stage.tflop / rate / 3600, basis))
+    return found
+
+
+def record(world: World, name: str, seconds: float) -> None:
+    """Note the rate at which a whole stage has run here."""
+    work = {stage.name: stage.tflop for stage in stages(world)}
+    if name in work and seconds > 0:
+        rates = read_json(RATES) if RATES.is_file() else {}
+        rates.setdefault(world.name, {})[name] = work[name] / seconds
+        write_json(RATES, rates)
+
+
+def cheaper(world: World) -> Iterator[tuple[str, float]]:
+    """Overrides that halve the largest numbers, each with the hours of all stages that would then be left."""
+    for path in ("generate.people", "train.steps"):
+        section, name = path.split(".")
+        half = getattr(getattr(world, section), name) // 2
+        smaller = with_overrides(world, {path: half})
+        yield f"-S '++worlds.{world.name}.{path}={half}'", sum(each.hours for each in estimates(smaller))
