@@ -1,6 +1,6 @@
 """What a world's stages will take before they start: pictures, hours, disk and downloads.
 
-Work is counted in FLOP of the networks. Hours follow from the rate at which a stage ran on this machine before, else from
+Work is counted in FLOP of the networks. Hours follow from the rate at which a stage ran here before, else from
 that of another stage, else from an assumed one, and say which.
 """
 
