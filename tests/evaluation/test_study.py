@@ -210,7 +210,7 @@ def stages_of(name: str) -> dict[str, Any]:
 
 @pytest.mark.parametrize("name", ["ablation", "curves"])
 def test_dvc_makes_a_stage_of_every_cell_and_seed_and_finds_its_parameters(name: str) -> None:
-    study = read_params().studies.study(name)
+    study = read_params().studies.cells[name]
     stages = {stage.name: stage for stage in Repo(str(ROOT)).stage.load_all(f"studies/{name}/dvc.yaml")}
     assert set(stages) == {"table"} | {f"cell@{cell}-{seed}" for cell in study.cells for seed in study.seeds}
     known = SCRIPTS["cell"]["stages"]()
@@ -223,7 +223,7 @@ def test_dvc_makes_a_stage_of_every_cell_and_seed_and_finds_its_parameters(name:
 @pytest.mark.parametrize("name", ["ablation", "curves"])
 def test_a_cell_depends_on_all_rows_that_its_own_comes_after(name: str) -> None:
     listed = stages_of(name)["cell"]["params"]
-    for cell in read_params().studies.study(name).cells.values():
+    for cell in read_params().studies.cells[name].cells.values():
         assert cell.after is None or f"studies.{name}.cells.{cell.after}.train" in listed
 
 
@@ -241,7 +241,7 @@ def test_the_folders_of_a_stage_hold_what_it_imports(name: str, stage: str) -> N
 
 
 def test_strengths_of_the_curves_rise_and_are_contrasted_with_the_untuned_adapter() -> None:
-    cells = read_params().studies.study("curves").cells
+    cells = read_params().studies.cells["curves"].cells
     for encoder in ("adapter", "lookahead"):
         strengths = [cell.sampling["adapter_scale"] for cell in cells.values() if cell.encoder == encoder]
         assert strengths and all(one < other for one, other in pairwise(strengths))

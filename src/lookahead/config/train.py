@@ -40,14 +40,13 @@ class Generate(Section):
 class Photos(Section):
     """Own photos: what is read, how a face is cut out (`margin` in lengths of its box), and what is kept of a person.
 
-    `min_face_size` is in pixels, `max_aspect_ratio` that of a photo's sides; `max_second_face` as in `Generate`.
+    `min_face_size` is in pixels; `max_second_face` as in `Generate`.
     """
 
     prompts: str
     shard_size: Count
     min_face_size: Count
     max_pixels: Count
-    max_aspect_ratio: Annotated[float, Field(ge=1.0)]
     margin: Annotated[float, Field(ge=1.0)]
     max_second_face: Fraction
     min_photo_similarity: Similarity

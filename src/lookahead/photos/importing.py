@@ -46,7 +46,7 @@ def _crop(pixels: Pixels, face: Face, margin: float, resolution: int) -> tuple[P
 
 def _read_face(faces: FaceAnalysis, path: Path, settings: Photos, resolution: int) -> tuple[Pixels, Face]:
     """The square around the one face of a photo, and the face in it; `InputError` says why a photo is not used."""
-    pixels = np.asarray(open_picture(path, settings.max_pixels, settings.min_face_size, settings.max_aspect_ratio))
+    pixels = np.asarray(open_picture(path, settings.max_pixels, settings.min_face_size))
     face = find_face(faces, pixels)
     if face is None:
         raise InputError("no face")
