@@ -42,7 +42,6 @@ def personalize(
     settings = params.of(world)
     from lookahead.pipeline import personalize as pictures
 
-    pictures.check_out(out)
     found = pictures.find_encoder(world or params.world, encoder)
     print(f"encoder: {found or UNTUNED}", flush=True)
     changes = {

@@ -146,7 +146,7 @@ def parse_params(tree: Mapping[str, object]) -> Params:
     defaults, worlds = rest.pop("defaults", {}), rest.get("worlds")
     if isinstance(defaults, Mapping) and isinstance(worlds, Mapping):
         for name, world in worlds.items():
-            stated = {"name", *world} if isinstance(world, Mapping) else set()
+            stated = {"name", *(world if isinstance(world, Mapping) else ())}
             if missing := [section for section in World.model_fields if section not in stated]:
                 raise InputError(f"params.yaml: worlds.{name} lacks {', '.join(missing)}: write `{missing[0]}: {{}}`")
         rest["worlds"] = {name: merged(defaults, world) | {"name": name} for name, world in worlds.items()}
