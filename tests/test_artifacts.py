@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from lookahead.artifacts import atomic, digest, digest_paths, load_tensors, publish, read_json, save_tensors, write_json
+from lookahead.artifacts import atomic, digest_paths, load_tensors, publish, read_json, save_tensors, write_json
 from lookahead.errors import InputError
 from tests.disk import largest_file
 
@@ -52,13 +52,6 @@ def test_truncated_files_are_named(tmp_path: Path, keep: int) -> None:
     path.write_bytes(path.read_bytes()[:keep])
     with pytest.raises(InputError, match=r"t\.safetensors is truncated or damaged"):
         load_tensors(path)
-
-
-def test_a_digest_knows_contents_and_not_the_order_of_keys() -> None:
-    assert digest({"a": 1, "b": 2}) == digest({"b": 2, "a": 1})
-    assert digest({"a": 1}) != digest({"a": 2})
-    assert digest("a", "b") != digest("ab")
-    assert len(digest()) == 64
 
 
 def test_a_digest_of_paths_knows_names_and_contents_and_not_the_place(tmp_path: Path) -> None:

@@ -30,7 +30,6 @@ from lookahead.world import open_faces, quiet_alignment
 
 CAPTIONS, NOTES = "captions.csv", "README.md"  # allowed besides the people's folders
 _HEADER = ["file", "caption"]
-_MAX_CAPTION = 1000  # characters; text encoders read fewer
 _WIDTH = 8  # pictures in a row of samples.png
 Skipped = list[tuple[str, str]]  # files and reasons
 
@@ -51,11 +50,6 @@ def _text(name: str) -> str:
     return normalize("NFC", os.fsencode(name).decode("utf-8", "replace"))
 
 
-def _entries(folder: Path) -> list[os.DirEntry[str]]:
-    with os.scandir(folder) as found:
-        return sorted(found, key=lambda entry: os.fsencode(entry.name))
-
-
 def _objection(path: Path) -> str:
     """Why a file of a person's folder is not opened; nothing if it may be."""
     try:
@@ -74,23 +68,23 @@ def _objection(path: Path) -> str:
 def list_photos(root: Path) -> Iterator[Entry]:
     """Every entry of `<root>/<person>/`, in the order of the names, usable or not."""
     try:
-        entries = _entries(root)
+        entries = sorted(root.iterdir(), key=os.fsencode)
     except OSError as error:
         raise InputError(f"the photo folder {root} cannot be read ({error.strerror}): name another one") from None
     identity = -1
-    for entry in entries:
-        name, path = _text(entry.name), Path(entry.path)
-        if entry.is_dir(follow_symlinks=False):
+    for path in entries:
+        name = _text(path.name)
+        if path.is_symlink():
+            yield Entry(name, "a symbolic link: only links to files in a person's folder are followed", path)
+        elif path.is_dir():
             identity += 1
             try:
-                photos = [Path(photo.path) for photo in _entries(path)]
+                photos = sorted(path.iterdir(), key=os.fsencode)
             except OSError as error:
                 yield Entry(name, f"cannot be read ({error.strerror})", path)
                 continue
             yield from (Entry(f"{name}/{_text(p.name)}", _objection(p), p, identity, name) for p in photos)
-        elif entry.is_symlink():
-            yield Entry(name, "a symbolic link: only links to files in a person's folder are followed", path)
-        elif entry.name not in (CAPTIONS, NOTES):
+        elif path.name not in (CAPTIONS, NOTES):
             yield Entry(name, "in no person's folder", path)
 
 
@@ -108,9 +102,8 @@ def read_captions(root: Path) -> dict[str, str]:
         raise InputError(f"{path} begins with {header!r:.80}: its first line has to be {','.join(_HEADER)}")
     for line, row in enumerate(rows, start=2):
         name = _text(row[0].strip().replace("\\", "/"))
-        if len(row) != 2 or not row[1].strip() or len(row[1]) > _MAX_CAPTION or name in found:
-            limits = f"a file without a caption so far, and its caption of 1 to {_MAX_CAPTION} letters"
-            raise InputError(f"{path}, line {line}: {row!r:.80} is not {limits}")
+        if len(row) != 2 or not row[1].strip() or name in found:
+            raise InputError(f"{path}, line {line}: {row!r:.80} is not another file and its caption")
         found[name] = " ".join(row[1].split())
     return found
 
