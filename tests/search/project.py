@@ -3,13 +3,13 @@
 import os
 import shutil
 import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import yaml
 
 from lookahead.config import Checkpoints
+from tests.launcher import COMMAND
 from tests.modules import ROOT, SOURCE
 from tests.project import WORLD, build_project, save_tree, tree_of
 from tests.search.conftest import SEARCH
@@ -34,6 +34,6 @@ def start(root: Path, *words: str) -> subprocess.Popen[bytes]:
     """Start `lookahead search` in a project, as a worker of its own."""
     environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": f"{SOURCE}{os.pathsep}{ROOT}"}
     environment.pop("DVC_ROOT", None)
-    command = [sys.executable, "-m", "lookahead.cli", "search", *words]
+    command = [COMMAND, "search", *words]
     log = (root / "worker.log").open("ab")
     return subprocess.Popen(command, cwd=root, env=environment, stdout=log, stderr=log)

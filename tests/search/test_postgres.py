@@ -18,7 +18,7 @@ import pytest
 from optuna.trial import FrozenTrial, TrialState
 from sqlalchemy.exc import SQLAlchemyError
 
-from lookahead.search.study import first_number
+from lookahead.search.objective import first_number
 from tests.search.project import build_search, start
 from tests.training.conftest import features  # noqa: F401  (fixture)
 

@@ -13,7 +13,8 @@ from optuna.trial import TrialState
 
 from lookahead.config import Heartbeat
 from lookahead.errors import InputError
-from lookahead.search.study import REASON, first_number, open_storage, open_study, optimize
+from lookahead.search.objective import REASON, first_number
+from lookahead.search.run import open_storage, open_study, optimize
 
 BEAT = Heartbeat(interval=1, grace=2, retries=3)
 DONE = (TrialState.COMPLETE,)
@@ -28,7 +29,7 @@ optimize(open_tiny(Path(sys.argv[1])), slow, 3, MaxTrialsCallback(6, DONE))
 
 def open_tiny(folder: Path) -> optuna.Study:
     storage = open_storage(None, folder / "studies.db", BEAT)
-    study, _ = open_study(storage, folder / "studies.db", "tiny", {"space": "a"}, {"x": 1.5})
+    study = open_study(storage, folder / "studies.db", "tiny", {"space": "a"}, {"x": 1.5})
     study.sampler = optuna.samplers.RandomSampler()
     return study
 

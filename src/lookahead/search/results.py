@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +14,7 @@ import optuna
 import pandas as pd
 import yaml
 from matplotlib import rc_context
+from optuna.trial import FrozenTrial
 from optuna.visualization import matplotlib as visualization
 
 from lookahead.artifacts import atomic, write_json
@@ -18,10 +22,20 @@ from lookahead.config import Search
 from lookahead.errors import InputError
 from lookahead.evaluation.cells import FULL
 from lookahead.evaluation.contrasts import HIGHER, Contrast, contrasts, summary
+from lookahead.evaluation.evaluate import as_intervals
 from lookahead.report.figures import save_axes
 from lookahead.report.search import SearchFindings, save_front, write_search_report
-from lookahead.search.objective import METRICS, SCORES, Scores, Task, as_overrides, mean_scores, present
-from lookahead.search.study import REASON, complete
+from lookahead.search.objective import (
+    METRICS,
+    REASON,
+    SCORES,
+    Scores,
+    Task,
+    as_overrides,
+    complete,
+    mean_scores,
+    present,
+)
 
 DEFAULT = 0  # the number of the trial with params.yaml's own values
 RULE = (
@@ -104,18 +118,13 @@ def verdict(confirmation: Confirmation) -> str:
     return f"Trial {confirmation.recommended} is recommended; {where}: {'; '.join(gains)}."
 
 
-def _means(frame: pd.DataFrame) -> dict[str, dict[str, float]]:
-    wide = frame.set_index(frame["cell"] + "." + frame["metric"])
-    return {str(name): row for name, row in wide[["mean", "low", "high"]].to_dict("index").items()}
-
-
 def write_results(task: Task, study: optuna.Study, base: Scores, found: Confirmation, out: Path) -> None:
-    """Write `best.yaml`, `trials.csv`, `contrasts.csv`, `metrics.json`, `report.html` and the figures into `out`."""
+    """Write `best.yaml`, `trials.csv`, `metrics.json`, `report.html` and the figures into `out`."""
     search, confirm, recommended = task.search, task.search.confirm, found.recommended
     trials, changes = trials_table(study, list(search.space)), changes_of(task, study, recommended)
     own = {(trial.number, search.seed): trial.user_attrs[SCORES] for trial in complete(study)}
     findings = SearchFindings(
-        title=f"{study.study_name}, {task.name}",
+        title=f"{study.study_name}, {task.world.name}",
         description=(
             f"Mode {search.mode}: trials of {search.steps} steps, scored on {search.people} people of the split "
             f"{search.split}, with the same seeds in each; confirmed at full length with {len(confirm.seeds)} fresh "
@@ -132,12 +141,10 @@ def write_results(task: Task, study: optuna.Study, base: Scores, found: Confirma
         recommended=recommended,
         changes=changes,
     )
-    untuned = mean_scores(base)
-    front = out / "front.png"
+    untuned, front = mean_scores(base), out / "front.png"
     save_front(findings, untuned, search.prompt_loss, front)
-    for name, table in {"trials": trials, "contrasts": found.contrasts}.items():
-        with atomic(out / f"{name}.csv") as temporary:
-            table.to_csv(temporary, index=False, float_format="%.6g", lineterminator="\n")
+    with atomic(out / "trials.csv") as temporary:
+        trials.to_csv(temporary, index=False, float_format="%.6g", lineterminator="\n")
     metrics = {
         "study": study.study_name,
         "mode": search.mode,
@@ -145,11 +152,10 @@ def write_results(task: Task, study: optuna.Study, base: Scores, found: Confirma
         "front": trials.loc[trials["front"], "number"].tolist(),
         "recommended": recommended,
         "untuned": untuned,
-        confirm.split: _means(found.means),
-        "difference": _means(found.contrasts),
+        confirm.split: as_intervals(found.means, found.contrasts),
     }
     write_json(out / "metrics.json", metrics)
-    patch = yaml.safe_dump({f"worlds.{task.name}.train.{path}": value for path, value in changes.items()})
+    patch = yaml.safe_dump({f"worlds.{task.world.name}.train.{path}": value for path, value in changes.items()})
     with atomic(out / "best.yaml") as temporary:
         temporary.write_text(f"# What `lookahead adopt` changes in params.yaml, by dotted names.\n{patch}")
     write_search_report(findings, {"front": front} | save_figures(study, search, out), out / "report.html")
@@ -157,23 +163,23 @@ def write_results(task: Task, study: optuna.Study, base: Scores, found: Confirma
 
 def save_figures(study: optuna.Study, search: Search, out: Path) -> dict[str, Path]:
     """Save Optuna's figures of both objectives by title; those for which there are too few trials are left out."""
-    saved: dict[str, Path] = {}
     shared = sorted(set.intersection(*(set(trial.params) for trial in complete(study))))
-
-    def save(name: str, plot: Callable[..., Any], metric: str, sign: int = 1, **options: Any) -> None:
-        try:
-            axes = plot(study, target=lambda trial: sign * trial.user_attrs[metric], target_name=metric, **options)
-        except (ValueError, RuntimeError):  # too few trials, or a parameter that never varied
-            return
-        saved[f"{name}, {metric}"] = out / f"{name} {metric}.png".replace(" ", "_")
-        save_axes(axes, saved[f"{name}, {metric}"])
-
-    with rc_context():  # Optuna changes matplotlib's style for the whole process
-        for metric in METRICS:
-            save("history", visualization.plot_optimization_history, metric)
-            # Negative, because PED-ANOVA asks what decides whether a value is low; of parameters that every trial has.
-            save("importances", visualization.plot_param_importances, metric, -1, params=shared)
-            save("slices", visualization.plot_slice, metric)
-            for pair in search.contours:
-                save(" ".join(["contour", *pair]), visualization.plot_contour, metric, params=pair)
+    plots: list[tuple[str, Callable[..., Any], dict[str, Any]]] = [
+        ("history", visualization.plot_optimization_history, {}),
+        ("importances", visualization.plot_param_importances, {"params": shared}),  # that every trial has
+        ("slices", visualization.plot_slice, {}),
+    ]
+    plots += [(f"contour {' '.join(pair)}", visualization.plot_contour, {"params": pair}) for pair in search.contours]
+    saved: dict[str, Path] = {}
+    for metric, (name, plot, options) in product(METRICS, plots):
+        # Negative, because PED-ANOVA asks what decides whether a value is low.
+        sign, path = -1 if name == "importances" else 1, out / f"{name} {metric}.png".replace(" ", "_")
+        with rc_context(), suppress(ValueError, RuntimeError):  # too few trials, or a parameter that never varied
+            target = partial(_signed, sign, metric)
+            save_axes(plot(study, target=target, target_name=metric, **options), path)
+            saved[f"{name}, {metric}"] = path
     return saved
+
+
+def _signed(sign: int, metric: str, trial: FrozenTrial) -> float:
+    return sign * float(trial.user_attrs[metric])
