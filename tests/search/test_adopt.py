@@ -1,7 +1,5 @@
-"""`lookahead adopt`: what it shows, that comments stay, and what it refuses; commands that need a search."""
+"""`lookahead adopt`: what it shows, that comments stay, and what it refuses."""
 
-import shutil
-import sys
 from pathlib import Path
 
 import pytest
@@ -12,7 +10,6 @@ from lookahead import cli
 from lookahead.config import read_params
 from lookahead.errors import InputError
 from lookahead.search.run import open_storage
-from tests.modules import ROOT
 from tests.search.conftest import make_search
 
 PATCH = {"lookahead.weight": 2.5e-05, "lookahead.lora_scale.low": 0.25, "kv.enabled": True}
@@ -46,21 +43,6 @@ def test_a_patch_that_does_not_fit_is_refused(here: Path, patch: dict[str, objec
     put(here, patch)
     refused = CliRunner().invoke(cli.app, ["adopt", "--yes"]).exception
     assert isinstance(refused, InputError) and said in str(refused)
-
-
-@pytest.mark.parametrize(
-    ("words", "said"),
-    [
-        (["adopt", "--world", "sdxl"], "make search"),
-        (["dashboard"], "run `make search` first"),
-        (["search", "--world", "moon"], "no world 'moon'"),
-    ],
-)
-def test_what_has_no_search_is_named(here: Path, monkeypatch: pytest.MonkeyPatch, words: list[str], said: str) -> None:
-    shutil.copytree(ROOT / "stages", here / "stages")
-    monkeypatch.setattr(sys, "argv", ["lookahead", *words])
-    with pytest.raises(SystemExit, match=said):
-        cli.main()
 
 
 def test_a_storage_of_another_kind_is_refused(tmp_path: Path) -> None:

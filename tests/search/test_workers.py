@@ -44,15 +44,6 @@ def draw(trial: optuna.Trial) -> float:
     return trial.suggest_float("x", 0.0, 9.0)
 
 
-def leave_dead_trial(folder: Path) -> None:
-    """A running trial whose worker showed that it lives, once."""
-    study = open_tiny(folder)
-    trial = study.ask()
-    draw(trial)
-    study._storage.record_heartbeat(trial._trial_id)  # type: ignore[attr-defined]
-    time.sleep(BEAT.grace + 1.5)
-
-
 @pytest.mark.slow
 def test_two_workers_share_a_study_and_the_trial_of_a_killed_one_is_run_again(tmp_path: Path) -> None:
     workers = [subprocess.Popen([sys.executable, "-c", WORKER, str(tmp_path)]) for _ in range(2)]
@@ -76,7 +67,11 @@ def test_two_workers_share_a_study_and_the_trial_of_a_killed_one_is_run_again(tm
 
 
 def test_two_workers_that_find_the_same_dead_trial_both_go_on(tmp_path: Path) -> None:
-    leave_dead_trial(tmp_path)
+    study = open_tiny(tmp_path)
+    trial = study.ask()
+    draw(trial)
+    study._storage.record_heartbeat(trial._trial_id)  # type: ignore[attr-defined]
+    time.sleep(BEAT.grace + 1.5)
     failures: list[BaseException] = []
 
     def work() -> None:

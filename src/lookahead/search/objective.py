@@ -7,6 +7,7 @@ import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
+from operator import attrgetter
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -52,16 +53,6 @@ def complete(study: optuna.Study) -> list[FrozenTrial]:
     return study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
 
 
-def current(settings: Train, path: str) -> JsonValue:
-    """The value of a parameter below `train`."""
-    node: object = settings.model_dump()
-    for name in path.split("."):
-        node = node.get(name) if isinstance(node, dict) else None
-    if not isinstance(node, bool | int | float | str):
-        raise InputError(f"train.{path} is no parameter that can be searched: check the paths of the search's space")
-    return node
-
-
 def active(space: Space, choose: Callable[[str, Entry], JsonValue]) -> Values:
     """The values of those entries whose conditions hold, asked for in the order of the space."""
     values: Values = {}
@@ -85,7 +76,7 @@ def suggest(space: Space, trial: optuna.Trial) -> Values:
 
 def present(space: Space, settings: Train) -> Values:
     """The values of `params.yaml`: those of trial 0."""
-    return active(space, lambda _, one: current(settings, one.path))
+    return active(space, lambda _, one: attrgetter(one.path)(settings))
 
 
 def as_overrides(space: Space, values: Mapping[str, JsonValue]) -> Values:
@@ -107,12 +98,6 @@ def check_space(search: Search, settings: Train) -> None:
     for name, one in space.items():
         if one.path.split(".")[0] in FIXED:
             raise InputError(f"{name!r} searches train.{one.path}, which every trial sets itself: {', '.join(FIXED)}")
-        current(settings, one.path)
-    for name, value in present(space, settings).items():
-        one = space[name]
-        inside = value in one.choices if isinstance(one, Choices) else one.low <= value <= one.high  # type: ignore[operator]
-        if not inside:
-            raise InputError(f"params.yaml's train.{one.path} is {value}, outside {name!r}: widen it")
     ends = {name: one.choices if isinstance(one, Choices) else [one.low, one.high] for name, one in space.items()}
     for _ in range(_CORNERS):
         corner = active(space, lambda name, _: draw.choice(ends[name]))
@@ -121,6 +106,11 @@ def check_space(search: Search, settings: Train) -> None:
         except InputError as error:
             values = ", ".join(f"{name} = {value}" for name, value in corner.items())
             raise InputError(f"the search's space allows {values}: {error}") from None
+    for name, value in present(space, settings).items():
+        one = space[name]
+        inside = value in one.choices if isinstance(one, Choices) else one.low <= value <= one.high  # type: ignore[operator]
+        if not inside:
+            raise InputError(f"params.yaml's train.{one.path} is {value}, outside {name!r}: widen it")
 
 
 @dataclass

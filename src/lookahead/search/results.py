@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from functools import partial
-from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +12,6 @@ import optuna
 import pandas as pd
 import yaml
 from matplotlib import rc_context
-from optuna.trial import FrozenTrial
 from optuna.visualization import matplotlib as visualization
 
 from lookahead.artifacts import atomic, write_json
@@ -25,17 +22,8 @@ from lookahead.evaluation.contrasts import HIGHER, Contrast, contrasts, summary
 from lookahead.evaluation.evaluate import as_intervals
 from lookahead.report.figures import save_axes
 from lookahead.report.search import SearchFindings, save_front, write_search_report
-from lookahead.search.objective import (
-    METRICS,
-    REASON,
-    SCORES,
-    Scores,
-    Task,
-    as_overrides,
-    complete,
-    mean_scores,
-    present,
-)
+from lookahead.search import objective
+from lookahead.search.objective import METRICS, REASON, SCORES, Scores, Task, Values, complete
 
 DEFAULT = 0  # the number of the trial with params.yaml's own values
 RULE = (
@@ -98,12 +86,12 @@ def trials_table(study: optuna.Study, parameters: list[str]) -> pd.DataFrame:
     return table.assign(front=table["number"].isin(front))
 
 
-def changes_of(task: Task, study: optuna.Study, recommended: int) -> dict[str, Any]:
+def changes_of(task: Task, study: optuna.Study, recommended: int) -> Values:
     """The recommended setting's parameters below `train` that differ from `params.yaml`."""
-    space, missing = task.search.space, object()
-    now = as_overrides(space, present(space, task.world.train))
-    wanted = {} if recommended == DEFAULT else as_overrides(space, study.trials[recommended].params)
-    return {path: value for path, value in wanted.items() if now.get(path, missing) != value}
+    space = task.search.space
+    now = objective.as_overrides(space, objective.present(space, task.world.train))
+    wanted = now if recommended == DEFAULT else objective.as_overrides(space, study.trials[recommended].params)
+    return {path: value for path, value in wanted.items() if path not in now or now[path] != value}
 
 
 def verdict(confirmation: Confirmation) -> str:
@@ -141,7 +129,7 @@ def write_results(task: Task, study: optuna.Study, base: Scores, found: Confirma
         recommended=recommended,
         changes=changes,
     )
-    untuned, front = mean_scores(base), out / "front.png"
+    untuned, front = objective.mean_scores(base), out / "front.png"
     save_front(findings, untuned, search.prompt_loss, front)
     with atomic(out / "trials.csv") as temporary:
         trials.to_csv(temporary, index=False, float_format="%.6g", lineterminator="\n")
@@ -164,22 +152,20 @@ def write_results(task: Task, study: optuna.Study, base: Scores, found: Confirma
 def save_figures(study: optuna.Study, search: Search, out: Path) -> dict[str, Path]:
     """Save Optuna's figures of both objectives by title; those for which there are too few trials are left out."""
     shared = sorted(set.intersection(*(set(trial.params) for trial in complete(study))))
-    plots: list[tuple[str, Callable[..., Any], dict[str, Any]]] = [
-        ("history", visualization.plot_optimization_history, {}),
-        ("importances", visualization.plot_param_importances, {"params": shared}),  # that every trial has
-        ("slices", visualization.plot_slice, {}),
-    ]
-    plots += [(f"contour {' '.join(pair)}", visualization.plot_contour, {"params": pair}) for pair in search.contours]
     saved: dict[str, Path] = {}
-    for metric, (name, plot, options) in product(METRICS, plots):
-        # Negative, because PED-ANOVA asks what decides whether a value is low.
-        sign, path = -1 if name == "importances" else 1, out / f"{name} {metric}.png".replace(" ", "_")
+
+    def save(name: str, plot: Callable[..., Any], metric: str, sign: int = 1, **options: Any) -> None:
+        path = out / f"{name} {metric}.png".replace(" ", "_")
         with rc_context(), suppress(ValueError, RuntimeError):  # too few trials, or a parameter that never varied
-            target = partial(_signed, sign, metric)
-            save_axes(plot(study, target=target, target_name=metric, **options), path)
+            axes = plot(study, target=lambda trial: sign * trial.user_attrs[metric], target_name=metric, **options)
+            save_axes(axes, path)
             saved[f"{name}, {metric}"] = path
+
+    for metric in METRICS:
+        save("history", visualization.plot_optimization_history, metric)
+        # Negative, because PED-ANOVA asks what decides whether a value is low; of parameters that every trial has.
+        save("importances", visualization.plot_param_importances, metric, -1, params=shared)
+        save("slices", visualization.plot_slice, metric)
+        for pair in search.contours:
+            save(" ".join(["contour", *pair]), visualization.plot_contour, metric, params=pair)
     return saved
-
-
-def _signed(sign: int, metric: str, trial: FrozenTrial) -> float:
-    return sign * float(trial.user_attrs[metric])

@@ -15,7 +15,7 @@ import optuna
 import torch
 from filelock import FileLock
 from optuna.exceptions import UpdateFinishedTrialError
-from optuna.samplers import GridSampler
+from optuna.samplers import GridSampler, TPESampler
 from optuna.storages import RDBStorage, RetryHeartbeatStaleTrialCallback
 from optuna.study import MaxTrialsCallback
 from optuna.trial import FrozenTrial, TrialState
@@ -25,18 +25,7 @@ from lookahead.artifacts import STATE, code_digest, digest, digest_paths, files_
 from lookahead.config import Heartbeat, Search, with_overrides
 from lookahead.errors import InputError
 from lookahead.search import objective
-from lookahead.search.objective import (
-    FAILURES,
-    METRICS,
-    REASON,
-    SCORES,
-    Scores,
-    Task,
-    complete,
-    first_number,
-    mean_scores,
-    present,
-)
+from lookahead.search.objective import FAILURES, METRICS, REASON, SCORES, Scores, Task, complete, first_number
 from lookahead.search.results import DEFAULT, compare, write_results
 
 if TYPE_CHECKING:
@@ -79,7 +68,7 @@ def run_search(
     """
     search, world, file = task.search, task.world, task.state / "studies.db"
     objective.check_space(search, world.train)
-    inputs, first = inputs_of(task), present(search.space, world.train)
+    inputs, first = inputs_of(task), objective.present(search.space, world.train)
     storage = open_storage(task.address, file, search.heartbeat)
     goals = METRICS if search.mode == "pareto" else METRICS[:1]
     pruner = None if len(goals) > 1 else optuna.pruners.MedianPruner(search.startup)  # Optuna prunes by one objective
@@ -92,7 +81,7 @@ def run_search(
     try:
         _run_trials(task, record, study)
         base = objective.untuned(task, study)
-        numbers = chosen(study, search, mean_scores(base)["prompt"] - search.prompt_loss)
+        numbers = chosen(study, search, objective.mean_scores(base)["prompt"] - search.prompt_loss)
         _confirm(task, record, study, grid, numbers)
         if out is not None:
             found = compare(confirmed(grid), numbers, search.confirm.seeds, task.evaluate.margin)
@@ -106,9 +95,7 @@ def run_search(
 def _run_trials(task: Task, record: Recorder, study: optuna.Study) -> None:
     search = task.search
     seed = int(digest(search.seed, len(study.get_trials(deepcopy=False)), task.worker)[:8], 16)
-    study.sampler = optuna.samplers.TPESampler(
-        n_startup_trials=search.startup, multivariate=True, group=True, seed=seed
-    )
+    study.sampler = TPESampler(n_startup_trials=search.startup, multivariate=True, group=True, seed=seed)
     limits = ((TrialState.COMPLETE, TrialState.PRUNED), (TrialState.FAIL,))
     if all(len(study.get_trials(deepcopy=False, states=states)) < search.trials for states in limits):
         stop = [MaxTrialsCallback(search.trials, states=states) for states in limits]
@@ -148,7 +135,7 @@ def _confirm(task: Task, record: Recorder, study: optuna.Study, grid: optuna.Stu
 def _confirm_trial(task: Task, record: Recorder, study: optuna.Study, trial: optuna.Trial) -> tuple[float, ...]:
     setting, seed = trial.suggest_int("setting", 0, 10**6), trial.suggest_int("seed", 0, 2**31 - 1)
     space, own, train = task.search.space, task.search.confirm, task.world.train
-    values = present(space, train) if setting == DEFAULT else study.get_trials(deepcopy=False)[setting].params
+    values = objective.present(space, train) if setting == DEFAULT else study.get_trials(deepcopy=False)[setting].params
     settings = with_overrides(train, objective.as_overrides(space, values) | {"seed": seed})
     evaluate = task.settings(own.split, own.seeds[0], people=own.people)
     recorded = {"setting": setting, **values}
