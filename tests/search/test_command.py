@@ -18,7 +18,6 @@ import pytest
 import yaml
 from mlflow import MlflowClient
 from optuna.trial import FrozenTrial, TrialState
-from sqlalchemy.exc import SQLAlchemyError
 
 from lookahead.artifacts import read_json
 from lookahead.config import Checkpoints
@@ -126,35 +125,36 @@ def server() -> Iterator[str]:
 @cache
 def storage_of(address: str) -> optuna.storages.RDBStorage:
     """One storage for all looks: each keeps connections open, and the server has 100."""
-    return optuna.storages.RDBStorage(f"{address}/optuna")
+    return optuna.storages.RDBStorage(address)
 
 
 def trials_of(address: str) -> list[FrozenTrial]:
-    """The trials of the search, once a worker has created its study."""
-    try:
-        names = optuna.get_all_study_names(storage_of(address))
-    except SQLAlchemyError:  # a worker creates the tables at this moment
-        return []
-    found = [name for name in names if "confirm" not in name]
-    return optuna.load_study(study_name=found[0], storage=storage_of(address)).get_trials() if found else []
+    """The trials of the search."""
+    (name,) = [name for name in optuna.get_all_study_names(storage_of(address)) if "confirm" not in name]
+    return optuna.load_study(study_name=name, storage=storage_of(address)).get_trials()
 
 
-def test_a_killed_workers_trial_is_finished_by_the_other(build: Build, server: str, tmp_path: Path) -> None:
-    build(f"{server}/mlflow", trials=TRIALS)
-    workers = [start(tmp_path, "--storage", f"{server}/optuna") for _ in range(2)]
-    end, states = time.monotonic() + PATIENCE, Counter[TrialState]()
-    log = tmp_path / "worker.log"
+@pytest.mark.parametrize("shared", [False, True], ids=["SQLite", "PostgreSQL"])
+def test_a_killed_workers_trial_is_finished_by_the_other(
+    build: Build, tmp_path: Path, shared: bool, request: pytest.FixtureRequest
+) -> None:
+    server = request.getfixturevalue("server") if shared else ""
+    build(f"{server}/mlflow" if shared else "sqlite:///state/mlflow.db", trials=TRIALS)
+    storage = f"{server}/optuna" if shared else f"sqlite:///{tmp_path}/state/search/studies.db"
+    workers = [start(tmp_path, *(["--storage", storage] if shared else [])) for _ in range(2)]
+    end, states, log = time.monotonic() + PATIENCE, Counter[TrialState](), tmp_path / "worker.log"
     try:
         while states[TrialState.COMPLETE] < 2 or states[TrialState.RUNNING] < 2:
             assert time.monotonic() < end and not any(w.poll() for w in workers), log.read_text()[-3000:]
             time.sleep(0.1)
-            states = Counter(trial.state for trial in trials_of(server))
+            if "new study" in log.read_text():  # its tables are created
+                states = Counter(trial.state for trial in trials_of(storage))
         workers[0].send_signal(signal.SIGKILL)
         assert workers[1].wait(PATIENCE) == 0, log.read_text()[-3000:]
     finally:
         for worker in workers:
             worker.kill()
-    trials = trials_of(server)
+    trials = trials_of(storage)
     (lost,) = [trial for trial in trials if trial.state != TrialState.COMPLETE]
     (again,) = [trial for trial in trials if first_number(trial) == lost.number and trial is not lost]
     assert lost.state == TrialState.FAIL and again.params.items() >= lost.params.items()

@@ -16,6 +16,8 @@ import typer
 from lookahead.cli import World, app, parameters, run_stage
 from lookahead.errors import InputError
 
+STUDIES = Path("state/search/studies.db")
+
 
 @app.command()
 def search(
@@ -118,8 +120,6 @@ def dashboard(
     port: Annotated[int, typer.Option(help="on 127.0.0.1")] = 8080,
 ) -> None:
     """Show the studies in optuna-dashboard, for this machine only."""
-    from lookahead.search.run import STUDIES
-
     if storage is None and not STUDIES.is_file():
         raise InputError(f"{STUDIES} does not exist: run `make search` first, or name a shared --storage")
     print(f"optuna-dashboard: http://127.0.0.1:{port} (Ctrl-C stops it)", flush=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from statistics import fmean
@@ -31,7 +32,7 @@ class Page:
     def __init__(self, studio: Studio) -> None:
         """Draw with a studio."""
         self._studio = studio
-        self._stops: dict[str, Event] = {}
+        self._stops: defaultdict[str, Event] = defaultdict(Event)  # by session
 
     def look(self, portrait: Image.Image | None) -> tuple[Image.Image | None, str]:
         """The detected face, and whether the portrait can be used."""
@@ -39,9 +40,8 @@ class Page:
 
     def begin(self, request: gr.Request) -> str:
         """Prepare a drawing outside the queue, so that a waiting one can be stopped, too."""
-        session = str(request.session_hash)
-        if session not in self._stops or self._stops[session].is_set():
-            self._stops[session] = Event()
+        if self._stops[str(request.session_hash)].is_set():
+            self._stops[str(request.session_hash)] = Event()
         return "Waiting for its turn."
 
     def draw(
@@ -58,7 +58,7 @@ class Page:
         progress: Any = gr.Progress(),  # noqa: B008  (how Gradio hands it in)
     ) -> Iterator[list[Any]]:
         """The galleries and a status line, anew after each encoder."""
-        stop = self._stops.setdefault(str(request.session_hash), Event())
+        stop = self._stops[str(request.session_hash)]
         options = Options(prompt, int(images), int(seed), adapter_scale, guidance, kv, fast)
         galleries: dict[str, list[tuple[Image.Image, str]]] = {name: [] for name in self._studio.encoders}
         scores: list[str] = []
@@ -80,7 +80,7 @@ class Page:
 
     def stop(self, request: gr.Request) -> str:
         """Stop this visitor's drawings, each at its next step."""
-        self._stops.setdefault(str(request.session_hash), Event()).set()
+        self._stops[str(request.session_hash)].set()
         return "Stopping."
 
 

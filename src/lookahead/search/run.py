@@ -6,7 +6,7 @@ Studies are in an SQLite file, or in PostgreSQL for several machines; a heartbea
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,11 +17,11 @@ from filelock import FileLock
 from optuna.exceptions import UpdateFinishedTrialError
 from optuna.samplers import GridSampler, TPESampler
 from optuna.storages import RDBStorage, RetryHeartbeatStaleTrialCallback
-from optuna.study import MaxTrialsCallback
+from optuna.study import MaxTrialsCallback, StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 from sqlalchemy.exc import SQLAlchemyError
 
-from lookahead.artifacts import STATE, code_digest, digest, digest_paths, files_below, local_paths
+from lookahead.artifacts import code_digest, digest, digest_paths, files_below, local_paths
 from lookahead.config import Heartbeat, Search, with_overrides
 from lookahead.errors import InputError
 from lookahead.search import objective
@@ -31,7 +31,6 @@ from lookahead.search.results import DEFAULT, compare, write_results
 if TYPE_CHECKING:
     from lookahead.tracking import Recorder
 
-STUDIES = STATE / "search" / "studies.db"
 HOPELESS = 3  # failed trials without any other: something else than the settings is wrong
 Objective = Callable[[optuna.Trial], float | tuple[float, ...]]
 # Folders that can change a trial's numbers; pages, tables and tracking cannot.
@@ -71,12 +70,11 @@ def run_search(
     inputs, first = inputs_of(task), objective.present(search.space, world.train)
     storage = open_storage(task.address, file, search.heartbeat)
     goals = METRICS if search.mode == "pareto" else METRICS[:1]
-    pruner = None if len(goals) > 1 else optuna.pruners.MedianPruner(search.startup)  # Optuna prunes by one objective
-    options = {"directions": ["maximize"] * len(goals), "pruner": pruner}
-    study = open_study(storage, file, world.name, inputs, first, tell, **options)
-    study.set_metric_names(list(goals))
+    study = open_study(storage, file, world.name, inputs, goals, first, tell)
+    if search.mode == "constrained":  # Optuna prunes by one objective
+        study.pruner = optuna.pruners.MedianPruner(search.startup)
     inputs["length"] = digest(search.confirm.model_dump(mode="json", exclude={"settings"}), world.train.steps)
-    grid = open_study(storage, file, f"{world.name}-confirm", inputs, directions=["maximize"] * len(METRICS))
+    grid = open_study(storage, file, f"{world.name}-confirm", inputs, METRICS)
     record = open_record(study.study_name)
     try:
         _run_trials(task, record, study)
@@ -174,18 +172,19 @@ def open_study(
     file: Path,
     kind: str,
     inputs: Mapping[str, str],
+    goals: Sequence[str],
     first: Mapping[str, Any] | None = None,
     tell: Callable[[str], object] = lambda _: None,
-    **options: Any,
 ) -> optuna.Study:
     """The study whose name holds a digest of its inputs; of a new one `tell` says how it differs from the last one.
 
-    `first` are the parameters of its first trial; `options` those of `optuna.create_study`.
+    `goals` are the names of what is maximised, `first` the parameters of its first trial.
     """
-    name = f"{kind}-{digest(inputs)[:6]}"
+    name, directions = f"{kind}-{digest(inputs)[:6]}", [StudyDirection.MAXIMIZE] * len(goals)
     with FileLock(file.with_suffix(".lock")):
         summaries = optuna.get_all_study_summaries(storage)
-        study = optuna.create_study(study_name=name, storage=storage, load_if_exists=True, **options)
+        study = optuna.create_study(study_name=name, storage=storage, load_if_exists=True, directions=directions)
+        study.set_metric_names(list(goals))
         if first is not None:
             study.enqueue_trial(dict(first), skip_if_exists=True)
         if "inputs" not in study.user_attrs:
@@ -204,14 +203,14 @@ def retry(retries: int) -> RetryHeartbeatStaleTrialCallback:
     return RetryHeartbeatStaleTrialCallback(retries, inherit_intermediate_values=True)
 
 
-def optimize(study: optuna.Study, objective: Objective, retries: int, *stop: Callable[..., None]) -> None:
+def optimize(study: optuna.Study, run: Objective, retries: int, *stop: Callable[..., None]) -> None:
     """`study.optimize` that goes on after failures, keeps their reasons, and queues an interrupted trial again."""
 
     def recorded(trial: optuna.Trial) -> float | tuple[float, ...]:
         try:
-            return objective(trial)
+            return run(trial)
         except (optuna.TrialPruned, *FAILURES) as error:
-            trial.set_user_attr(REASON, reason_of(error))
+            trial.set_user_attr(REASON, f"{type(error).__name__}: {error}".splitlines()[0][:300])
             raise
         except KeyboardInterrupt:
             retry(retries)(study, study.get_trials()[trial.number])
@@ -226,12 +225,6 @@ def optimize(study: optuna.Study, objective: Objective, retries: int, *stop: Cal
             if isinstance(error, ValueError) and "Cannot tell" not in str(error):
                 raise
             # Another worker took this one for dead and runs its trial again.
-
-
-def reason_of(error: BaseException) -> str:
-    """The first line of an error, with its kind where the message alone does not tell."""
-    first = (str(error).strip().splitlines() or [""])[0][:300]
-    return first if isinstance(error, InputError | optuna.TrialPruned) else f"{type(error).__name__}: {first}"
 
 
 def _stop_if_hopeless(study: optuna.Study, _trial: FrozenTrial) -> None:
