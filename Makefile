@@ -64,7 +64,7 @@ search: $(STAMP)  ## search the training's parameters: about 90 minutes on two c
 	@echo "results/*/search/report.html; lookahead adopt applies what it recommends"
 
 dashboard: $(STAMP)  ## optuna-dashboard on http://127.0.0.1:8080 and MLflow's pages on :5000
-	@lookahead dashboard
+	@lookahead ui & lookahead dashboard & trap 'kill $$(jobs -p)' EXIT; wait $$!
 
 ui: $(STAMP)  ## MLflow's pages on http://127.0.0.1:5000
 	@lookahead ui --port $${PORT:-5000}

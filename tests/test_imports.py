@@ -75,19 +75,6 @@ def test_nothing_imports_the_factory() -> None:
         assert not any(name.split(".")[0] == "miniature" for name in top_level(path)), path
 
 
-def test_the_command_starts_without_heavy_libraries() -> None:
-    trees = [ast.parse(path.read_text(encoding="utf-8")) for path in (PACKAGE / "cli").glob("*.py")]
-    heads = [node for tree in trees for node in tree.body if isinstance(node, (ast.Import, ast.ImportFrom))]
-    names = {getattr(node, "module", None) or node.names[0].name for node in heads}
-    assert "typer" in names and not {name.split(".")[0] for name in names} & {
-        "torch",
-        "diffusers",
-        "transformers",
-        "mlflow",
-        "open_clip",
-    }
-
-
 def test_no_code_asks_which_world_it_is_in() -> None:
     for path in [*files(), *(ROOT / "stages").glob("*.py")]:
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):

@@ -130,7 +130,6 @@ def test_the_command_compares_folders_and_runs_of_mlflow(one: Path, other: Path,
     [
         ([], "needs two runs or more"),
         (["again", "--label", "a"], "2 runs have 1 times --label"),
-        (["again", "again", "--method", "tuned", "--method", "adapter"], "3 runs have 2 times --method"),
     ],
 )
 def test_the_command_refuses_what_does_not_fit(words: list[str], said: str, one: Path, here: Path) -> None:
