@@ -122,7 +122,7 @@ def test_a_study_is_named_after_what_decides_its_numbers(world, evaluation, feat
         ("search/results.py", []),
         ("stage.py", []),
         ("evaluation/contrasts.py", []),
-        ("evaluation/scoring/scores.py", ["code"]),
+        ("evaluation/scores.py", ["code"]),
         ("training/losses.py", ["code"]),
         ("world/diffusion.py", ["code"]),
         ("search/objective.py", ["code"]),

@@ -112,15 +112,16 @@ def doctor(
 
 def headline_table(intervals: Mapping[str, Mapping[str, Any]]) -> str:
     """A row for each method and each contrast, with the people and the trainings that its intervals are over."""
-    from lookahead.report.formats import Estimate, Row, Table
+    from lookahead.report.formats import Estimate, estimate_table, markdown
 
-    rows = []
+    rows = {}
     for name in sorted(intervals, key=lambda name: list(ROWS).index(name) if name in ROWS else len(ROWS)):
         if COLUMNS.keys() <= intervals[name].keys():
             values = (intervals[name][column] for column in COLUMNS)
-            entries = [Estimate(v["mean"], v["low"], v["high"], v["people"], v["seeds"]) for v in values]
-            rows.append(Row(ROWS.get(name, name), entries))
-    return Table(["", *COLUMNS.values()], rows).markdown()
+            rows[ROWS.get(name, name)] = [
+                Estimate(v["mean"], v["low"], v["high"], v["people"], v["seeds"]) for v in values
+            ]
+    return markdown(estimate_table(rows, COLUMNS.values()))
 
 
 @app.command()

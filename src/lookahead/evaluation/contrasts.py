@@ -67,20 +67,12 @@ def contrasts(
                 rows.append(dict(zip(COLUMNS, names, strict=False)) | asdict(interval))
     frame = pd.DataFrame(rows, columns=COLUMNS)
     families = frame.groupby(["sampler", "group", "metric"])["p"]
-    corrected = families.transform(lambda p: holm(p.to_numpy(np.float64))).to_numpy(np.float64)
-    verdicts = [_verdict(mean, p) for mean, p in zip(frame["mean"], corrected, strict=True)]
+    p = families.transform(lambda p: holm(p.to_numpy(np.float64))).to_numpy(np.float64)
+    cases = [np.isnan(p), p > _LEVEL, frame["mean"] > 0]
+    verdicts = np.select(cases, [NOT_MEASURED, NOT_SIGNIFICANT, HIGHER], LOWER)
     limits = frame["metric"].map(dict(margin or {})).astype(float)
-    kept = [
-        None if np.isnan(limit) or np.isnan(low) else bool(low > -limit)
-        for limit, low in zip(limits, frame["low"], strict=True)
-    ]
-    return frame.assign(p_holm=corrected, verdict=verdicts, non_inferior=pd.Series(kept, dtype=object))
-
-
-def _verdict(mean: float, p: float) -> str:
-    if np.isnan(p):
-        return NOT_MEASURED
-    return NOT_SIGNIFICANT if p > _LEVEL else HIGHER if mean > 0 else LOWER
+    within = (frame["low"] > -limits).astype(object).where(limits.notna() & frame["low"].notna(), None)
+    return frame.assign(p_holm=p, verdict=verdicts, non_inferior=within)
 
 
 def _parts(

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 # Folders that can change a trial's numbers; pages, tables and tracking cannot.
 CODE = (
-    *("artifacts.py", "portraits.py", "dataset/prompts.py", "evaluation/drawing", "evaluation/scoring", "features"),
+    *("artifacts.py", "portraits.py", "dataset/prompts.py", "evaluation/drawing", "evaluation/scores.py", "features"),
     *("method", "models", "sampling", "search/objective.py", "training", "world"),
 )
 # Changing these continues a study.
