@@ -12,14 +12,14 @@ import pandas as pd
 from lookahead.artifacts import read_json
 from lookahead.errors import InputError
 from lookahead.evaluation.cells import FULL, HASH, differences
-from lookahead.evaluation.contrasts import ALL, Contrast, contrasts, summary
+from lookahead.evaluation.contrasts import Contrast, contrasts, summary
 from lookahead.evaluation.evaluator import read_table
 from lookahead.report.formats import markdown, read_findings
 from lookahead.report.pages import ALBUM, COLUMNS, people_of, save_page
 
 FILES = ("protocol.json", "per_image.parquet", ALBUM)  # what a comparison reads of an evaluation
 METRICS = ("identity", "prompt", "detected")
-KEYS = ("cell", "sampler", "training_seed", "person", "style")
+KEYS = ("cell", "sampler", "training_seed", "person")
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,7 @@ def read_run(label: str, folder: Path, cell: str) -> Run:
 
 
 def compare(runs: Sequence[Run]) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Means, and contrasts with the first run, over all prompts and by group, with Holm's correction."""
+    """Means, and contrasts with the first run, with Holm's correction."""
     labels = [run.label for run in runs]
     if twice := sorted({label for label in labels if labels.count(label) > 1}):
         raise InputError(f"two runs are called {', '.join(twice)}: give each a `--label` of its own")
@@ -56,13 +56,10 @@ def compare(runs: Sequence[Run]) -> tuple[pd.DataFrame, pd.DataFrame]:
                 f"{labels[0]} and {run.label} were evaluated by different protocols, which differ in {parts}: "
                 "evaluate both by the same one"
             )
-    groups = runs[0].protocol["groups"]
-    styles = {style: name for name, own in groups.items() for style in own}
-    rows = pd.concat([run.table.assign(cell=run.label) for run in runs], ignore_index=True)
-    table = pd.concat([rows.assign(prompts=ALL), rows.assign(prompts=rows["style"].map(styles))], ignore_index=True)
+    table = pd.concat([run.table.assign(cell=run.label) for run in runs], ignore_index=True)
     pairs = [Contrast(f"{label} against {labels[0]}", label, labels[0]) for label in labels[1:]]
-    frames = summary(table, METRICS, "prompts"), contrasts(table, pairs, METRICS, "prompts")
-    return read_findings(table, *frames, {label: label for label in labels}).tables(METRICS, groups=(ALL, *groups))
+    frames = summary(table, METRICS), contrasts(table, pairs, METRICS)
+    return read_findings(table, *frames, {label: label for label in labels}).tables(METRICS)
 
 
 def write_comparison(runs: Sequence[Run], out: Path) -> str:

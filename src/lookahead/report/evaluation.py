@@ -15,7 +15,7 @@ from lookahead.evaluation.evaluate import HEADLINE, PICTURES, PRIMARY, SCALE, Ta
 from lookahead.evaluation.evaluator import save_csv, save_table
 from lookahead.report import figures as plots
 from lookahead.report import pages
-from lookahead.report.formats import Findings, read_findings, sample, title
+from lookahead.report.formats import read_findings, sample, title
 
 GAIN = "gain"  # the contrast that the verdict is about
 SECTIONS = {  # those below the headline
@@ -55,8 +55,10 @@ def write_evaluation_report(measured: Tables, out: Path, grid_people: int) -> No
     ]
     plots.save_panels(figures["previews"], 3.9, *panels)
     shown = {label: album[album["cell"] == cell] for cell, label in found.cells.items()}
+    gains = {metric: found.estimates[GAIN, FULL, ALL, metric] for metric in PRIMARY}
     content = {
-        "verdict": verdict(found),
+        "gain": f"{found.pairs[GAIN].capitalize()} ({sample(gains.values())})",
+        "gains": {title(metric): gain for metric, gain in gains.items()},
         "people": pages.people_of(album, shown, protocol["people"]),
         "scale": {label: found.estimates.get((SCALE, FULL, ALL, name)) for name, label in LEVELS.items()},
         "headline": found.tables(HEADLINE),
@@ -67,13 +69,6 @@ def write_evaluation_report(measured: Tables, out: Path, grid_people: int) -> No
         "figures": pages.inline_files(figures),
     }
     pages.save_page("evaluation.html.j2", out / "report.html", content)
-
-
-def verdict(found: Findings) -> str:
-    """What the contrast GAIN says of identity and of prompt alignment."""
-    values = {metric: found.estimates[GAIN, FULL, ALL, metric] for metric in PRIMARY}
-    parts = "; ".join(f"{title(metric)} {value}" for metric, value in values.items())
-    return f"{found.pairs[GAIN].capitalize()} ({sample(values.values())}): {parts}."
 
 
 def prompt_groups(means: pd.DataFrame, groups: Collection[str]) -> pd.DataFrame:

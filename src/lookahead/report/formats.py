@@ -80,7 +80,7 @@ def sample(estimates: Iterable[Estimate | None]) -> str:
 
 
 def estimate_table(rows: Mapping[str, Sequence[Estimate | None]], heads: Iterable[str]) -> pd.DataFrame:
-    """Estimates as text, by the labels of the rows; the last column is the size of the sample."""
+    """Estimates as text by the labels of the rows, and the size of the sample."""
     lines = {label: [*("" if e is None else str(e) for e in row), sample(row)] for label, row in rows.items()}
     return pd.DataFrame.from_dict(lines, orient="index", columns=[*heads, "sample"])
 
