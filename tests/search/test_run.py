@@ -117,11 +117,11 @@ def test_a_study_is_named_after_what_decides_its_numbers(world, evaluation, feat
     shutil.copytree(PACKAGE, tmp_path / "lookahead", ignore=shutil.ignore_patterns("__pycache__"))
     monkeypatch.setattr(artifacts, "__file__", str(tmp_path / "lookahead" / "artifacts.py"))
     for path, moved in (
-        ("report/search.py", []),
+        ("report/studies.py", []),
         ("search/results.py", []),
         ("stage.py", []),
         ("evaluation/contrasts.py", []),
-        ("evaluation/scoring/scores.py", ["code"]),
+        ("evaluation/scores.py", ["code"]),
         ("training/losses.py", ["code"]),
         ("world/diffusion.py", ["code"]),
         ("search/objective.py", ["code"]),

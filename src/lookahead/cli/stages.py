@@ -101,16 +101,16 @@ def doctor(
 def headline_table(intervals: Mapping[str, Mapping[str, Any]]) -> str:
     """A row for each method and each contrast, with the people and the trainings that its intervals are over."""
     from lookahead.evaluation.cells import CONTRASTS, LABELS
-    from lookahead.report.formats import Estimate, Row, Table, title
+    from lookahead.report.formats import Estimate, estimate_table, markdown, title
 
     labels = LABELS | {one.name: f"{LABELS[one.cell]} − {LABELS[one.baseline]}" for one in CONTRASTS}
     metrics = ("identity", "prompt")
-    rows = []
+    rows = {}
     for name, label in labels.items():
         if name in intervals:
             values = (intervals[name][metric] for metric in metrics)
-            rows.append(Row(label, [Estimate(v["mean"], v["low"], v["high"], v["people"], v["seeds"]) for v in values]))
-    return Table(["", *map(title, metrics)], rows).markdown()
+            rows[label] = [Estimate(v["mean"], v["low"], v["high"], v["people"], v["seeds"]) for v in values]
+    return markdown(estimate_table(rows, map(title, metrics)))
 
 
 @app.command()

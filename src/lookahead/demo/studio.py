@@ -13,7 +13,7 @@ from PIL import Image, ImageDraw
 
 from lookahead.config import KVGuidance, World
 from lookahead.errors import InputError
-from lookahead.evaluation.scoring.scores import FaceReader, embed_pictures, embed_texts, similarity
+from lookahead.evaluation.scores import FaceReader, embed_pictures, embed_texts, similarity
 from lookahead.pipeline import LookaheadPipeline
 from lookahead.pipeline.personalize import FaceCheck
 from lookahead.world import open_scorer

@@ -150,7 +150,7 @@ def mean_scores(scores: Scores) -> dict[str, float]:
 
 def score(evaluator: Evaluator, encoder: Path | None, folder: Path, people: int | None = None) -> Scores:
     """Draw the first people with an encoder's folder, or the untuned adapter, and score them; `folder` is removed."""
-    cell = Cell(folder.name, "", encoder, UNTRAINED, FULL, evaluator.settings.sampling)
+    cell = Cell(folder.name, encoder, UNTRAINED, FULL, evaluator.settings.sampling)
     table = evaluator.run([cell], None, folder, people)
     shutil.rmtree(folder)
     means = table.groupby("person")[list(_COLUMNS)].mean().round(_DIGITS).rename(columns=_COLUMNS)

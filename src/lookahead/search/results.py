@@ -20,8 +20,10 @@ from lookahead.errors import InputError
 from lookahead.evaluation.cells import FULL
 from lookahead.evaluation.contrasts import HIGHER, Contrast, contrasts, summary
 from lookahead.evaluation.evaluate import as_intervals
+from lookahead.evaluation.evaluator import save_csv
 from lookahead.report.figures import save_axes
-from lookahead.report.search import SearchFindings, save_front, write_search_report
+from lookahead.report.pages import inline_files, save_page
+from lookahead.report.studies import save_front, search_tables
 from lookahead.search import objective
 from lookahead.search.objective import METRICS, REASON, SCORES, Scores, Task, Values, complete
 
@@ -111,28 +113,25 @@ def write_results(task: Task, study: optuna.Study, base: Scores, found: Confirma
     search, confirm, recommended = task.search, task.search.confirm, found.recommended
     trials, changes = trials_table(study, list(search.space)), changes_of(task, study, recommended)
     own = {(trial.number, search.seed): trial.user_attrs[SCORES] for trial in complete(study)}
-    findings = SearchFindings(
-        title=f"{study.study_name}, {task.world.name}",
-        description=(
+    texts = {
+        "title": f"{study.study_name}, {task.world.name}",
+        "description": (
             f"Mode {search.mode}: trials of {search.steps} steps, scored on {search.people} people of the split "
             f"{search.split}, with the same seeds in each; confirmed at full length with {len(confirm.seeds)} fresh "
             f"seeds on {confirm.people} people of the split {confirm.split}. Identity by recogniser select, a missing "
             "face counts 0."
         ),
-        rule=RULE,
-        verdict=verdict(found),
-        trials=trials,
-        searched=summary(as_table(own), METRICS),
-        confirmed=found.means,
-        contrasts=found.contrasts,
-        default=DEFAULT,
-        recommended=recommended,
-        changes=changes,
-    )
-    untuned, front = objective.mean_scores(base), out / "front.png"
-    save_front(findings, untuned, search.prompt_loss, front)
-    with atomic(out / "trials.csv") as temporary:
-        trials.to_csv(temporary, index=False, float_format="%.6g", lineterminator="\n")
+        "rule": RULE,
+        "verdict": verdict(found),
+        "changes": changes,
+    }
+    parts = {"search": summary(as_table(own), METRICS), "confirmation": found.means}
+    parts["against params.yaml"] = found.contrasts
+    notes = {DEFAULT: "params.yaml", recommended: "recommended"}
+    untuned = objective.mean_scores(base)
+    front = out / "front.png"
+    save_front(trials, notes, untuned, search.prompt_loss, front)
+    save_csv(trials, out / "trials.csv")
     metrics = {
         "study": study.study_name,
         "mode": search.mode,
@@ -146,7 +145,9 @@ def write_results(task: Task, study: optuna.Study, base: Scores, found: Confirma
     patch = yaml.safe_dump({f"worlds.{task.world.name}.train.{path}": value for path, value in changes.items()})
     with atomic(out / "best.yaml") as temporary:
         temporary.write_text(f"# What `lookahead adopt` changes in params.yaml, by dotted names.\n{patch}")
-    write_search_report(findings, {"front": front} | save_figures(study, search, out), out / "report.html")
+    figures = {"front": front} | save_figures(study, search, out)
+    content = {**texts, "tables": search_tables(trials, notes, parts), "pictures": inline_files(figures)}
+    save_page("search.html.j2", out / "report.html", content)
 
 
 def save_figures(study: optuna.Study, search: Search, out: Path) -> dict[str, Path]:
