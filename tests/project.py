@@ -11,7 +11,6 @@ import yaml
 from lookahead.config import Checkpoints, Params, merged, read_params
 from lookahead.stage import Stage, run_stage
 from tests.modules import ROOT
-from tests.protocols import write_protocol
 from tests.tiny import TREE, build_portraits
 
 WORLD = "tiny"
@@ -69,6 +68,15 @@ def build_project(root: Path, checkpoints: Checkpoints) -> Path:
     write_protocol(root / "protocols" / f"{WORLD}.yaml", f"models/{WORLD}/portraits", **PROTOCOL)
     save_tree(root, tree_of(checkpoints))
     return root
+
+
+def write_protocol(path: Path, portraits: str, **changes: object) -> Path:
+    """Write the miniature's protocol with changes, the splits being folders in `portraits`."""
+    tree = yaml.safe_load((ROOT / "protocols" / "miniature.yaml").read_text(encoding="utf-8"))
+    splits = {split: f"{portraits}/{split}" for split in tree["splits"]}
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(yaml.safe_dump(tree | {"splits": splits} | changes, sort_keys=False), encoding="utf-8")
+    return path
 
 
 def load_stages(name: str) -> dict[str, Stage]:

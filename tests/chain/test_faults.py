@@ -9,8 +9,7 @@ import pytest
 from lookahead.artifacts import digest_paths
 from tests.chain.conftest import run_script
 from tests.disk import largest_file
-from tests.project import PROTOCOL, STAGES, WORLD
-from tests.protocols import write_protocol
+from tests.project import PROTOCOL, STAGES, WORLD, write_protocol
 
 Change = Callable[[str, object], None]
 

@@ -54,11 +54,6 @@ def test_cosine_equals_the_official_expression(strength, mean, late):
     assert density[500:].sum().item() == pytest.approx(late, abs=0.005)
 
 
-def test_power_is_the_power_law():
-    expected = torch.arange(1, 11, dtype=torch.float64) ** 2
-    torch.testing.assert_close(power_density(2.0, 10), expected / expected.sum())
-
-
 def test_logit_normal_is_that_of_its_draws():
     """u = sigmoid(a + n), n standard normal: the histogram of a million draws in ten bins."""
     density = logit_normal_density(0.7, 1000).view(10, 100).sum(1)
