@@ -48,19 +48,14 @@ TREE = {  # a prompts file of 12 people, 3 styles and 2 scenes
 }
 
 
+def _clip(width: int) -> dict[str, int]:
+    return {"hidden_size": width, "intermediate_size": width, "num_hidden_layers": 2, "num_attention_heads": 2}
+
+
 def _text_config(tokenizer: CLIPTokenizer, width: int) -> CLIPTextConfig:
-    return CLIPTextConfig(
-        vocab_size=len(tokenizer),
-        hidden_size=width,
-        intermediate_size=width,
-        num_hidden_layers=2,
-        num_attention_heads=2,
-        max_position_embeddings=16,
-        projection_dim=64,
-        bos_token_id=tokenizer.bos_token_id,
-        eos_token_id=tokenizer.eos_token_id,
-        pad_token_id=tokenizer.pad_token_id,
-    )
+    marks = {name: getattr(tokenizer, name) for name in ("bos_token_id", "eos_token_id", "pad_token_id")}
+    sizes = {"vocab_size": len(tokenizer), "max_position_embeddings": 16, "projection_dim": 64}
+    return CLIPTextConfig(**_clip(width), **sizes, **marks)
 
 
 def build_unet() -> UNet2DConditionModel:
@@ -114,12 +109,9 @@ def save_base(path: Path, prediction_type: str) -> UNet2DConditionModel:
 
 def save_preview_vae(path: Path) -> None:
     """Write a tiny autoencoder that enlarges latents four times, as the base's does."""
-    AutoencoderTiny(
-        encoder_block_out_channels=(8, 8, 8),
-        decoder_block_out_channels=(8, 8, 8),
-        num_encoder_blocks=(1, 1, 1),
-        num_decoder_blocks=(1, 1, 1),
-    ).save_pretrained(path)
+    sizes = {f"{part}_block_out_channels": (8, 8, 8) for part in ("encoder", "decoder")}
+    blocks = {f"num_{part}_blocks": (1, 1, 1) for part in ("encoder", "decoder")}
+    AutoencoderTiny(**sizes, **blocks).save_pretrained(path)
 
 
 def save_lora(path: Path, unet: UNet2DConditionModel, generator: torch.Generator) -> None:
@@ -148,15 +140,7 @@ def save_adapter(path: Path, unet: UNet2DConditionModel, generator: torch.Genera
 
 def save_image_encoder(path: Path) -> None:
     """Write a CLIP vision encoder for pictures of 64 pixels: 17 tokens of 32 numbers."""
-    config = CLIPVisionConfig(
-        hidden_size=VISION,
-        intermediate_size=VISION,
-        num_hidden_layers=2,
-        num_attention_heads=2,
-        image_size=RESOLUTION,
-        patch_size=16,
-        projection_dim=32,
-    )
+    config = CLIPVisionConfig(**_clip(VISION), image_size=RESOLUTION, patch_size=16, projection_dim=32)
     CLIPVisionModelWithProjection(config).save_pretrained(path)
 
 

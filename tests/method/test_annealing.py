@@ -17,13 +17,8 @@ from lookahead.method.annealing import (
     uniform_density,
 )
 
-DENSITIES = [
-    uniform_density(0.7, 1000),
-    cosine_density(0.5, 1000),
-    cosine_density(-1.0, 1000),
-    power_density(1.5, 1000),
-    logit_normal_density(0.8, 1000),
-]
+DENSITIES = [uniform_density(0.7, 1000), cosine_density(0.5, 1000), cosine_density(-1.0, 1000)]
+DENSITIES += [power_density(1.5, 1000), logit_normal_density(0.8, 1000)]
 
 
 @pytest.mark.parametrize("whole", DENSITIES)

@@ -46,14 +46,14 @@ def test_several_steps_are_those_of_the_lcm_sampler():
         return 0.1 * noisy
 
     t = torch.tensor([900, 300])
-    made = consistency_stepping(s, predict, start, t, [extra, 2 * extra])
+    preview = consistency_stepping(s, predict, start, t, [extra, 2 * extra])
     assert [now.tolist() for _, now in seen] == [[900, 300], [600, 200], [300, 100]]
     clean, noisy = start, start
     for now, noise in (((900, 300), None), ((600, 200), extra), ((300, 100), 2 * extra)):
         times = torch.tensor(now)
         noisy = start if noise is None else add_noise(s, clean, noise, times)
         clean = clean_latents(s, noisy, 0.1 * noisy, times)
-    torch.testing.assert_close(made, clean)
+    torch.testing.assert_close(preview, clean)
 
 
 @pytest.mark.parametrize("gradient_steps", [1, 2, 3])
@@ -61,10 +61,10 @@ def test_the_gradient_goes_through_the_last_steps_alone(gradient_steps):
     s, (start, extra) = schedule("v_prediction"), tensors(2)
     weights = [torch.tensor(0.1, requires_grad=True) for _ in range(3)]
     used = iter(weights)
-    made = consistency_stepping(
+    preview = consistency_stepping(
         s, lambda noisy, t: next(used) * noisy, start, torch.tensor([900, 300]), [extra, extra], gradient_steps
     )
-    made.sum().backward()
+    preview.sum().backward()
     assert [w.grad is not None for w in weights] == [i >= 3 - gradient_steps for i in range(3)]
 
 
@@ -72,5 +72,5 @@ def test_without_gradients_none_are_switched_on():
     s, (start, _) = schedule("v_prediction"), tensors(2)
     weight = torch.tensor(0.1, requires_grad=True)
     with torch.no_grad():
-        made = consistency_stepping(s, lambda noisy, t: weight * noisy, start, torch.tensor([900, 300]))
-    assert not made.requires_grad
+        preview = consistency_stepping(s, lambda noisy, t: weight * noisy, start, torch.tensor([900, 300]))
+    assert not preview.requires_grad

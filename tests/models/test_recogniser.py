@@ -10,7 +10,7 @@ from insightface.model_zoo.arcface_onnx import ArcFaceONNX
 
 from lookahead.errors import InputError
 from lookahead.models.recogniser import Recogniser, open_recogniser
-from tests.disk import largest_file
+from tests.project import largest_file
 from tests.tiny_faces import save_recogniser
 
 PACKS = sorted(Path("models/miniature/faces/models").glob("*/rec.onnx"))  # where they are built

@@ -3,14 +3,11 @@
 The backend `aot_eager` makes the graphs of forward and backward and runs them by torch's own kernels: no C++ compiler.
 """
 
-from pathlib import Path
-
 import pytest
 import torch
-from safetensors.torch import load_file
 from torch._dynamo.utils import counters
 
-from lookahead.training.loop import backward, draw_samples, fit
+from lookahead.training.loop import backward, draw_samples
 from lookahead.training.losses import read
 from lookahead.training.networks import Training
 
@@ -56,25 +53,3 @@ def test_a_compiled_step_equals_a_plain_one_and_is_compiled_once(opened, setting
     assert len({scale for scale in scales if scale < 1}) > 1 and 1.0 in scales
     assert draw_samples(compiled).tobytes() == draw_samples(plain).tobytes()  # other batch sizes
     assert counters["stats"]["unique_graphs"] == GRAPHS[case] and not counters["graph_break"]
-
-
-class Stop(Exception):
-    """Stands for a kill right after a step."""
-
-
-def test_a_compiled_run_that_stops_ends_the_same_bit_for_bit(opened, tmp_path):
-    changes = {"steps": 2, "gradient_accumulation_steps": 1, "checkpoint_every": 1, "compile": True}
-
-    def run(work: Path, stop: int) -> dict[str, torch.Tensor]:
-        def log(_row: object, number: int) -> None:
-            if number == stop:
-                raise Stop
-
-        fit(opened(changes, BACKEND), work, log)
-        return load_file(work / "step_000002.safetensors")
-
-    with pytest.raises(Stop):
-        run(tmp_path / "work", stop=2)
-    resumed, whole = run(tmp_path / "work", stop=3), run(tmp_path / "whole", stop=3)
-    # The curves are nan where a range of timesteps had no sample.
-    torch.testing.assert_close(resumed, whole, rtol=0, atol=0, equal_nan=True)

@@ -74,12 +74,10 @@ def test_output_is_the_contract(whole, settings):
 
 
 def test_weights_open_with_diffusers(whole, tiny_world):
-    pipe = world.open_pipeline(tiny_world)
-    world.attach_adapter(pipe, whole / WEIGHTS)
+    world.attach_adapter(world.open_pipeline(tiny_world), whole / WEIGHTS)
     untuned = load_file(Path(tiny_world.adapter.source) / tiny_world.adapter.weight_name)
     tuned = load_file(whole / WEIGHTS)
-    assert tuned.keys() == untuned.keys()
-    assert all((tuned[name] != untuned[name]).any() for name in tuned)
+    assert tuned.keys() == untuned.keys() and all((tuned[name] != untuned[name]).any() for name in tuned)
 
 
 @pytest.mark.parametrize("stop", [1, 5])
