@@ -46,7 +46,7 @@ check: $(STAMP)  ## style, types, stripped notebooks
 	nbstripout --verify notebooks/*.ipynb
 
 sizes: $(STAMP)  ## lines and files of the package, the factory, the tests and the benchmarks, with their limits
-	@python -m tests.sizes
+	@python -m tests.test_sizes
 
 demo: $(DEMO)  ## a page to try portraits and prompts in, on http://127.0.0.1:7860
 	@lookahead demo --port $${PORT:-7860}

@@ -10,7 +10,7 @@ import torch
 
 from lookahead.artifacts import atomic, digest_paths, load_tensors, publish, read_json, save_tensors, write_json
 from lookahead.errors import InputError
-from tests.disk import largest_file
+from tests.project import largest_file
 
 
 def test_json_is_sorted_and_json_and_tensors_survive_a_round_trip(tmp_path: Path) -> None:

@@ -20,7 +20,7 @@ from lookahead.evaluation.study import read_study
 from lookahead.stage import Job, Stage
 from tests.evaluation.conftest import Encoders
 from tests.modules import PACKAGE, ROOT, closure
-from tests.protocols import write_protocol
+from tests.project import write_protocol
 from tests.tiny import build_portraits
 from tests.training.conftest import features, settings  # noqa: F401  (fixtures)
 

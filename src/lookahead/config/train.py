@@ -10,7 +10,7 @@ from lookahead.config.fields import Count, Fraction, NotNegative, Positive, Sect
 
 Similarity = Annotated[float, Field(ge=-1.0, le=1.0)]
 # The names of `method`'s dictionaries DENSITIES, PREVIEWS and DISTANCES: here, so that a wrong name is refused without
-# importing torch (tests/test_new_parts.py compares them).
+# importing torch (tests/training/test_step.py compares them).
 DensityName = Literal["uniform", "cosine", "power", "logit_normal"]
 PreviewName = Literal["consistency"]
 DistanceName = Literal["identity"]
