@@ -16,7 +16,6 @@ APART = ("tests/official", "tests/campaign")  # which count for themselves
 EXCEEDED = {
     "lines in src/lookahead",
     "lines in tests",
-    "files in src",
 }  # one that is met loses its mark
 
 
