@@ -46,7 +46,7 @@ check: $(STAMP)  ## style, types, stripped notebooks
 	nbstripout --verify notebooks/*.ipynb
 
 sizes: $(STAMP)  ## lines and files of the package, the factory, the tests and the benchmarks, with their limits
-	@python -m tests.sizes
+	@python -m tests.test_sizes
 
 demo: $(DEMO)  ## a page to try portraits and prompts in, on http://127.0.0.1:7860
 	@lookahead demo --port $${PORT:-7860}
@@ -64,7 +64,7 @@ search: $(STAMP)  ## search the training's parameters: about 90 minutes on two c
 	@echo "results/*/search/report.html; lookahead adopt applies what it recommends"
 
 dashboard: $(STAMP)  ## optuna-dashboard on http://127.0.0.1:8080 and MLflow's pages on :5000
-	@lookahead dashboard
+	@lookahead ui & lookahead dashboard & trap 'kill $$(jobs -p)' EXIT; wait $$!
 
 ui: $(STAMP)  ## MLflow's pages on http://127.0.0.1:5000
 	@lookahead ui --port $${PORT:-5000}

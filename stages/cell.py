@@ -5,9 +5,9 @@ from pathlib import Path
 
 from lookahead.artifacts import write_json
 from lookahead.config import Study, read_params, with_overrides
-from lookahead.evaluation.cells import study_cells
-from lookahead.evaluation.evaluate import BOTH, PER_IMAGE, PICTURES
+from lookahead.evaluation.evaluate import PER_IMAGE, PICTURES, PRIMARY
 from lookahead.evaluation.evaluator import CACHE, open_evaluator, save_table
+from lookahead.evaluation.study import study_cells
 from lookahead.models.kv_encoder import KV_FILE, new_kv_encoder, save_kv_encoder
 from lookahead.stage import Job, Stage, main
 from lookahead.training.checkpoint import NOT_IN_KEY, resume_folder
@@ -53,7 +53,7 @@ def stage(study_name: str, study: Study, name: str, seed: int) -> Stage:
         table = open_evaluator(job.world.checkpoints, settings).run(cells, job.work / PICTURES, CACHE)
         if is_main_process():
             save_table(table, job.work / PER_IMAGE)
-            means = table.groupby("sampler")[list(BOTH)].mean().stack()
+            means = table.groupby("sampler")[list(PRIMARY)].mean().stack()
             metrics = {f"{sampler}.{metric}": float(value) for (sampler, metric), value in means.items()}
             write_json(job.work / "metrics.json", metrics)
             job.log(metrics, 0)

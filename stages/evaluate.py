@@ -3,8 +3,7 @@
 `accelerate launch --multi_gpu --num_processes N stages/evaluate.py` shares drawing and scoring out to N processes.
 """
 
-from lookahead.evaluation.cells import LABELS
-from lookahead.evaluation.evaluate import PICTURES, evaluate
+from lookahead.evaluation.evaluate import evaluate
 from lookahead.evaluation.evaluator import CACHE
 from lookahead.report.evaluation import write_evaluation_report
 from lookahead.stage import Job, Stage, main
@@ -20,9 +19,7 @@ def build(job: Job) -> None:
     encoders = {name: job.runs / stage / "encoder" for name, stage in TRAININGS.items()}
     found = evaluate(world.checkpoints, settings, encoders, world.train.seed, job.work, job.log, CACHE)
     if is_main_process():
-        tables = (found.table, found.summary, found.contrasts, found.previews)
-        shown = (found.people, job.work / PICTURES, found.protocol, job.work)
-        write_evaluation_report(*tables, *shown, labels=LABELS, grid_people=settings.grid_people)
+        write_evaluation_report(found, job.work, settings.grid_people)
 
 
 CODE = ("artifacts.py", "portraits.py", "dataset", "evaluation", "method", "models", "report", "sampling", "world")

@@ -4,9 +4,10 @@ from pathlib import Path
 
 from lookahead.artifacts import write_json
 from lookahead.config import Study, read_params
-from lookahead.evaluation.evaluate import as_intervals, gathered_pictures, read_study, runs_of, study_tables
+from lookahead.evaluation.evaluate import as_intervals
+from lookahead.evaluation.study import cell_folders, picture_folders, read_study, study_tables
 from lookahead.portraits import read_people
-from lookahead.report.study import write_study_report
+from lookahead.report.studies import write_study_report
 from lookahead.stage import Job, Stage, main
 
 CODE = ("artifacts.py", "portraits.py", "evaluation", "report")  # as in the studies' dvc.yaml
@@ -21,10 +22,10 @@ def stage(name: str, study: Study) -> Stage:
         summary, contrasts = study_tables(study, table, settings)
         write_json(job.work / "metrics.json", as_intervals(summary, contrasts))
         people = read_people(Path(settings.portraits), settings.people)
-        with gathered_pictures(study, folder) as pictures:
-            write_study_report(name, study, table, summary, contrasts, people, pictures, job.work)
+        pictures = picture_folders(study, folder)
+        write_study_report(name, study, table, summary, contrasts, people, pictures, job.work)
 
-    cells = tuple(f"{name}/{cell}/{seed}" for cell, seed in runs_of(study))
+    cells = tuple(path.as_posix() for path in cell_folders(study, name))
     return Stage(name, ("evaluate",), cells, build, study.model_dump(mode="json"), Path("results"), code=CODE)
 
 

@@ -64,21 +64,10 @@ def prompts_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def settings(prompts_file: Path) -> Generate:
     """Three people with three photos and two stylised pictures each, in shards of six."""
-    return Generate(
-        people=3,
-        photos=3,
-        stylised=2,
-        batch_size=4,
-        shard_size=6,
-        seed=0,
-        prompts=str(prompts_file),
-        min_photo_similarity=-1.0,
-        min_stylised_similarity=-1.0,
-        min_images=2,
-        max_second_face=0.25,
-        max_evaluation_similarity=1.0,
-        licences={"tiny world": "Apache-2.0"},
-    )
+    counts = {"people": 3, "photos": 3, "stylised": 2, "batch_size": 4, "shard_size": 6, "min_images": 2}
+    accepted = {"min_photo_similarity": -1.0, "min_stylised_similarity": -1.0, "max_evaluation_similarity": 1.0}
+    licences = {"tiny world": "Apache-2.0"}
+    return Generate(**counts, **accepted, max_second_face=0.25, seed=0, prompts=str(prompts_file), licences=licences)
 
 
 @pytest.fixture(scope="session")

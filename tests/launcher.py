@@ -6,7 +6,9 @@ import subprocess
 import sys
 import time
 import urllib.request
+from pathlib import Path
 
+COMMAND = str(Path(sys.executable).with_name("lookahead"))
 LAUNCHER = [sys.executable, "-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", "2"]
 LAUNCHER += ["--num_machines", "1", "--mixed_precision", "no", "--dynamo_backend", "no", "--main_process_port", "0"]
 

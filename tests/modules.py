@@ -45,8 +45,7 @@ def imported(path: Path) -> frozenset[Path]:
     for name in top_level(path):
         parts = name.split(".")
         if parts[0] == "lookahead":
-            prefixes = (locate(".".join(parts[: i + 1])) for i in range(len(parts)))
-            found |= {place for place in prefixes if place}
+            found |= {path for i in range(len(parts)) if (path := locate(".".join(parts[: i + 1])))}
     return frozenset(found)
 
 

@@ -1,32 +1,25 @@
 """A whole project of the tiny world in a folder of its own: parameters, prompts, checkpoints, portraits."""
 
-import runpy
+import resource
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pyarrow.parquet as pq
 import yaml
 
-from lookahead.config import Checkpoints, Params, merged, read_params
-from lookahead.stage import Stage, run_stage
+from lookahead.config import Checkpoints, merged
 from tests.modules import ROOT
-from tests.protocols import write_protocol
 from tests.tiny import TREE, build_portraits
 
 WORLD = "tiny"
 STAGES = ("generate", "features", "train", "evaluate")
 _GENERATE = {"people": 3, "photos": 3, "stylised": 2, "batch_size": 5, "shard_size": 6, "min_images": 2}
 _GENERATE |= {"min_photo_similarity": -1.0, "min_stylised_similarity": -1.0, "max_evaluation_similarity": 1.0}
-_TRAIN = {
-    "steps": 4,
-    "batch_size": 2,
-    "lr_warmup_steps": 2,
-    "checkpoint_every": 2,
-    "sample_every": 2,
-    "num_samples": 2,
-    "sample_num_inference_steps": 2,
-}
+_TRAIN = {"steps": 4, "batch_size": 2, "lr_warmup_steps": 2, "checkpoint_every": 2, "sample_every": 2}
+_TRAIN |= {"num_samples": 2, "sample_num_inference_steps": 2}
 PROTOCOL = {"people": 3, "photo_prompts": 1, "num_inference_steps": 2, "prompts": f"prompts/{WORLD}.yaml"}
 _EVALUATE = {
     "batch_size": 9,
@@ -71,16 +64,13 @@ def build_project(root: Path, checkpoints: Checkpoints) -> Path:
     return root
 
 
-def load_stages(name: str) -> dict[str, Stage]:
-    """The stages, by variant, that a script holds; it is not run."""
-    found: dict[str, Stage] = runpy.run_path(str(ROOT / "stages" / f"{name}.py"))["STAGES"]
-    return found
-
-
-def run(name: str, params: Params | None = None) -> None:
-    """Run every variant of a stage in the current folder."""
-    for stage in load_stages(name).values():
-        run_stage(stage, params or read_params(), WORLD)
+def write_protocol(path: Path, portraits: str, **changes: object) -> Path:
+    """Write the miniature's protocol with changes, the splits being folders in `portraits`."""
+    tree = yaml.safe_load((ROOT / "protocols" / "miniature.yaml").read_text(encoding="utf-8"))
+    splits = {split: f"{portraits}/{split}" for split in tree["splits"]}
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(yaml.safe_dump(tree | {"splits": splits} | changes, sort_keys=False), encoding="utf-8")
+    return path
 
 
 def files_of(folder: Path) -> dict[str, bytes]:
@@ -99,3 +89,14 @@ def copy_shards(dataset: Path, work: Path) -> Path:
     """A workspace in which everything is drawn and nothing is checked."""
     shutil.copytree(dataset / "shards", work / "shards")
     return work
+
+
+@contextmanager
+def largest_file(size: int) -> Iterator[None]:
+    """Let no file grow beyond `size` bytes: a write fails as it does on a full disk."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))

@@ -8,10 +8,8 @@ from typing import Any
 import pytest
 import yaml
 from dvc.utils.hydra import apply_overrides
-from pydantic import BaseModel
 
-from lookahead import config
-from lookahead.config import merged, parse_params, read_params
+from lookahead.config import Params, Section, merged, parse_params, read_params
 from lookahead.errors import InputError
 
 PARAMS = Path(__file__).parents[1] / "params.yaml"
@@ -40,75 +38,40 @@ def test_the_committed_file_is_valid_and_has_all_worlds() -> None:
 
 
 def test_no_section_has_a_default() -> None:
-    sections = [s for s in vars(config).values() if isinstance(s, type) and issubclass(s, BaseModel)]
+    sections = list(Section.__subclasses__())
     for section in sections:
+        sections += section.__subclasses__()
         assert all(field.is_required() for field in section.model_fields.values()), section
+    assert Params in sections
 
 
 @pytest.mark.parametrize(
     ("path", "value", "said"),
     [
         ("world", "minature", "minature"),
-        ("worlds.miniature.train.steps", 0, "worlds.miniature.train.steps"),
-        ("worlds.miniature.train.steps", 2.5, "2.5"),
-        ("worlds.miniature.train.steps", "300", "'300'"),
+        (
+            "worlds.miniature.train.steps",
+            "300",
+            "train.steps: Input should be a valid integer (got '300')",
+        ),
         ("worlds.miniature.train.activation_memory_budget", 0.5, "memory_budget is 0.5, which needs compile: true"),
-        ("worlds.miniature.train.learning_rate", 0.0, "learning_rate"),
-        ("worlds.miniature.train.image_dropout", 1.5, "1.5"),
         ("worlds.miniature.train.stepz", 300, "stepz"),
         ("worlds.miniature.train.lookahead.preview.model", "lcn", "'lcm' or 'naive'"),
         ("worlds.miniature.train.lookahead.density.timestep_max", 1000, "1000"),
-        ("worlds.miniature.train.lookahead.density.timestep_min", 999, None),
-        ("worlds.miniature.train.lookahead.lora_scale.low", 1.1, "lora_scale.low"),
         ("worlds.miniature.train.lookahead.density.strength", -1.1, "-1.1: choose -1.0 to 1.0"),
-        ("worlds.miniature.train.lookahead.density.kind", "sine", "density.kind"),
         ("worlds.miniature.train.lookahead.preview.gradient_steps", 2, "gradient_steps (2) is above steps (1)"),
-        ("worlds.miniature.train.kv.token_dropout", 1.0, "token_dropout"),
-        ("worlds.miniature.train.lr_scheduler", "step", "train.lr_scheduler"),
-        ("worlds.miniature.train.ema_decay", 1.0, "train.ema_decay"),
-        ("worlds.miniature.generate.photos", 1, "generate.photos"),
-        ("worlds.miniature.generate.min_photo_similarity", 2.0, "min_photo_similarity"),
-        ("worlds.miniature.generate.seed", -1, "generate.seed"),
-        ("worlds.miniature.evaluate.people", 48, "evaluate.people"),
-        ("worlds.miniature.evaluate.steering", None, None),
-        ("worlds.miniature.evaluate.steering.strength", -0.1, "evaluate.steering.strength"),
-        ("worlds.miniature.checkpoints.precision", "int8", "precision"),
-        ("worlds.miniature.checkpoints.base", None, "checkpoints.base"),
+        ("worlds.miniature.train.lookahead.lora_scale.high", 0.05, "low (0.1) is above high (0.05): swap them"),
+        ("worlds.miniature.evaluate.steering.timestep_max", 100, "timestep_min (300) is above timestep_max (100)"),
+        ("worlds.miniature.evaluate.people", 48, "evaluate.people"),  # which is the protocol's
+        ("worlds.miniature", None, "worlds.miniature lacks checkpoints"),
         ("tracking.enabled", "yes", "tracking.enabled"),
-        ("trackign", {}, "trackign"),
     ],
 )
-def test_a_bad_value_is_named_with_its_place(tree: dict[str, Any], path: str, value: object, said: str | None) -> None:
+def test_a_bad_value_is_named_with_its_place(tree: dict[str, Any], path: str, value: object, said: str) -> None:
     put(tree, path, value)
-    if said is None:
-        assert parse_params(tree)
-        return
     with pytest.raises(InputError) as caught:
         parse_params(tree)
     assert said in str(caught.value)
-
-
-def test_a_missing_value_is_named(tree: dict[str, Any]) -> None:
-    del tree["worlds"]["sdxl"]["train"]["max_grad_norm"]
-    with pytest.raises(InputError, match=r"worlds\.sdxl\.train\.max_grad_norm: Field required"):
-        parse_params(tree)
-
-
-@pytest.mark.parametrize(
-    ("path", "value", "said"),
-    [
-        ("worlds.miniature.train.lookahead.lora_scale", {"low": 0.9, "high": 0.2}, "swap them"),
-        ("worlds.miniature.train.lookahead.density", {"timestep_min": 900, "timestep_max": 100}, "timestep_min"),
-        ("worlds.miniature.evaluate.steering", {"timestep_min": 900, "timestep_max": 100}, "swap them"),
-    ],
-)
-def test_values_that_contradict_each_other_are_refused(
-    tree: dict[str, Any], path: str, value: dict[str, Any], said: str
-) -> None:
-    for name, part in value.items():
-        put(tree, f"{path}.{name}", part)
-    with pytest.raises(InputError, match=said):
-        parse_params(tree)
 
 
 def test_every_mistake_is_listed_at_once(tree: dict[str, Any]) -> None:
@@ -164,13 +127,6 @@ def test_an_override_of_dvc_changes_this_world_alone(tmp_path: Path, override: s
     apply_overrides(path, [override])
     assert OVERRIDES[override](read_params(path).worlds["miniature"])
     assert read_params(path).worlds["sdxl"] == read_params(PARAMS).worlds["sdxl"]
-
-
-def test_an_override_of_an_unknown_parameter_is_refused(tmp_path: Path) -> None:
-    path = Path(shutil.copy(PARAMS, tmp_path / "params.yaml"))
-    apply_overrides(path, ["++worlds.miniature.train.stepz=7"])
-    with pytest.raises(InputError, match=r"worlds\.miniature\.train\.stepz"):
-        read_params(path)
 
 
 def test_a_missing_file_says_where_to_run(tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 """The directions in which modules import each other (ARCHITECTURE.md): folders follow invalidation."""
 
 import ast
+import sys
 
 import pytest
 
@@ -29,63 +30,49 @@ ALLOWED = {
     "tracking": {"config", *BASE},
 }
 COMPOSERS = {"stage", "cli", "doctor"}  # like the scripts in stages/, they may import everything
+IMPORTS = {name_of(path): top_level(path) for path in files()}
 
 
 def part_of(module: str) -> str:
     return module.split(".")[1] if "." in module else ""
 
 
-def ours(module: str) -> bool:
-    return module.startswith("lookahead.")
+def within(module: str, package: str) -> bool:
+    return f"{module}.".startswith(f"{package}.")
 
 
-@pytest.mark.parametrize("path", files(), ids=lambda path: str(path.relative_to(PACKAGE)))
-def test_a_module_imports_only_what_its_place_allows(path) -> None:  # type: ignore[no-untyped-def]
-    part = part_of(name_of(path))
-    if part in COMPOSERS or not part:
-        return
-    assert part in ALLOWED, f"{part} has no place in the import direction: name it in ARCHITECTURE.md and here"
-    for target in filter(ours, top_level(path)):
-        inside = target.removeprefix("lookahead.")
-        allowed = any(inside == name or inside.startswith(f"{name}.") for name in {part, *ALLOWED[part]})
-        assert allowed, f"{name_of(path)} imports {target}"
+@pytest.mark.parametrize("part", sorted({part_of(module) for module in IMPORTS} - COMPOSERS - {""}))
+def test_a_folder_imports_only_what_lies_below_it(part: str) -> None:
+    assert part in ALLOWED, f"where does {part} lie? Name it in ARCHITECTURE.md and here"
+    allowed = [f"lookahead.{name}" for name in (part, *ALLOWED[part])]
+    for module, names in IMPORTS.items():
+        ours = {name for name in names if part_of(module) == part and name.startswith("lookahead.")}
+        assert not {name for name in ours if not any(within(name, package) for package in allowed)}, module
 
 
-@pytest.mark.parametrize("path", [path for path in files() if part_of(name_of(path)) == "method"], ids=lambda p: p.name)
-def test_the_method_imports_torch_only(path) -> None:  # type: ignore[no-untyped-def]
-    standard = {"__future__", "collections", "contextlib", "dataclasses", "math", "typing", "itertools", "functools"}
-    roots = {name.split(".")[0] for name in top_level(path)}
-    assert roots <= {"torch", "lookahead"} | standard
+def test_the_method_imports_torch_only() -> None:
+    roots = {name.split(".")[0] for module, names in IMPORTS.items() if part_of(module) == "method" for name in names}
+    assert roots <= {"torch", "lookahead"} | sys.stdlib_module_names
 
 
-def test_only_tracking_and_serving_import_mlflow() -> None:
-    importers = {
-        part_of(name_of(path)) for path in files() if any(n.split(".")[0] == "mlflow" for n in top_level(path))
-    }
-    assert importers == {"tracking", "serving"}
-
-
-def test_only_stages_searches_and_the_command_import_tracking() -> None:
-    importers = {part_of(name_of(path)) for path in files() if "lookahead.tracking" in top_level(path)}
-    assert importers - {"tracking", "search"} <= COMPOSERS
-
-
-def test_nothing_imports_the_factory() -> None:
-    for path in files():
-        assert not any(name.split(".")[0] == "miniature" for name in top_level(path)), path
+@pytest.mark.parametrize(
+    ("package", "parts"),
+    [
+        ("mlflow", {"tracking", "serving"}),
+        ("lookahead.tracking", {"tracking", "search", *COMPOSERS}),
+        ("miniature", set()),
+    ],
+)
+def test_mlflow_tracking_and_the_factory_are_imported_by_few(package: str, parts: set[str]) -> None:
+    importers = {part_of(module) for module, names in IMPORTS.items() if any(within(name, package) for name in names)}
+    assert importers <= parts
 
 
 def test_the_command_starts_without_heavy_libraries() -> None:
     trees = [ast.parse(path.read_text(encoding="utf-8")) for path in (PACKAGE / "cli").glob("*.py")]
     heads = [node for tree in trees for node in tree.body if isinstance(node, (ast.Import, ast.ImportFrom))]
-    names = {getattr(node, "module", None) or node.names[0].name for node in heads}
-    assert "typer" in names and not {name.split(".")[0] for name in names} & {
-        "torch",
-        "diffusers",
-        "transformers",
-        "mlflow",
-        "open_clip",
-    }
+    names = {(getattr(node, "module", None) or node.names[0].name).split(".")[0] for node in heads}
+    assert "typer" in names and not names & {"torch", "diffusers", "transformers", "mlflow", "open_clip"}
 
 
 def test_no_code_asks_which_world_it_is_in() -> None:

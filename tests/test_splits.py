@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from pathlib import Path
 
 import pytest
@@ -17,6 +16,7 @@ from miniature.vocabulary import FIRST, IDENTITY_SIZE, LAST, draw_identities, na
 from tests.modules import ROOT
 
 PROTOCOLS = sorted((ROOT / "protocols").glob("*.yaml"))
+MINIATURE = ROOT / "protocols" / "miniature.yaml"
 REPORTING = {"evaluate"}  # studies are contrasted on the people of `validation`
 BUILDING = {"portraits", "card"}  # the factory's
 LEAVING_OUT = {"generate"}  # drops whoever looks like them, which tells the training nothing but who is not there
@@ -34,13 +34,8 @@ def test_the_splits_are_three_folders(protocol: Path) -> None:
 
 
 def test_no_photo_is_in_two_splits() -> None:
-    seen: dict[str, str] = {}
-    for split, folder in splits_of(ROOT / "protocols" / "miniature.yaml").items():
-        photos = sorted(folder.rglob("*.jpg"))
-        assert photos
-        for photo in photos:
-            digest = hashlib.sha256(photo.read_bytes()).hexdigest()
-            assert seen.setdefault(digest, split) == split, photo
+    photos = [photo.read_bytes() for folder in splits_of(MINIATURE).values() for photo in folder.rglob("*.jpg")]
+    assert photos and len(set(photos)) == len(photos)
 
 
 def people_of_splits() -> torch.Tensor:
@@ -48,7 +43,7 @@ def people_of_splits() -> torch.Tensor:
     people = read_miniature(ROOT / "models" / "miniature" / "params.yaml").people
     counts = [people[split] for split in SPLITS]
     drawn = [draw_identities(n, torch.Generator().manual_seed(PORTRAITS_SEED + i)) for i, n in enumerate(counts)]
-    folders = splits_of(ROOT / "protocols" / "miniature.yaml")
+    folders = splits_of(MINIATURE)
     assert [len(list(folders[name].iterdir())) for name in SPLITS] == counts
     return torch.cat(drawn)
 
@@ -64,33 +59,23 @@ def test_no_invented_name_is_somebody_of_a_split() -> None:
     pairs = torch.cartesian_prod(torch.arange(len(FIRST)), torch.arange(len(LAST)))
     invented = name_identity(pairs[:, 0], pairs[:, 1])
     assert torch.cdist(people_of_splits(), invented).min() > FAR
-    bank = read_prompts(ROOT / read_protocol(ROOT / "protocols" / "miniature.yaml").prompts).people
+    bank = read_prompts(ROOT / read_protocol(MINIATURE).prompts).people
     assert {tuple(bank.name(c).split()) for c in bank.combinations()} <= {(f, s) for f in FIRST for s in LAST}
-
-
-def pipelines() -> list[tuple[str, dict[str, object]]]:
-    """Every stage of every dvc.yaml by its name; two pipelines may use the same one."""
-    files = [ROOT / "dvc.yaml", *sorted(ROOT.glob("studies/*/dvc.yaml")), ROOT / "models" / "miniature" / "dvc.yaml"]
-    return [each for file in files for each in yaml.safe_load(file.read_text(encoding="utf-8"))["stages"].items()]
 
 
 def test_only_what_reports_or_leaves_out_depends_on_the_people_of_the_test() -> None:
     """`generate` compares faces with those of every split: a check that left the test out could not keep it clean."""
+    files = [ROOT / "dvc.yaml", *ROOT.glob("studies/*/dvc.yaml"), ROOT / "models" / "miniature" / "dvc.yaml"]
+    stages = [each for file in files for each in yaml.safe_load(file.read_text(encoding="utf-8"))["stages"].items()]
     whole = ("models/${world}", "/portraits", "/portraits/test")
-    readers = {n for n, stage in pipelines() if any(str(dep).endswith(whole) for dep in stage["deps"])}  # type: ignore[attr-defined]
+    readers = {name for name, stage in stages if any(str(dep).endswith(whole) for dep in stage["deps"])}
     assert readers - BUILDING == REPORTING | LEAVING_OUT
 
 
-def test_parameters_name_no_split_of_the_test() -> None:
-    text = (ROOT / "params.yaml").read_text(encoding="utf-8")
-    assert "portraits/test" not in text and "split: test" not in text
-    searches = read_params(ROOT / "params.yaml").studies.search.values()
-    assert {(s.split, s.confirm.split) for s in searches} == {("search", "validation")}
-    cells = read_params(ROOT / "params.yaml").studies.cells.values()
-    assert {study.split for study in cells} == {"validation"}
-
-
-def test_no_script_or_module_names_the_folder() -> None:
-    """They get the portraits from a protocol."""
-    for path in [*(ROOT / "src").rglob("*.py"), *(ROOT / "stages").glob("*.py")]:
+def test_choices_are_made_on_other_people_than_those_of_the_test() -> None:
+    """Code gets the portraits from a protocol, parameters name a split."""
+    for path in [ROOT / "params.yaml", *(ROOT / "src").rglob("*.py"), *(ROOT / "stages").glob("*.py")]:
         assert "portraits/test" not in path.read_text(encoding="utf-8"), path
+    studies = read_params(ROOT / "params.yaml").studies
+    assert {(s.split, s.confirm.split) for s in studies.search.values()} == {("search", "validation")}
+    assert {study.split for study in studies.cells.values()} == {"validation"}

@@ -78,18 +78,6 @@ def test_the_untuned_adapter_and_an_adapter_file_open_alike(tiny_world: Checkpoi
     torch.testing.assert_close(_predict(one.unet, image=True), _predict(other.unet, image=True))
 
 
-def test_the_recogniser_is_the_one_that_insightface_uses(tiny_world: Checkpoints) -> None:
-    path = world.recogniser_onnx(tiny_world.faces.loss)
-    faces = world.open_faces(tiny_world.faces.loss, 64)
-    assert str(path) == faces.models["recognition"].model_file
-
-
-def test_the_scorer_is_frozen_and_reads_texts(tiny_world: Checkpoints) -> None:
-    scorer = world.open_scorer(tiny_world)
-    assert scorer.tokenizer(["a photo of a person"]).shape == (1, 40)
-    assert not any(p.requires_grad for p in scorer.model.parameters())
-
-
 def test_the_vae_may_come_from_elsewhere(tiny_world: Checkpoints) -> None:
     other = tiny_world.model_copy(update={"vae": str(Path(tiny_world.base) / "vae")})
     assert world.open_pipeline(other).vae.config.latent_channels == 4

@@ -1,6 +1,7 @@
 """A world small enough for tests: random weights in every file format of the design, written in a few seconds."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import open_clip
@@ -25,6 +26,7 @@ from transformers import (
     CLIPVisionModelWithProjection,
 )
 
+from benchmarks.sdxl import REDUCED, adapter_shapes, cross_attentions
 from lookahead.config import Adapter, Checkpoints, FacePacks, FastChild, Generator, ImageEncoder, Lora, Scorer
 from miniature.base import new_scheduler
 from miniature.encoders import build_tokenizer
@@ -48,19 +50,14 @@ TREE = {  # a prompts file of 12 people, 3 styles and 2 scenes
 }
 
 
+def _clip(width: int) -> dict[str, int]:
+    return {"hidden_size": width, "intermediate_size": width, "num_hidden_layers": 2, "num_attention_heads": 2}
+
+
 def _text_config(tokenizer: CLIPTokenizer, width: int) -> CLIPTextConfig:
-    return CLIPTextConfig(
-        vocab_size=len(tokenizer),
-        hidden_size=width,
-        intermediate_size=width,
-        num_hidden_layers=2,
-        num_attention_heads=2,
-        max_position_embeddings=16,
-        projection_dim=64,
-        bos_token_id=tokenizer.bos_token_id,
-        eos_token_id=tokenizer.eos_token_id,
-        pad_token_id=tokenizer.pad_token_id,
-    )
+    marks = {name: getattr(tokenizer, name) for name in ("bos_token_id", "eos_token_id", "pad_token_id")}
+    sizes = {"vocab_size": len(tokenizer), "max_position_embeddings": 16, "projection_dim": 64}
+    return CLIPTextConfig(**_clip(width), **sizes, **marks)
 
 
 def build_unet(xl: bool = True) -> UNet2DConditionModel:
@@ -118,12 +115,9 @@ def save_base(path: Path, prediction_type: str, xl: bool = True) -> UNet2DCondit
 
 def save_preview_vae(path: Path) -> None:
     """Write a tiny autoencoder that enlarges latents four times, as the base's does."""
-    AutoencoderTiny(
-        encoder_block_out_channels=(8, 8, 8),
-        decoder_block_out_channels=(8, 8, 8),
-        num_encoder_blocks=(1, 1, 1),
-        num_decoder_blocks=(1, 1, 1),
-    ).save_pretrained(path)
+    sizes = {f"{part}_block_out_channels": (8, 8, 8) for part in ("encoder", "decoder")}
+    blocks = {f"num_{part}_blocks": (1, 1, 1) for part in ("encoder", "decoder")}
+    AutoencoderTiny(**sizes, **blocks).save_pretrained(path)
 
 
 def save_lora(path: Path, unet: UNet2DConditionModel, generator: torch.Generator) -> None:
@@ -136,49 +130,24 @@ def save_lora(path: Path, unet: UNet2DConditionModel, generator: torch.Generator
     unet.delete_adapters("default")
 
 
-def _resampler(hidden: int, output: int, generator: torch.Generator) -> dict[str, torch.Tensor]:
-    """The image projection of IP-Adapter-plus; diffusers always opens four layers with heads of 64 channels."""
-
-    def draw(*shape: int) -> torch.Tensor:
-        return torch.randn(shape, generator=generator) / shape[-1] ** 0.5
-
-    tensors = {"latents": draw(1, TOKENS, hidden), "proj_in.weight": draw(hidden, VISION), "proj_in.bias": draw(hidden)}
-    tensors |= {"proj_out.weight": draw(output, hidden), "proj_out.bias": draw(output)}
-    tensors |= {"norm_out.weight": torch.ones(output), "norm_out.bias": torch.zeros(output)}
-    for layer in range(4):
-        attention, forward = f"layers.{layer}.0", f"layers.{layer}.1"
-        for norm in (f"{attention}.norm1", f"{attention}.norm2", f"{forward}.0"):
-            tensors |= {f"{norm}.weight": torch.ones(hidden), f"{norm}.bias": torch.zeros(hidden)}
-        tensors |= {f"{attention}.to_q.weight": draw(64, hidden), f"{attention}.to_kv.weight": draw(128, hidden)}
-        tensors |= {f"{attention}.to_out.weight": draw(hidden, 64)}
-        tensors |= {f"{forward}.1.weight": draw(4 * hidden, hidden), f"{forward}.3.weight": draw(hidden, 4 * hidden)}
-    return tensors
-
-
 def save_adapter(path: Path, unet: UNet2DConditionModel, generator: torch.Generator) -> None:
-    """Write an IP-Adapter-plus file for the U-Net: "image_proj.*" and "ip_adapter.<odd number>.to_k_ip.weight"."""
+    """Write an IP-Adapter-plus file for the U-Net; diffusers always opens four layers with heads of 64 channels."""
     text = unet.config.cross_attention_dim
-    tensors = {f"image_proj.{name}": t for name, t in _resampler(64, text, generator).items()}
-    for number, name in enumerate(unet.attn_processors):
-        if "attn2" in name:
-            width = unet.get_submodule(name.removesuffix(".processor")).to_k.out_features
-            for kind in ("to_k_ip", "to_v_ip"):
-                tensors[f"ip_adapter.{number}.{kind}.weight"] = torch.randn(width, text, generator=generator) / 10
+    resampler = {"width": 64, "tokens": TOKENS, "layers": 4, "heads": 1, "head": 64, "output": text}
+    sizes = replace(REDUCED, vision={"hidden_size": VISION}, resampler=resampler)
+    tensors = {}
+    for name, shape in adapter_shapes(sizes, cross_attentions(unet)).items():
+        if len(shape) == 1:  # norms and biases
+            tensors[name] = torch.full(shape, float(name.endswith("weight")))
+        else:
+            tensors[name] = torch.randn(shape, generator=generator) / shape[-1] ** 0.5
     path.parent.mkdir(parents=True, exist_ok=True)
     save_file(tensors, path)
 
 
 def save_image_encoder(path: Path) -> None:
     """Write a CLIP vision encoder for pictures of 64 pixels: 17 tokens of 32 numbers."""
-    config = CLIPVisionConfig(
-        hidden_size=VISION,
-        intermediate_size=VISION,
-        num_hidden_layers=2,
-        num_attention_heads=2,
-        image_size=RESOLUTION,
-        patch_size=16,
-        projection_dim=32,
-    )
+    config = CLIPVisionConfig(**_clip(VISION), image_size=RESOLUTION, patch_size=16, projection_dim=32)
     CLIPVisionModelWithProjection(config).save_pretrained(path)
 
 

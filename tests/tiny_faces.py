@@ -3,109 +3,70 @@
 from pathlib import Path
 
 import numpy as np
-import onnx
-from numpy.typing import NDArray
-from onnx import TensorProto, helper, numpy_helper
+import torch
+from torch import Tensor, nn
 
 SIZE = 64  # pixels, the detector's input
 EMBEDDING = 32
 STRIDES = (8, 16, 32)
-LANDMARKS = np.array([[26, 27], [38, 27], [32, 33], [27, 40], [37, 40]], dtype=np.float32)  # pixels in SIZE x SIZE
-BOX = np.array([14, 12, 50, 52], dtype=np.float32)
-_OPSET = 17
-
-Array = NDArray[np.float32]
+LANDMARKS = torch.tensor([[26.0, 27], [38, 27], [32, 33], [27, 40], [37, 40]])  # pixels in SIZE x SIZE
+BOX = torch.tensor([14.0, 12, 50, 52])
+MIDDLE = torch.tensor([32.0, 32])
 
 
-def _constant(name: str, value: Array | NDArray[np.int64]) -> onnx.TensorProto:
-    return numpy_helper.from_array(value, name)
-
-
-def _save(path: Path, graph: onnx.GraphProto) -> None:
-    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", _OPSET)], ir_version=9)
-    onnx.checker.check_model(model)
+def _save(path: Path, network: nn.Module, side: int, name: str, **options: object) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    onnx.save(model, str(path))
+    options |= {"input_names": [name], "opset_version": 17, "dynamo": False}
+    torch.onnx.export(network.eval(), (torch.zeros(1, 3, side, side),), str(path), **options)
 
 
-def _cells(stride: int) -> int:
-    return (SIZE // stride) ** 2 * 2
+class Detector(nn.Module):
+    """Sees one face near the centre, a little off by the picture's brightness, and none in the dark.
 
-
-def _detector_rows(stride: int, faces: int, doubled: bool) -> tuple[Array, Array, Array]:
-    """Scores, boxes and landmarks of a stride: stride 16 sees the face at its centre cell, and one in the first.
-
-    A doubled one is seen at the cell beside too, which overlaps too little for the detector to merge them.
+    With two faces it sees another one around the picture's corner. Doubled, it sees the first at the cell beside too,
+    which overlaps too little for insightface to merge them.
     """
-    count, side, middle = _cells(stride), SIZE // stride, np.array([32, 32], dtype=np.float32)
-    scores = np.zeros((count, 1), dtype=np.float32)
-    if stride == 16:
-        scores[[2 * (2 * side + 2), 0][:faces]] = 1
-        scores[2 * (2 * side + 1)] = 0.9 * doubled
-    box = np.concatenate([middle - BOX[:2], BOX[2:] - middle]) / stride
-    points = ((LANDMARKS - middle) / stride).reshape(-1)
-    return scores, np.tile(box, (count, 1)).astype(np.float32), np.tile(points, (count, 1)).astype(np.float32)
 
+    def __init__(self, faces: int, doubled: bool) -> None:
+        super().__init__()
+        self.faces, self.doubled = faces, doubled
 
-def _detector_heads(faces: int, doubled: bool) -> tuple[list[onnx.NodeProto], list[onnx.TensorProto]]:
-    nodes, constants = [], []
-    for stride in STRIDES:
-        for kind, rows in zip(("score", "box", "points"), _detector_rows(stride, faces, doubled), strict=True):
-            constants.append(_constant(f"{kind}_{stride}_rows", rows))
-            operation, other = ("Mul", "seen") if kind == "score" else ("Add", "shift")
-            nodes.append(helper.make_node(operation, [f"{kind}_{stride}_rows", other], [f"{kind}_{stride}"]))
-    return nodes, constants
+    def rows(self, stride: int) -> tuple[Tensor, Tensor, Tensor]:
+        """Scores, boxes and landmarks of a stride's cells, two anchors each; only stride 16 sees anything."""
+        side = SIZE // stride
+        count = 2 * side**2
+        scores = torch.zeros(count, 1)
+        if stride == 16:
+            scores[[2 * (2 * side + 2), 0][: self.faces]] = 1
+            scores[2 * (2 * side + 1)] = 0.9 * self.doubled
+        box = torch.cat([MIDDLE - BOX[:2], BOX[2:] - MIDDLE]) / stride
+        points = (LANDMARKS - MIDDLE).flatten() / stride
+        return scores, box.repeat(count, 1), points.repeat(count, 1)
+
+    def forward(self, pixels: Tensor) -> tuple[Tensor, ...]:
+        """SCRFD's nine outputs: the scores of each stride, then the boxes, then the landmarks."""
+        mean = pixels.mean((0, 1, 2, 3)).view(1, 1)
+        seen, shift = torch.sigmoid(100 * (mean + 0.9)), 0.1 * mean
+        scores, boxes, points = zip(*map(self.rows, STRIDES), strict=True)
+        return (*(each * seen for each in scores), *(each + shift for each in (*boxes, *points)))
 
 
 def save_detector(path: Path, faces: int = 1, doubled: bool = False) -> None:
-    """A detector that sees one face near the centre, a little off by the picture's brightness, and none in the dark.
-
-    With two faces it sees another one around the picture's corner. Doubled, it sees the first twice.
-    """
-    heads, constants = _detector_heads(faces, doubled)
-    nodes = [
-        helper.make_node("ReduceMean", ["pixels"], ["mean4"], axes=[0, 1, 2, 3], keepdims=1),
-        helper.make_node("Reshape", ["mean4", "flat"], ["mean"]),
-        helper.make_node("Add", ["mean", "darkness"], ["light"]),
-        helper.make_node("Mul", ["light", "steep"], ["steep_light"]),
-        helper.make_node("Sigmoid", ["steep_light"], ["seen"]),
-        helper.make_node("Mul", ["mean", "little"], ["shift"]),
-    ]
-    constants += [
-        _constant("flat", np.array([1, 1], dtype=np.int64)),
-        _constant("darkness", np.array([[0.9]], dtype=np.float32)),
-        _constant("steep", np.array([[100]], dtype=np.float32)),
-        _constant("little", np.array([[0.1]], dtype=np.float32)),
-    ]
-    outputs = [
-        helper.make_tensor_value_info(f"{kind}_{stride}", TensorProto.FLOAT, [_cells(stride), width])
-        for kind, width in (("score", 1), ("box", 4), ("points", 10))
-        for stride in STRIDES
-    ]
-    pixels = helper.make_tensor_value_info("pixels", TensorProto.FLOAT, [1, 3, SIZE, SIZE])
-    _save(path, helper.make_graph(nodes + heads, "detector", [pixels], outputs, constants))
+    """Write a `Detector`."""
+    outputs = [f"{kind}_{stride}" for kind in ("score", "box", "points") for stride in STRIDES]
+    _save(path, Detector(faces, doubled), SIZE, "pixels", output_names=outputs)
 
 
 def save_recogniser(path: Path, seed: int) -> None:
-    """One convolution and one linear layer with random weights: 112 pixels in, EMBEDDING numbers out."""
+    """Write one convolution and one linear layer with random weights: 112 pixels in, EMBEDDING numbers out."""
     draw = np.random.default_rng(seed)
-    kernel = draw.normal(size=(8, 3, 16, 16)).astype(np.float32) / 16
-    matrix = draw.normal(size=(EMBEDDING, 8 * 49)).astype(np.float32) / 20
-    constants = [
-        _constant("kernel", kernel),
-        _constant("bias", np.zeros(8, dtype=np.float32)),
-        _constant("matrix", matrix),
-        _constant("offset", np.zeros(EMBEDDING, dtype=np.float32)),
-    ]
-    nodes = [
-        helper.make_node("Conv", ["data", "kernel", "bias"], ["cells"], kernel_shape=[16, 16], strides=[16, 16]),
-        helper.make_node("Tanh", ["cells"], ["activations"]),
-        helper.make_node("Flatten", ["activations"], ["row"], axis=1),
-        helper.make_node("Gemm", ["row", "matrix", "offset"], ["embedding"], transB=1),
-    ]
-    data = helper.make_tensor_value_info("data", TensorProto.FLOAT, ["N", 3, 112, 112])
-    embedding = helper.make_tensor_value_info("embedding", TensorProto.FLOAT, ["N", EMBEDDING])
-    _save(path, helper.make_graph(nodes, "recogniser", [data], [embedding], constants))
+    network = nn.Sequential(nn.Conv2d(3, 8, 16, 16), nn.Tanh(), nn.Flatten(), nn.Linear(8 * 49, EMBEDDING))
+    kernel, matrix = draw.normal(size=(8, 3, 16, 16)) / 16, draw.normal(size=(EMBEDDING, 8 * 49)) / 20
+    weights = (kernel, np.zeros(8), matrix, np.zeros(EMBEDDING))
+    for parameter, weight in zip(network.parameters(), weights, strict=True):
+        parameter.data = torch.tensor(weight, dtype=torch.float32)
+    axes = {"data": {0: "N"}, "embedding": {0: "N"}}
+    _save(path, network, 112, "data", output_names=["embedding"], dynamic_axes=axes)
 
 
 def build_face_packs(root: Path) -> dict[str, str]:

@@ -66,7 +66,6 @@ def write_json(path: Path, content: Any) -> None:
 
 
 def read_json(path: Path) -> Any:
-    """Read JSON."""
     try:
         return json.loads(path.read_bytes())
     except OSError as error:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import os
 import platform
+import re
 import shutil
 import socket
 import sys
@@ -18,12 +18,11 @@ import onnxruntime
 import psutil
 import torch
 
-from lookahead.artifacts import STATE, atomic
-from lookahead.config import Checkpoints, Params, World
+from lookahead.config import Params, World
 from lookahead.dataset.prompts import read_prompts
 from lookahead.errors import InputError
 from lookahead.portraits import read_people, read_photo
-from lookahead.stage import RUNS, cores
+from lookahead.stage import cores
 from lookahead.tracking import connect, store_uri
 from lookahead.world import device
 from lookahead.world.hub import Part, parts
@@ -59,17 +58,23 @@ class Finding(NamedTuple):
     """`bad` stops a run, `note` need not; `mend` says what to do about what is bad."""
 
     state: Literal["ok", "note", "bad"]
-    subject: str
     message: str
     mend: str = ""
 
 
-def tried(subject: str, check: Callable[[], Finding]) -> Finding:
-    """What a check found; one that refuses its input is bad, and its message says what to do."""
-    try:
-        return check()
-    except InputError as error:
-        return Finding("bad", subject, str(error), str(error))
+def examine(params: Params, world: World, storage: str | None) -> Iterator[tuple[str, Finding]]:
+    """Check the machine, the packages, what a world's parameters name, and a shared search's database, if any."""
+    checks: dict[str, Callable[[], Finding]] = {"machine": partial(machine, world), "GPU": partial(gpu, world)}
+    checks |= {"packages": packages, "python": python}
+    checks |= {f"checkpoints.{part.name}": partial(checkpoint, part, world.name) for part in parts(world.checkpoints)}
+    checks |= {"protocol": partial(protocol, world), "disk": partial(disk, world)}
+    checks |= {"tracking": partial(tracking, params)}
+    checks |= {} if storage is None else {"search storage": partial(database, storage)}
+    for subject, check in checks.items():
+        try:
+            yield subject, check()
+        except InputError as error:  # its message says what to do
+            yield subject, Finding("bad", str(error), str(error))
 
 
 def known(source: str) -> tuple[str, float]:
@@ -77,68 +82,64 @@ def known(source: str) -> tuple[str, float]:
     return KNOWN.get(source, ("licence not known here: read its page", 0.0))
 
 
-def machine(world: World) -> Iterator[Finding]:
-    """Processor, memory and GPU; half precision needs one, as it is slower than float32 on most CPUs."""
+def machine(world: World) -> Finding:
+    """Processor and memory."""
     memory, needed = psutil.virtual_memory().total / 1e9, MEMORY + 2 * known(world.checkpoints.base.split("@")[0])[1]
     message = f"Python {platform.python_version()}, {cores()} cores, {memory:.0f} GB of memory ({needed:.0f} wanted)"
-    yield Finding("ok" if memory >= needed * 0.95 else "note", "machine", message)
+    return Finding("ok" if memory >= needed * 0.95 else "note", message)
+
+
+def gpu(world: World) -> Finding:
+    """The GPU; half precision needs one, as it is slower than float32 on most CPUs."""
     half = world.checkpoints.precision != "float32"
     if device().type == "cuda":
-        gpu = torch.cuda.get_device_properties(0)
-        small = half and gpu.total_memory / 1e9 < GPU_MEMORY * 0.95
-        yield Finding("note" if small else "ok", "GPU", f"{gpu.name}, {gpu.total_memory / 1e9:.0f} GB")
-    else:
-        message = f"none that torch {torch.__version__} sees;"
-        mend = "run on a machine with an NVIDIA GPU and a CUDA build of torch, or in a world for the CPU"
-        if world.checkpoints.precision == "float32":
-            yield Finding("ok", "GPU", f"{message} this world runs on the CPU")
-        elif world.checkpoints.precision == "auto":
-            yield Finding("note", "GPU", f"{message} a CPU draws in minutes, but does not train this world")
-        else:
-            yield Finding("bad", "GPU", f"{message} this world needs one", mend)
+        found = torch.cuda.get_device_properties(0)
+        small = half and found.total_memory / 1e9 < GPU_MEMORY * 0.95
+        return Finding("note" if small else "ok", f"{found.name}, {found.total_memory / 1e9:.0f} GB")
+    message = f"none that torch {torch.__version__} sees;"
+    mend = "run on a machine with an NVIDIA GPU and a CUDA build of torch, or in a world for the CPU"
+    if world.checkpoints.precision == "auto":
+        return Finding("note", f"{message} a CPU draws in minutes, but does not train this world")
+    if half:
+        return Finding("bad", f"{message} this world needs one", mend)
+    return Finding("ok", f"{message} this world runs on the CPU")
 
 
-def installation() -> Iterator[Finding]:
-    """The packages, against the tested versions; the repository; and the Python that DVC would use."""
+def packages() -> Finding:
+    """The installed packages against the tested versions."""
     installed, pins = {one.name.lower(): one.version for one in distributions()}, Path("constraints.txt")
-    lines = pins.read_text(encoding="utf-8").splitlines() if pins.is_file() else []
-    pairs = [line.split(";")[0].strip().lower().partition("==") for line in lines if "==" in line and line[0] != "#"]
-    other = [f"{name} {installed[name]} (tested: {pin})" for name, _, pin in pairs if installed.get(name, pin) != pin]
+    found = re.findall(
+        r"^([\w.-]+)==([^\s;]+)", pins.read_text(encoding="utf-8") if pins.is_file() else "", re.MULTILINE
+    )
+    other = [f"{name} {installed[name]} (tested: {pin})" for name, pin in found if installed.get(name, pin) != pin]
     message = f"not the tested ones: {', '.join(other)}; `make install` mends it" if other else "the tested versions"
-    yield Finding("note" if other else "ok", "packages", message)
-    cloned = all(Path(path).exists() for path in ("dvc.yaml", ".dvc", os.environ.get("DVC_ROOT", ".git")))
-    message = "a clone, from its root" if cloned else "no clone here: DVC needs a repository's root, with .git and .dvc"
-    yield Finding("ok" if cloned else "bad", "repository", message, "clone the repository and start in its root")
-    python = shutil.which("python") or "none"
-    same = Path(python).parent.resolve() == Path(sys.executable).parent.resolve()
-    message = python if same else f"`dvc repro` would use {python}: use `make repro`, or `source .venv/bin/activate`"
-    yield Finding("ok" if same else "note", "python", message)
+    return Finding("note" if other else "ok", message)
 
 
-def _checkpoint(part: Part, command: str) -> Finding:
-    name, (terms, size) = f"checkpoints.{part.name}", known(part.source)
+def python() -> Finding:
+    """The Python that DVC would use."""
+    found = shutil.which("python") or "none"
+    same = Path(found).parent.resolve() == Path(sys.executable).parent.resolve()
+    message = found if same else f"`dvc repro` would use {found}: use `make repro`, or `source .venv/bin/activate`"
+    return Finding("ok" if same else "note", message)
+
+
+def checkpoint(part: Part, world: str) -> Finding:
+    """Whether a part is complete and can be opened, and its licence."""
+    terms, size = known(part.source)
     if part.kind != "folder" and part.missing():
-        return Finding("bad", name, f"{part.source}: missing, {size:.2g} GB. {terms}", command)
+        mend = f"`lookahead fetch --world {world}`, with a network; started again, it continues"
+        return Finding("bad", f"{part.source}: missing, {size:.2g} GB. {terms}", mend)
     part.check()
     for path in sorted(part.folder().glob("*.onnx")):
         try:
             onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
         except Exception as error:  # onnxruntime's exceptions have no class in common
             raise InputError(f"{path} is damaged ({str(error)[:80]}): fetch it again, or `make miniature`") from None
-    return Finding("ok", name, part.source if part.kind == "folder" else f"{part.source}. {terms}")
+    return Finding("ok", part.source if part.kind == "folder" else f"{part.source}. {terms}")
 
 
-def checkpoints(of: Checkpoints, world: str) -> Iterator[Finding]:
-    """A finding for each part, and a note on those that may not be used commercially."""
-    command = f"`lookahead fetch --world {world}`, with a network; started again, it continues"
-    for part in parts(of):
-        yield tried(f"checkpoints.{part.name}", partial(_checkpoint, part, command))
-    bound = sorted({part.source for part in parts(of) if "NON-COMMERCIAL" in known(part.source)[0]})
-    if bound:
-        yield Finding("note", "licences", f"not for commercial use: {', '.join(bound)}; docs/sdxl.md names others")
-
-
-def inputs(world: World) -> Finding:
+def protocol(world: World) -> Finding:
     """The prompts, the protocol and its people's portraits."""
     settings = world.evaluation()
     for path in {world.generate.prompts, settings.prompts}:
@@ -146,34 +147,30 @@ def inputs(world: World) -> Finding:
     people = read_people(Path(settings.portraits), settings.people)
     for person in people:
         read_photo(person.reference)
-    return Finding("ok", "protocol", f"protocols/{world.name}.yaml: {len(people)} people of {settings.portraits}")
+    return Finding("ok", f"protocols/{world.name}.yaml: {len(people)} people of {settings.portraits}")
 
 
 def disk(world: World) -> Finding:
-    """Whether the folders can be written to, and outputs and missing checkpoints find room."""
-    for folder in (RUNS, STATE):
-        with atomic(folder / ".doctor") as probe:
-            probe.write_text("x", encoding="utf-8")
-        (folder / ".doctor").unlink()
+    """Whether outputs and missing checkpoints find room."""
     drawn = world.generate.people * (world.generate.photos + world.generate.stylised)
     outputs = max(OUTPUTS, 2 * drawn * world.checkpoints.resolution**2 * PNG_BYTES / 1e9)
     missing = {part.source for part in parts(world.checkpoints) if part.kind != "folder" and part.missing()}
-    free, size = shutil.disk_usage(RUNS).free / 1e9, sum(known(source)[1] for source in missing)
+    free, size = shutil.disk_usage(Path.cwd()).free / 1e9, sum(known(source)[1] for source in missing)
     message = f"{free:.0f} GB free; about {outputs:.0f} for outputs, {size:.0f} for checkpoints still to be downloaded"
     mend = "free some space, or draw fewer people (`generate.people` in params.yaml)"
-    return Finding("ok" if free >= outputs + size else "bad", "disk", message, mend)
+    return Finding("ok" if free >= outputs + size else "bad", message, mend)
 
 
 def tracking(params: Params) -> Finding:
     """MLflow's store; without one, runs are not tracked, but run."""
     if not params.tracking.enabled:
-        return Finding("note", "tracking", "switched off (`tracking.enabled`)")
+        return Finding("note", "switched off (`tracking.enabled`)")
     try:
         connect(params.tracking)
     except Exception as error:  # MLflow's, SQLAlchemy's, the operating system's
         message = f"{store_uri(params.tracking)} cannot be opened, so no run is tracked ({error!s:.120})"
-        return Finding("note", "tracking", f"{message}: start it, or change `tracking.uri` (docs/scale.md)")
-    return Finding("ok", "tracking", store_uri(params.tracking))
+        return Finding("note", f"{message}: start it, or change `tracking.uri` (docs/scale.md)")
+    return Finding("ok", store_uri(params.tracking))
 
 
 def database(uri: str) -> Finding:
@@ -182,18 +179,5 @@ def database(uri: str) -> Finding:
     try:
         socket.create_connection((address.hostname or "", address.port or 5432), TIMEOUT).close()
     except OSError as error:
-        return Finding("bad", "search storage", f"{address.hostname}:{address.port} does not answer ({error})", mend)
-    return Finding("ok", "search storage", uri.replace(f":{address.password}@", ":***@"))
-
-
-def examine(params: Params, world_name: str, storage: str | None) -> Iterator[Finding]:
-    """Check the machine, the packages, what a world's parameters name, and a shared search's database, if any."""
-    world = params.of(world_name)
-    yield from machine(world)
-    yield from installation()
-    yield from checkpoints(world.checkpoints, world_name)
-    yield tried("protocol", lambda: inputs(world))
-    yield tried("disk", lambda: disk(world))
-    yield tracking(params)
-    if storage is not None:
-        yield database(storage)
+        return Finding("bad", f"{address.hostname}:{address.port} does not answer ({error})", mend)
+    return Finding("ok", uri.replace(f":{address.password}@", ":***@"))

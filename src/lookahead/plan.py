@@ -97,7 +97,8 @@ def networks(checkpoints: Checkpoints) -> Networks:
     if known is not None:
         side, own = known
         area = (checkpoints.resolution / side) ** 2
-        return Networks(*(value * area for value in own[:4]), own.image, own.features)
+        scaled = {name: getattr(own, name) * area for name in ("unet", "encode", "decode", "preview")}
+        return own._replace(**scaled)
     base = find("base", checkpoints)[0]
     vae = (base, "vae") if checkpoints.vae is None else (find("vae", checkpoints)[0], None)
     vision = Path(find("image_encoder", checkpoints)[0], checkpoints.image_encoder.subfolder)

@@ -57,7 +57,7 @@ class Stage:
     root: Path = RUNS
     optional_inputs: tuple[str, ...] = ()  # outputs that it reads where they exist
     code: tuple[str, ...] = ()  # folders and files of the package that decide its output, as its `deps` in dvc.yaml
-    irrelevant: tuple[str, ...] = ()  # dotted names of parameters that change no output: "train.checkpoint_every"
+    irrelevant: tuple[str, ...] = ()  # parameters that change no output, such as "train.checkpoint_every"
 
 
 def cores() -> int:
@@ -93,17 +93,6 @@ def fingerprint(paths: list[Path]) -> str:
     return digest([(name, stat.st_size, stat.st_mtime_ns) for name, stat in stats])
 
 
-def without(settings: Mapping[str, object], names: tuple[str, ...]) -> dict[str, object]:
-    """Nested settings without those of dotted names."""
-    kept: dict[str, object] = {}
-    for key, value in settings.items():
-        if key in names:
-            continue
-        inner = tuple(name.removeprefix(f"{key}.") for name in names if name.startswith(f"{key}."))
-        kept[key] = without(value, inner) if inner and isinstance(value, Mapping) else value
-    return kept
-
-
 def run_stage(stage: Stage, params: Params, world_name: str) -> Path:
     """Run one stage and return its output; a killed run with equal parameters, code and inputs continues.
 
@@ -113,13 +102,13 @@ def run_stage(stage: Stage, params: Params, world_name: str) -> Path:
     world, runs = params.of(world_name), RUNS / world_name
     if "checkpoints" in stage.sections:
         require(world.checkpoints, world_name)
-    settings = {name: world.settings(name) for name in stage.sections}
-    check_tracked(settings, world_name)
-    settings |= dict(stage.settings)
+    sections = {name: world.settings(name) for name in stage.sections}
+    check_tracked(sections, world_name)
+    settings = sections | dict(stage.settings)
     inputs = input_paths(stage, settings, runs)
-    key = broadcast_object(
-        digest(without(settings, stage.irrelevant), fingerprint(inputs), code_digest(*stage.code))[:16]
-    )
+    decisive = {f"{name}.{key}": value for name, section in sections.items() for key, value in section.items()}
+    decisive = {name: decisive[name] for name in decisive.keys() - set(stage.irrelevant)} | dict(stage.settings)
+    key = broadcast_object(digest(decisive, fingerprint(inputs), code_digest(*stage.code))[:16])
     work, out = workspace(f"{world_name}/{stage.name}", key), stage.root / world_name / stage.name
     if not is_main_process():
         stage.build(Job(world, runs, work, lambda _metrics, _step: None))
@@ -148,17 +137,13 @@ def _alone(work: Path) -> AbstractContextManager[object]:
         raise InputError(f"another process is running this stage in {work}: wait for it, or end it") from None
 
 
-def _arguments(variants: list[str]) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description="Run one stage; `dvc repro` runs all that are out of date.")
-    parser.add_argument("--world", help="a world of params.yaml (default: its `world`)")
-    if len(variants) > 1:
-        parser.add_argument("--variant", choices=variants, help="one of them (default: all)")
-    return parser.parse_args()
-
-
 def main(stages: Mapping[str, Stage]) -> None:
     """Run the stages, by variant, that the command line asks for; bad input is one message and exit code 1."""
-    options = _arguments(list(stages))
+    parser = argparse.ArgumentParser(description="Run one stage; `dvc repro` runs all that are out of date.")
+    parser.add_argument("--world", help="a world of params.yaml (default: its `world`)")
+    if len(stages) > 1:
+        parser.add_argument("--variant", choices=list(stages), help="one of them (default: all)")
+    options = parser.parse_args()
     chosen = [stage for name, stage in stages.items() if getattr(options, "variant", None) in (None, name)]
     torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", cores())))
     try:

@@ -132,7 +132,6 @@ def tags_of(origin: Origin) -> dict[str, str]:
     tags = {
         "mlflow.source.name": f"stages/{origin.stage.split('/')[0]}.py",
         "mlflow.source.git.commit": git("rev-parse", "HEAD"),
-        "mlflow.source.git.branch": git("rev-parse", "--abbrev-ref", "HEAD"),
         "git.dirty": str(bool(git("status", "--porcelain", "--untracked-files=no"))).lower(),
         "dvc.stage": os.environ.get("DVC_STAGE", ""),
         "dvc.experiment": os.environ.get("DVC_EXP_NAME", ""),
@@ -189,7 +188,7 @@ def open_recorder(params: Params, origin: Origin) -> Recorder:
         run = _mlflow().start_run(run_name=f"{origin.world} {origin.stage}", nested=True, tags=tags)
         return parent, run.info.run_id
 
-    return Recorder(start if params.tracking.enabled else None, origin)
+    return Recorder(start, origin, params.tracking.enabled)
 
 
 def open_study(params: Params, origin: Origin) -> Recorder:
@@ -200,26 +199,26 @@ def open_study(params: Params, origin: Origin) -> Recorder:
         own = {"lookahead.study": origin.key, "lookahead.kind": "study"}
         return (_start(f"{origin.world} {origin.stage} {origin.key[-6:]}", own, tags_of(origin)),)
 
-    return Recorder(start if params.tracking.enabled else None, origin)
+    return Recorder(start, origin, params.tracking.enabled)
 
 
 class Recorder:
     """The run of a stage, a study or a trial; after the first failure it warns, and drops what follows."""
 
-    def __init__(self, start: Callable[[], tuple[str, ...]] | None, origin: Origin) -> None:
-        """Start runs by a function that returns their ids, its own last; None where tracking is off."""
-        self._origin, self._begun, self._failed = origin, time.time(), start is None
+    def __init__(self, start: Callable[[], tuple[str, ...]], origin: Origin, enabled: bool) -> None:
+        """Start runs by a function that returns their ids, its own last."""
+        self._origin, self._begun, self._failed = origin, time.time(), not enabled
         self._sent: deque[tuple[float, Any]] = deque()
         self._curves: set[str] = set()  # a curve gets no further point, which would lie at step 0
         self._runs: tuple[str, ...] = self._try("opening the store", start) or ()
         self._try("logging parameters", self._log_origin)
 
-    def _try(self, what: str, action: Callable[[], Any] | None, always: bool = False) -> Any:
+    def _try(self, what: str, action: Callable[[], Any], always: bool = False) -> Any:
         try:
-            return action() if action and (always or not self._failed) else None
+            return action() if always or not self._failed else None
         except Exception as error:  # whatever the store raises: the stage matters more
-            reason = f"{type(error).__name__}: {_reason(error):.200}"
             if not self._failed:
+                reason = f"{type(error).__name__}: {_reason(error):.200}"
                 sys.stderr.write(f"warning: not tracked from here on: {what} failed ({reason})\n")
             self._failed = True
 
@@ -234,13 +233,14 @@ class Recorder:
 
     def log(self, metrics: Mapping[str, float], step: int) -> None:
         """Take one row of the curves; MLflow sends rows together."""
-        self._try("logging curves", partial(self._send, metrics, step))
 
-    def _send(self, metrics: Mapping[str, float], step: int) -> None:
-        sent = _mlflow().log_metrics(dict(metrics), step, synchronous=False, run_id=self._runs[-1])
-        self._sent.append((time.time(), sent))
-        self._curves.update(metrics)
-        self._wait_for_rows_before(time.time() - PATIENCE)
+        def send() -> None:
+            sent = _mlflow().log_metrics(dict(metrics), step, synchronous=False, run_id=self._runs[-1])
+            self._sent.append((time.time(), sent))
+            self._curves.update(metrics)
+            self._wait_for_rows_before(time.time() - PATIENCE)
+
+        self._try("logging curves", send)
 
     def _wait_for_rows_before(self, end: float) -> None:
         while self._sent and self._sent[0][0] <= end:
@@ -251,7 +251,7 @@ class Recorder:
         origin = replace(self._origin, settings=settings, inputs=())
         own = {"lookahead.study": origin.key, "lookahead.kind": "trial", "lookahead.trial": name}
         start = partial(_start, f"{origin.world} {origin.stage} {name}", own, tags_of(origin) | dict(tags))
-        return Recorder(None if self._failed else lambda: (start(self._runs[-1]),), origin)
+        return Recorder(lambda: (start(self._runs[-1]),), origin, not self._failed)
 
     def finish(self, out: Path | None, metrics: Mapping[str, float] | None = None) -> dict[str, Any]:
         """Log the output (None after a failure) and end the run; the lineage for `<stage>.run.json`."""
@@ -269,18 +269,18 @@ class Recorder:
         if self._sent:
             mlflow.flush_async_logging()
         self._wait_for_rows_before(time.time())
-        mlflow.log_metrics({name: value for name, value in metrics.items() if name not in self._curves})
-        if out is None:
-            return
-        leaves = flatten(read_json(out / "metrics.json") if (out / "metrics.json").is_file() else {})
+        leaves: dict[str, object] = dict(metrics)
+        if out is not None and (out / "metrics.json").is_file():
+            leaves |= flatten(read_json(out / "metrics.json"))
         numbers = {_FORBIDDEN.sub("", n): float(value) for n, value in leaves.items() if isinstance(value, int | float)}
         mlflow.log_metrics({name: value for name, value in numbers.items() if name not in self._curves})
+        if out is None:
+            return
         for parent in self._runs[:-1]:
             mlflow.log_metrics({f"{self._origin.stage}.{n}": value for n, value in numbers.items()}, run_id=parent)
         for path in sorted(out.rglob("*.png")):
             step, key = _STEP.search(path.stem), _STEP.sub("", path.relative_to(out).with_suffix("").as_posix())
-            with Image.open(path) as picture:
-                image = picture.convert("RGB")
-            mlflow.log_image(image, key=key, step=int(step[1]) if step else 0, synchronous=True)
+            picture = Image.open(path).convert("RGB")
+            mlflow.log_image(picture, key=key, step=int(step[1]) if step else 0, synchronous=True)
         for path in (path for pattern in FILES for path in sorted(out.glob(pattern))):
             mlflow.log_artifact(str(path))

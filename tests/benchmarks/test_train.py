@@ -1,7 +1,6 @@
 """The benchmark of a training step does the work that it says: both ways, on pictures of 64 pixels."""
 
 import json
-from argparse import Namespace
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,8 +10,8 @@ from torch import nn
 
 from benchmarks.official import Official
 from benchmarks.ours import Levers, Ours
-from benchmarks.train import FULL_METHOD, ROWS, Cost, in_turn, table
-from tests.benchmarks.sizes import SMALL
+from benchmarks.train import FULL_METHOD, Cost, table
+from tests.benchmarks import SMALL
 
 
 def frozen_bytes(*networks: nn.Module) -> int:
@@ -46,38 +45,26 @@ def test_a_step_of_the_official_way_holds_four_unets_and_fuses_the_lora() -> Non
     assert frozen_bytes(*four) > 3.9 * frozen_bytes(official.twin)
     assert not torch.equal(official.adapter[0], trained)
     assert not any("lora" in name for name, _ in child.named_parameters())
-    first = child
-    official.step(1)
-    assert official.child is first
-    official.step(5)
-    assert official.child is not first
+    for step, same in ((1, True), (5, False)):
+        official.step(step)
+        assert (official.child is child) is same
 
 
 KV = Cost(FULL_METHOD, 1, 2.0, 10.0, 4e12)
 
 
-def test_the_table_shows_shares_ratios_and_what_failed(capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_table_shows_shares_ratios_and_what_failed_and_keeps_each_row_as_it_ends(capsys, tmp_path: Path) -> None:
     four = Cost("+ KV-encoder, checkpointing, batch 4", 4, 12.0, 5.0, None)
-    rows = [KV, Cost("official", 1, 6.0, 25.0, 9e12), four]
-    table(iter([*((row.row, row) for row in rows), ("+ KV-encoder, compiled", "out of memory")]), 10e12, None)
+    file, failed = tmp_path / "figures.json", ("+ KV-encoder, compiled", "out of memory")
+
+    def rows() -> Iterator[tuple[str, Cost | str]]:
+        yield KV.row, KV
+        assert json.loads(file.read_text(encoding="utf-8"))[KV.row]["flop"] == 4e12
+        yield from (("official", Cost("official", 1, 6.0, 25.0, 9e12)), (four.row, four), failed)
+
+    table(rows(), 10e12, file)
     shown = capsys.readouterr().out
     assert "| + KV-encoder | 2000 | 0.5 | 4 | 20% | 10 | 1.00 | 1.00 |" in shown
     assert "| official | 6000 | 0.167 | 9 | 15% | 25 | 3.00 | 2.50 |" in shown
     assert "batch 4 | 1.2e+04 | 0.333 | 4 | 13% | 5 | 1.50 | 0.50 |" in shown  # the full method's work, per image
     assert "| + KV-encoder, compiled | out of memory |" in shown
-
-
-def test_rows_are_printed_and_kept_as_they_end(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
-    file = tmp_path / "figures.json"
-
-    def rows() -> Iterator[tuple[str, Cost | str]]:
-        yield KV.row, KV
-        assert KV.row in capsys.readouterr().out
-        assert json.loads(file.read_text(encoding="utf-8"))[KV.row]["flop"] == 4e12
-
-    table(rows(), 10e12, file)
-
-
-def test_rows_that_the_time_does_not_reach_are_told_so() -> None:
-    options = Namespace(minutes=0.0, rows=list(ROWS))
-    assert dict(in_turn(options)) == dict.fromkeys(ROWS, "not reached in 0 minutes")

@@ -22,7 +22,7 @@ PATIENCE = 600.0  # seconds
 
 
 def whole(folder: Path, pattern: str) -> list[Path]:
-    """The files that are there, those still being written aside."""
+    """The files, without those still being written."""
     return [path for path in folder.glob(pattern) if not path.name.startswith(".")]
 
 
@@ -43,8 +43,8 @@ def test_a_killed_stage_continues(project: Path, stage: str) -> None:
         time.sleep(0.01)
     process.kill()
     assert process.wait() == -9
-    made = {path.name: path.stat().st_mtime_ns for path in whole(work, FIRST[stage])}
+    first = {path.name: path.stat().st_mtime_ns for path in whole(work, FIRST[stage])}
     assert subprocess.run(command, stderr=subprocess.DEVNULL, check=False).returncode == 0
     assert digest_paths([Path("runs/tiny") / output]) == before
     published = {path.name: path.stat().st_mtime_ns for path in (Path("runs/tiny") / output).rglob("*")}
-    assert stage not in KEPT or made.items() <= published.items()  # not made a second time
+    assert stage not in KEPT or first.items() <= published.items()  # not drawn or encoded a second time

@@ -10,7 +10,8 @@ from lookahead.artifacts import read_json
 from lookahead.config import Checkpoints, read_params
 from lookahead.pipeline import LookaheadPipeline
 from lookahead.pipeline.pipeline import export
-from tests.project import STAGES, WORLD, build_project, run, save_tree, tree_of
+from tests.chain.conftest import run_script
+from tests.project import STAGES, WORLD, build_project, save_tree, tree_of
 
 
 @pytest.fixture(scope="module")
@@ -23,7 +24,7 @@ def project(tiny_sd15: Checkpoints, tmp_path_factory: pytest.TempPathFactory) ->
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(root)
         for stage in STAGES:
-            run(stage)
+            assert run_script(stage) == ""
     return root
 
 

@@ -17,7 +17,7 @@ from lookahead.stage import Job, Stage, run_stage
 from lookahead.tracking import connect
 from tests.chain.conftest import run_script
 from tests.modules import ROOT
-from tests.project import STAGES, WORLD, build_project, files_of, run, save_tree, tree_of
+from tests.project import STAGES, WORLD, build_project, files_of, save_tree, tree_of
 
 Change = Callable[[str, object], None]
 CONTRACT = {
@@ -44,14 +44,14 @@ def test_the_same_parameters_give_the_same_bytes(finished: Path, project: Path) 
     shutil.rmtree(project / "runs")
     shutil.rmtree(project / "state" / "checkpoints")
     for name in STAGES:
-        run(name)
+        assert run_script(name) == ""
     for stage in CONTRACT:
         fresh, first = files_of(project / "runs" / WORLD / stage), files_of(finished / "runs" / WORLD / stage)
         assert [name for name in first if fresh.get(name) != first[name]] == [], stage
 
 
-def fail() -> None:
-    """Run a stage that notes in its workspace that it ran, and fails."""
+def run_cut_off() -> list[str]:
+    """Run a stage that writes a letter into its workspace and is killed; what the workspaces hold."""
 
     def build(job: Job) -> None:
         with (job.work / "seen").open("a") as seen:
@@ -60,32 +60,25 @@ def fail() -> None:
 
     with pytest.raises(RuntimeError, match="killed"):
         run_stage(Stage("features", ("features",), ("generate",), build), read_params(), WORLD)
-
-
-def seen() -> list[str]:
     return [path.read_text() for path in Path("state").rglob("seen")]
 
 
-def test_a_run_that_was_cut_off_leaves_the_earlier_output_and_finds_its_workspace_again(project: Path) -> None:
+def test_a_run_that_was_cut_off_finds_its_workspace_again_and_other_parameters_or_inputs_another(
+    project: Path, change: Change
+) -> None:
     before = files_of(project / "runs")
-    for _ in range(2):
-        fail()
-    assert seen() == ["xx"] and files_of(project / "runs") == before
-
-
-def test_other_parameters_or_inputs_have_another_workspace(project: Path, change: Change) -> None:
-    fail()
+    run_cut_off()
+    assert run_cut_off() == ["xx"] and files_of(project / "runs") == before
     change("worlds.tiny.features.batch_size", 3)
-    fail()
+    assert sorted(run_cut_off()) == ["x", "xx"]
     (project / "runs" / WORLD / "generate" / "table.parquet").touch()
-    fail()
-    assert seen() == ["x", "x", "x"]
+    assert sorted(run_cut_off()) == ["x", "x", "xx"]
 
 
 @pytest.mark.slow
 def test_the_parameters_of_a_training_are_those_that_it_ran_with(project: Path, change: Change) -> None:
     change("tracking.enabled", True)
-    run("train")
+    assert run_script("train") == ""
     client, experiment = connect(read_params().tracking)
     logged = {run.data.tags.get("lookahead.stage"): run.data.params for run in client.search_runs([experiment])}
     given, name = str(read_params().active.train.lookahead.weight), "train.lookahead.weight"
@@ -98,7 +91,7 @@ def test_a_broken_store_loses_no_model(project: Path, change: Change, capsys: py
     change("tracking.enabled", True)
     (project / "state" / "mlflow.db").write_text("no database " * 200)
     shutil.rmtree(project / "runs" / WORLD / "features")
-    run("features")
+    assert run_script("features") == ""
     assert files_of(project / "runs" / WORLD / "features") == before
     assert "warning: not tracked" in capsys.readouterr().err
 

@@ -8,7 +8,7 @@ import pytest
 
 from lookahead.artifacts import read_json
 from lookahead.config import Checkpoints, Generate
-from lookahead.dataset.drawing import Plan, synthesise
+from lookahead.dataset.drawing import synthesise
 from lookahead.dataset.faces import (
     EVALUATED,
     FEW,
@@ -18,12 +18,10 @@ from lookahead.dataset.faces import (
     SEVERAL,
     UNLIKE,
     check_faces,
-    check_names,
     drop_evaluated,
     find_face,
     unit,
 )
-from lookahead.dataset.prompts import read_prompts
 from lookahead.dataset.shards import decode_png, list_shards, read_pictures
 from lookahead.dataset.summary import rank_one, summarise
 from lookahead.errors import InputError
@@ -161,20 +159,12 @@ def test_a_person_with_a_face_of_the_evaluation_is_dropped_and_says_why(
     assert f"the nearest pair has a similarity of {metrics['nearest_evaluation_person']:.3f}" in card
 
 
-def test_a_name_of_the_evaluation_and_a_portrait_without_a_face_are_refused_before_anything_is_drawn(
+def test_a_portrait_without_a_face_is_refused_before_anything_is_drawn(
     tiny_world: Checkpoints, settings: Generate, portrait: Pixels, tmp_path: Path
 ) -> None:
-    name = Plan(read_prompts(settings.prompts), settings).names[0]
-    folder = Path("portraits/search") / name.replace(" ", "_").title()
-    with pytest.raises(InputError, match=f"'{name}' is to be drawn, and is a person of the evaluation: {folder}"):
-        synthesise(tiny_world, settings, [(folder, portrait)], tmp_path, no_log)
     with pytest.raises(InputError, match="no face is found in the first photo of portraits/test/007"):
         synthesise(tiny_world, settings, [(Path("portraits/test/007"), 0 * portrait)], tmp_path, no_log)
     assert not (tmp_path / "shards").exists()
-
-
-def test_names_that_merely_begin_alike_are_different() -> None:
-    check_names({"anna abel", "020"}, [Path("test/anna"), Path("test/02")])
 
 
 def test_the_mean_of_the_kept_photos_is_compared_with_the_nearest_face() -> None:

@@ -4,7 +4,6 @@ import os
 import re
 import shutil
 import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -13,7 +12,7 @@ import pytest
 
 from lookahead.config import read_params
 from lookahead.models.adapter import ADAPTER_FILE
-from tests.launcher import await_answer, free_port
+from tests.launcher import COMMAND, await_answer, free_port
 from tests.modules import ROOT
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(2400)]
@@ -34,7 +33,7 @@ def address(tmp_path: Path) -> Iterator[str]:
     port = free_port()
     scratch = tmp_path / "scratch"
     scratch.mkdir()
-    command = [sys.executable, "-m", "lookahead.cli", "demo", "--world", "miniature", "--encoder", str(encoder)]
+    command = [COMMAND, "demo", "--world", "miniature", "--encoder", str(encoder)]
     page = subprocess.Popen([*command, "--port", str(port)], cwd=ROOT, env={**os.environ, "TMPDIR": str(scratch)})
     url = f"http://127.0.0.1:{port}/"
     await_answer(url, page)

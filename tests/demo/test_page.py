@@ -8,9 +8,7 @@ import pytest
 from PIL import Image
 
 from lookahead.config import World
-from lookahead.dataset.prompts import read_prompts
 from lookahead.demo.studio import Studio
-from tests.modules import ROOT
 
 gr = pytest.importorskip("gradio", reason="`make demo` installs Gradio")
 ANNA, BELA = SimpleNamespace(session_hash="anna"), SimpleNamespace(session_hash="bela")
@@ -20,7 +18,7 @@ ANNA, BELA = SimpleNamespace(session_hash="anna"), SimpleNamespace(session_hash=
 def page(world: World, encoder: Path) -> Any:
     from lookahead.demo.page import Page
 
-    return Page(Studio(world, encoder), read_prompts(ROOT / "prompts/miniature.yaml"))
+    return Page(Studio(world, encoder))
 
 
 def answers(page: Any, who: Any, photo: Image.Image | None) -> list[Any]:
@@ -49,7 +47,3 @@ def test_what_cannot_be_drawn_is_a_message(page):
     page.begin(ANNA)
     with pytest.raises(gr.Error, match="no portrait"):
         answers(page, ANNA, None)
-
-
-def test_a_preset_is_a_prompt_without_a_name(page):
-    assert page.preset("pencil", "snow") == "a pencil drawing of a person in the snow"

@@ -11,11 +11,11 @@ import torch
 import lookahead.artifacts
 from lookahead.artifacts import code_digest
 from lookahead.config import Checkpoints, Evaluate, with_overrides
+from lookahead.evaluation import scores
 from lookahead.evaluation.cells import Cell, base_cell, main_cells
-from lookahead.evaluation.drawing import samplers
+from lookahead.evaluation.drawing import pictures, samplers
 from lookahead.evaluation.drawing.samplers import CODE
 from lookahead.evaluation.evaluator import Evaluator, open_evaluator
-from lookahead.evaluation.scoring import scores
 from lookahead.models.kv_encoder import KV_FILE, new_kv_encoder, save_kv_encoder
 from lookahead.world import open_pipeline
 from tests.evaluation.conftest import Encoders
@@ -23,22 +23,17 @@ from tests.modules import PACKAGE, closure
 
 PICTURES, SCORES = "pictures", "scores"
 DECIDES = {  # by folder or file of the package: the keys that an edit of it moves
-    "method/preview.py": {PICTURES},
     "models/fast_child.py": {PICTURES},
     "sampling/conditions.py": {PICTURES},
-    "sampling/loop.py": {PICTURES},
     "evaluation/drawing/samplers.py": {PICTURES},
     "portraits.py": {PICTURES, SCORES},
     "world/diffusion.py": {PICTURES, SCORES},
-    "evaluation/scoring/scores.py": {SCORES},
-    "evaluation/contrasts.py": set(),
+    "evaluation/scores.py": {SCORES},
     "evaluation/evaluate.py": set(),
-    "report/figures.py": set(),
     "report/templates/page.html.j2": set(),
     "photos/importing.py": set(),
     "training/losses.py": set(),
     "search/objective.py": set(),
-    "cli/base.py": set(),
 }
 
 
@@ -64,17 +59,18 @@ def test_an_edit_moves_the_keys_of_what_it_decides(package: Path) -> None:
         assert {key for key in before if before[key] != after[key]} == wanted, name
 
 
-@pytest.mark.parametrize(("module", "code"), [(samplers, CODE), (scores, scores.CODE)], ids=["pictures", "scores"])
-def test_the_folders_of_a_key_hold_all_that_decides(module: object, code: tuple[str, ...]) -> None:
-    """What drawing imports, except parameters, prompts (in the key as text), files and errors."""
-    harmless = {"config", "errors.py", "artifacts.py", "__init__.py", "dataset"}
-    drawing = {"evaluation/drawing", "models", "sampling", "method"} if module is scores else set()
-    folder = Path(str(module.__file__)).parent
-    for path in {found for start in folder.glob("*.py") for found in closure(start)}:
+@pytest.mark.parametrize(
+    ("starts", "code"),
+    [(sorted(Path(samplers.__file__).parent.glob("*.py")), CODE), ([Path(scores.__file__)], (*CODE, *scores.CODE))],
+    ids=["pictures", "scores"],
+)
+def test_the_folders_of_a_key_hold_all_that_decides(starts: list[Path], code: tuple[str, ...]) -> None:
+    """What drawing imports, except parameters, prompts (in the key as text), files and errors; scores name pictures."""
+    harmless = {"config", "errors.py", "artifacts.py", "dataset"}
+    for path in {found for start in starts for found in closure(start)}:
         name = path.relative_to(PACKAGE).as_posix()
-        if name.split("/")[0] in harmless or path.name == "__init__.py":
-            continue
-        assert any(name == part or name.startswith(f"{part}/") for part in {*code, *drawing}), name
+        if name.split("/")[0] not in harmless and path.name != "__init__.py":
+            assert any(name == part or name.startswith(f"{part}/") for part in code), name
 
 
 def keys(evaluator: Evaluator, cells: list[Cell]) -> set[str]:
@@ -87,26 +83,31 @@ def named(checkpoints: Checkpoints, settings: Evaluate, encoders: Encoders) -> s
     return keys(open_evaluator(checkpoints, settings), cells)
 
 
-def other_base(checkpoints: Checkpoints, quick: Evaluate, folder: Path) -> tuple[Checkpoints, Evaluate]:
-    base = Path(shutil.copytree(checkpoints.base, folder / Path(checkpoints.base).name))
-    (base / "model_index.json").write_text("{}")
-    return checkpoints.model_copy(update={"base": str(base)}), quick
-
-
-def other_reference(checkpoints: Checkpoints, quick: Evaluate, folder: Path) -> tuple[Checkpoints, Evaluate]:
-    photos = Path(shutil.copytree(quick.portraits, folder / "photos"))
-    (photos / "000" / "0.jpg").write_bytes((photos / "001" / "0.jpg").read_bytes())
-    return checkpoints, with_overrides(quick, {"splits.test": str(photos)})
-
-
-PROTOCOL = [{"num_inference_steps": 3}, {"guidance_scale": 2.0}, {"seed": 2}, {"batch_size": 9}, {"people": 3}]
-
-
-@pytest.mark.parametrize("change", [*PROTOCOL, other_base, other_reference], ids=str)
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"num_inference_steps": 3},
+        {"guidance_scale": 2.0},
+        {"seed": 2},
+        {"batch_size": 9},
+        {"people": 3},
+        "base",
+        "photo",
+    ],
+    ids=str,
+)
 def test_another_protocol_base_or_photo_has_other_keys(
     change: Any, tiny: Checkpoints, quick: Evaluate, encoders: Encoders, tmp_path: Path
 ) -> None:
-    other = change(tiny, quick, tmp_path) if callable(change) else (tiny, with_overrides(quick, change))
+    other = tiny, with_overrides(quick, change if isinstance(change, dict) else {})
+    if change == "base":
+        base = Path(shutil.copytree(tiny.base, tmp_path / Path(tiny.base).name))
+        (base / "model_index.json").write_text("{}")
+        other = tiny.model_copy(update={"base": str(base)}), quick
+    elif change == "photo":
+        photos = Path(shutil.copytree(quick.portraits, tmp_path / "photos"))
+        shutil.copy(photos / "001" / "0.jpg", photos / "000" / "0.jpg")
+        other = tiny, with_overrides(quick, {"splits.test": str(photos)})
     assert not named(*other, encoders) & named(tiny, quick, encoders)
 
 
@@ -128,7 +129,7 @@ def test_keys_and_values_are_in_the_key_where_they_are_used(
     evaluator = open_evaluator(tiny, quick)
     encoder = Path(shutil.copytree(encoders["tuned"], tmp_path / "encoder"))
     used, unused = (quick.sampling.model_copy(update={"use_kv": use}) for use in (True, False))
-    cells = [Cell("tuned", "", encoder, 0, "full", sampling) for sampling in (used, unused)]
+    cells = [Cell("tuned", encoder, 0, "full", sampling) for sampling in (used, unused)]
     found = []
     for seed in (0, 1):
         torch.manual_seed(seed)
@@ -142,13 +143,13 @@ def test_references_are_encoded_in_batches(tiny: Checkpoints, quick: Evaluate, m
     seen: list[int] = []
     whole = open_evaluator(tiny, quick).conditions
     for name in ("reference_latents", "encode_photos"):
-        original = getattr(__import__("lookahead.evaluation.drawing.pictures", fromlist=[name]), name)
+        original = getattr(pictures, name)
 
         def counted(*given: object, original: Callable[..., object] = original) -> object:
             seen.append(len(given[-1]))  # type: ignore[arg-type]
             return original(*given)
 
-        monkeypatch.setattr(f"lookahead.evaluation.drawing.pictures.{name}", counted)
+        monkeypatch.setattr(pictures, name, counted)
     parts = open_evaluator(tiny, quick.model_copy(update={"batch_size": 2})).conditions
     assert seen == [2] * 4
     torch.testing.assert_close(parts.latents, whole.latents)

@@ -16,7 +16,7 @@ from tests.evaluation.conftest import layers_of
 
 
 def measured(evaluator: Evaluator, cache: Path) -> pd.DataFrame:
-    return measure_previews(evaluator, Cell("adapter", "", None, -1, "full", evaluator.settings.sampling), cache)
+    return measure_previews(evaluator, Cell("adapter", None, -1, "full", evaluator.settings.sampling), cache)
 
 
 @pytest.fixture(scope="module")

@@ -6,9 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from lookahead.config import Checkpoints, Evaluate, Scorer, read_protocol, with_overrides
+from lookahead.config import Checkpoints, Evaluate, Scorer, with_overrides
 from lookahead.dataset.prompts import read_prompts
-from lookahead.errors import InputError
 from lookahead.evaluation.cells import HASH, Description, describe, differences
 from lookahead.evaluation.drawing.pictures import Shot, choose_prompts, make_plan, make_shots
 from lookahead.portraits import read_people
@@ -38,26 +37,9 @@ def test_noise_depends_on_nothing_but_person_prompt_repeat_and_seed() -> None:
     assert not {s.noise_seed for s in _shots(3, seed=0)} & {s.noise_seed for s in _shots(3, seed=1)}
 
 
-def test_plan_follows_prompts_and_settings(quick: Evaluate) -> None:
-    prompts = read_prompts(quick.prompts)
-    plan = make_plan(prompts, quick)
-    assert plan.styles[0] == prompts.plain
-    assert len(plan.shots) == quick.people * quick.seeds * (quick.photo_prompts + len(plan.styles) - 1)
-    for shot in plan.shots:
-        style, scene = plan.numbers(shot)
-        assert plan.prompts[style][scene] == prompts.neutral(shot.style, shot.scene)
-
-
-def told(settings: Evaluate, checkpoints: Checkpoints) -> Description:
+def described(settings: Evaluate, checkpoints: Checkpoints) -> Description:
     people = read_people(Path(settings.portraits), settings.people)
     return describe(settings, checkpoints, people, make_plan(read_prompts(settings.prompts), settings))
-
-
-@pytest.mark.parametrize("text", ["- a\n", "people: 3\n", "a: [\n", ""])
-def test_a_file_that_is_no_protocol_is_one_error(text: str, tmp_path: Path) -> None:
-    (tmp_path / "p.yaml").write_text(text, encoding="utf-8")
-    with pytest.raises(InputError, match=r"the protocol .*p\.yaml is not valid"):
-        read_protocol(tmp_path / "p.yaml")
 
 
 @pytest.mark.parametrize(
@@ -73,18 +55,18 @@ def test_a_file_that_is_no_protocol_is_one_error(text: str, tmp_path: Path) -> N
 def test_another_protocol_has_another_hash_and_says_where(
     change: dict[str, object], name: list[str], tiny: Checkpoints, quick: Evaluate
 ) -> None:
-    one, other = told(quick, tiny), told(with_overrides(quick, change), tiny)
+    one, other = described(quick, tiny), described(with_overrides(quick, change), tiny)
     assert (one[HASH] != other[HASH]) == bool(name) and differences(one, other) == name
 
 
 def test_the_hash_knows_photos_and_judges_by_their_contents(tiny: Checkpoints, quick: Evaluate, tmp_path: Path) -> None:
-    moved = Path(shutil.copytree(quick.portraits, tmp_path / "elsewhere"))
-    splits = quick.splits.model_dump() | {"test": str(moved)}
-    assert told(with_overrides(quick, {"splits": splits}), tiny) == told(quick, tiny)
-    shutil.copy(moved / "001" / "1.jpg", moved / "000" / "0.jpg")
-    assert differences(told(with_overrides(quick, {"splits": splits}), tiny), told(quick, tiny)) == ["references"]
+    own = described(quick, tiny)
+    folder = Path(shutil.copytree(quick.portraits, tmp_path / "elsewhere"))
+    moved = with_overrides(quick, {"splits.test": str(folder)})
+    assert described(moved, tiny) == own
+    shutil.copy(folder / "001" / "1.jpg", folder / "000" / "0.jpg")
+    assert differences(described(moved, tiny), own) == ["references"]
     scorer = tiny.model_copy(update={"scorer": Scorer(model="ViT-L-14", pretrained="openai")})
-    assert differences(told(quick, scorer), told(quick, tiny)) == ["scorers.scorer"]
-    swapped = tiny.faces.model_copy(update={"report": tiny.faces.select})
-    faces = tiny.model_copy(update={"faces": swapped})
-    assert differences(told(quick, faces), told(quick, tiny)) == ["scorers.recognisers.report"]
+    assert differences(described(quick, scorer), own) == ["scorers.scorer"]
+    faces = tiny.model_copy(update={"faces": tiny.faces.model_copy(update={"report": tiny.faces.select})})
+    assert differences(described(quick, faces), own) == ["scorers.recognisers.report"]

@@ -11,8 +11,8 @@ from lookahead.config import Diversity, Evaluate
 from lookahead.dataset.prompts import read_prompts
 from lookahead.errors import InputError
 from lookahead.evaluation.drawing.pictures import Plan, make_plan
-from lookahead.evaluation.scoring.scores import CELLS, colours, layout, leaking
-from lookahead.evaluation.spread import distances, missing, spread_plan
+from lookahead.evaluation.scores import CELLS, colours, layout, leaking
+from lookahead.evaluation.spread import distances, spread_plan
 
 
 def _pattern(seed: int, side: int = 64) -> Image.Image:
@@ -66,14 +66,6 @@ def test_more_diversity_than_there_is_is_refused(
 ) -> None:
     with pytest.raises(InputError, match=message):
         spread_plan(plan, quick.model_copy(update={"diversity": quick.diversity.model_copy(update=change)}))
-
-
-def test_the_plans_own_shots_are_not_drawn_again(quick: Evaluate, plan: Plan) -> None:
-    spread = spread_plan(plan, quick)
-    further = missing(spread, plan)
-    assert {shot.repeat for shot in further.shots} == {1} and len(spread.shots) == 2 * len(further.shots)
-    more = make_plan(read_prompts(quick.prompts), quick.model_copy(update={"seeds": 2}))
-    assert missing(spread, more).shots == []
 
 
 def _dressed(body: int, clothes: int) -> Image.Image:

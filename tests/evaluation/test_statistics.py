@@ -24,13 +24,6 @@ def test_one_seed_gives_students_interval_over_people() -> None:
     assert (found.people, found.seeds) == (48, 1)
 
 
-def test_shift_and_scale() -> None:
-    values = crossed(2)
-    plain, moved = crossed_interval(values), crossed_interval(4 * values + 7)
-    wanted = [4 * value + 7 for value in (plain.mean, plain.low, plain.high)]
-    assert (moved.mean, moved.low, moved.high) == pytest.approx(wanted)
-
-
 @pytest.mark.parametrize("seeds", [1, 3])
 def test_equal_numbers_have_no_width(seeds: int) -> None:
     assert crossed_interval(np.full((seeds, 10), 0.3)) == Interval(0.3, 0.3, 0.3, 10, seeds, 0.0)

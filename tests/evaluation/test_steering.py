@@ -11,16 +11,7 @@ from torch import Tensor
 
 from lookahead.config import Checkpoints, Evaluate, Sampling, Steering, with_overrides
 from lookahead.errors import InputError
-from lookahead.evaluation.cells import (
-    CONTRASTS,
-    HASH,
-    STEERED,
-    STEERING,
-    TUNED,
-    describe,
-    differences,
-    main_cells,
-)
+from lookahead.evaluation.cells import CONTRASTS, HASH, STEERED, STEERING, TUNED, describe, differences, main_cells
 from lookahead.evaluation.contrasts import contrasts
 from lookahead.evaluation.drawing.samplers import open_sampler, sampler_digest
 from lookahead.evaluation.evaluator import Evaluator, open_evaluator

@@ -3,7 +3,7 @@
 import json
 import runpy
 from collections.abc import Callable
-from itertools import pairwise, product
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -16,12 +16,11 @@ from safetensors.torch import load_file
 
 from lookahead.config import Checkpoints, Study, StudyCell, Train, World, read_params
 from lookahead.errors import InputError
-from lookahead.evaluation.cells import study_cells
-from lookahead.evaluation.evaluate import read_study
+from lookahead.evaluation.study import read_study
 from lookahead.stage import Job, Stage
 from tests.evaluation.conftest import Encoders
 from tests.modules import PACKAGE, ROOT, closure
-from tests.protocols import write_protocol
+from tests.project import write_protocol
 from tests.tiny import build_portraits
 from tests.training.conftest import features, settings  # noqa: F401  (fixtures)
 
@@ -186,13 +185,6 @@ def test_a_cell_that_makes_no_sense_is_refused(change: dict[str, object], messag
         Study.model_validate(tree)
 
 
-def test_a_change_of_a_parameter_that_does_not_exist_is_refused(world: World) -> None:
-    evaluate = STUDY.evaluation(world.evaluation())
-    wrong = STUDY.model_copy(update={"cells": {"x": row("x", "adapter", sampling={"adapter_weight": 1.0})}})
-    with pytest.raises(InputError, match=r"sampling\.adapter_weight is no parameter"):
-        study_cells(wrong, "x", None, 0, evaluate)
-
-
 def test_no_cell_of_a_study_is_steered_and_none_is_of_the_test_people() -> None:
     evaluate = read_params().worlds["miniature"].evaluation()
     assert evaluate.steering is not None and evaluate.split == "test"
@@ -210,40 +202,30 @@ def stages_of(name: str) -> dict[str, Any]:
 
 @pytest.mark.parametrize("name", ["ablation", "curves"])
 def test_dvc_makes_a_stage_of_every_cell_and_seed_and_finds_its_parameters(name: str) -> None:
-    study = read_params().studies.study(name)
+    study = read_params().studies.cells[name]
     stages = {stage.name: stage for stage in Repo(str(ROOT)).stage.load_all(f"studies/{name}/dvc.yaml")}
     assert set(stages) == {"table"} | {f"cell@{cell}-{seed}" for cell in study.cells for seed in study.seeds}
     known = SCRIPTS["cell"]["stages"]()
     for stage in (stage for key, stage in stages.items() if key != "table"):
         assert str(stage.cmd).split("--variant ")[1] in known
-        params = next(dep for dep in stage.deps if type(dep).__name__ == "ParamsDependency")
-        assert not params.missing_params if hasattr(params, "missing_params") else params.read_params()
+        assert next(dep for dep in stage.deps if type(dep).__name__ == "ParamsDependency").read_params()
 
 
 @pytest.mark.parametrize("name", ["ablation", "curves"])
 def test_a_cell_depends_on_all_rows_that_its_own_comes_after(name: str) -> None:
     listed = stages_of(name)["cell"]["params"]
-    for cell in read_params().studies.study(name).cells.values():
+    for cell in read_params().studies.cells[name].cells.values():
         assert cell.after is None or f"studies.{name}.cells.{cell.after}.train" in listed
 
 
 @pytest.mark.parametrize("name", ["ablation", "curves"])
 @pytest.mark.parametrize("stage", ["cell", "table"])
 def test_the_folders_of_a_stage_hold_what_it_imports(name: str, stage: str) -> None:
-    told = stages_of(name)[stage]
-    script = next(word for word in told["cmd"].split() if word.startswith("stages/"))
-    assert script in told["deps"]
-    code = {dep.removeprefix("src/lookahead/") for dep in told["deps"] if dep.startswith("src/lookahead/")}
+    listed = stages_of(name)[stage]
+    script = next(word for word in listed["cmd"].split() if word.startswith("stages/"))
+    assert script in listed["deps"]
+    code = {dep.removeprefix("src/lookahead/") for dep in listed["deps"] if dep.startswith("src/lookahead/")}
     imports = {path.relative_to(PACKAGE) for path in closure(ROOT / script)}
     needed = {path for path in imports if path.parts[0] not in EXEMPT and path.name != "__init__.py"}
     assert not {str(path) for path in needed if not {path.parts[0], path.as_posix()} & code}
     assert not {part for part in code if not any(part in (p.parts[0], p.as_posix()) for p in needed)}
-
-
-def test_strengths_of_the_curves_rise_and_are_contrasted_with_the_untuned_adapter() -> None:
-    cells = read_params().studies.study("curves").cells
-    for encoder in ("adapter", "lookahead"):
-        strengths = [cell.sampling["adapter_scale"] for cell in cells.values() if cell.encoder == encoder]
-        assert strengths and all(one < other for one, other in pairwise(strengths))
-    for cell in (cell for cell in cells.values() if cell.encoder == "lookahead"):
-        assert [cells[name].sampling for name in cell.against] == [cell.sampling]

@@ -126,20 +126,6 @@ def test_a_run_continues_at_missing_parts_with_the_same_bytes(
     assert files_of(tmp_path) == files_of(features)
 
 
-def test_pictures_that_are_encoded_are_not_read_again(
-    tiny_world: Checkpoints, dataset: Path, features: Path, tmp_path: Path
-) -> None:
-    source, work = tmp_path / "in", tmp_path / "work"
-    shutil.copytree(dataset, source)
-    shutil.copytree(features / "images", work / "images")
-    for path in list_shards(source):
-        table = pq.read_table(path)
-        nothing = pa.array([{"bytes": b"no picture", "path": ""}] * len(table), table.schema.field("image").type)
-        pq.write_table(table.set_column(0, "image", nothing), path)
-    encode(tiny_world, Features(batch_size=4), source, None, work, no_log)
-    assert len(open_features(work).table) == 15
-
-
 def test_features_of_another_layout_are_one_error(features: Path, tmp_path: Path) -> None:
     shutil.copytree(features, tmp_path / "features")
     path = tmp_path / "features" / "images" / "00000.safetensors"

@@ -19,9 +19,6 @@ from miniature.faces import KINDS
 from miniature.training import Part, autocast, fit
 from miniature.vocabulary import SCENES, STYLES, caption, draw_identities
 
-CAPTIONS = [caption(style, scene, "anna abel") for style in STYLES for scene in SCENES]
-PART = Part(steps=6, batch_size=4, learning_rate=0.1, seed=1)
-
 
 def fake_pool() -> Pool:
     """Noise that claims to show every style and scene twice."""
@@ -58,6 +55,7 @@ def builder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Builder:
     )
 
 
+@pytest.mark.slow
 def test_every_part_trains_in_float32_on_a_processor_without_bfloat16_and_opens(
     builder: Builder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -112,7 +110,7 @@ class Odd(nn.Module):
         self.used, self.unused, self.norm = nn.Linear(3, 3), nn.Parameter(torch.ones(2)), nn.BatchNorm1d(3)
 
 
-def train(work: Path, killed_at: int | None) -> dict[str, Tensor]:
+def train(work: Path, killed_at: int | None = None) -> dict[str, Tensor]:
     torch.manual_seed(0)
     odd = Odd()
 
@@ -122,26 +120,27 @@ def train(work: Path, killed_at: int | None) -> dict[str, Tensor]:
         inputs = torch.randn(8, 3, generator=generator).to(world.device())
         return (odd.norm(odd.used(inputs)) - inputs).square().mean()
 
-    fit(odd, loss, PART, work)
+    fit(odd, loss, Part(steps=6, batch_size=4, learning_rate=0.1, seed=1), work)
     return odd.state_dict()
 
 
 def test_a_killed_training_goes_on_as_if_nothing_had_happened(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(training, "CHECKPOINT_EVERY", 2)
-    whole = train(tmp_path / "whole", None)
+    whole = train(tmp_path / "whole")
     with pytest.raises(KeyboardInterrupt):
         train(tmp_path / "killed", 3)
-    resumed = train(tmp_path / "killed", None)
+    resumed = train(tmp_path / "killed")
     assert all(torch.equal(whole[name], resumed[name]) for name in whole)
 
 
 def test_the_committed_pipeline_embeds_prompts_as_the_training_did() -> None:
     """The two tokenizers once numbered words differently; an empty prompt is zeros, as where captions were dropped."""
     pipe = world.open_pipeline(read_params().worlds["miniature"].checkpoints)
+    captions = [caption(style, scene, "anna abel") for style in STYLES for scene in SCENES]
     tokens, empty, pooled, empty_pooled = pipe.encode_prompt(
-        CAPTIONS, device=world.device(), num_images_per_prompt=1, do_classifier_free_guidance=True
+        captions, device=world.device(), num_images_per_prompt=1, do_classifier_free_guidance=True
     )
-    trained = embed_prompts(Path("models/miniature/base"), CAPTIONS)
+    trained = embed_prompts(Path("models/miniature/base"), captions)
     torch.testing.assert_close(tokens, trained.tokens, atol=1e-4, rtol=1e-4)
     torch.testing.assert_close(pooled, trained.pooled, atol=1e-4, rtol=1e-4)
     assert not empty.any() and not empty_pooled.any()

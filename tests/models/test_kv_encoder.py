@@ -30,7 +30,7 @@ def encoder(unet) -> KVEncoder:
     return new_kv_encoder(unet, 2, 3, seed=0)
 
 
-def test_making_it_leaves_the_base_and_the_global_generator_alone(unet):
+def test_opening_it_leaves_the_base_and_the_global_generator_alone(unet):
     state = torch.random.get_rng_state()
     with torch.no_grad():
         before = predict(unet, *inputs())

@@ -8,10 +8,9 @@ import pytest
 import torch
 from insightface.model_zoo.arcface_onnx import ArcFaceONNX
 
-from lookahead import world
 from lookahead.errors import InputError
 from lookahead.models.recogniser import Recogniser, open_recogniser
-from tests.disk import largest_file
+from tests.project import largest_file
 from tests.tiny_faces import save_recogniser
 
 PACKS = sorted(Path("models/miniature/faces/models").glob("*/rec.onnx"))  # where they are built
@@ -76,7 +75,3 @@ def test_opening_writes_nothing(tiny_file):
     """On a full disk it opens all the same; a file that may hold nothing stands for one."""
     with largest_file(0):
         assert open_recogniser(tiny_file)(torch.zeros(1, 3, 112, 112)).shape[0] == 1
-
-
-def test_the_pack_of_the_loss_opens(tiny_world):
-    assert open_recogniser(world.recogniser_onnx(tiny_world.faces.loss))(torch.zeros(1, 3, 112, 112)).shape[0] == 1

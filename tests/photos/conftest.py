@@ -15,7 +15,6 @@ def photos(prompts_file: Path) -> Photos:
         shard_size=4,
         min_face_size=16,
         max_pixels=2_000_000,
-        max_aspect_ratio=4.0,
         margin=1.5,
         max_second_face=0.25,
         min_photo_similarity=-1.0,

@@ -13,7 +13,7 @@ from lookahead.config import KVGuidance, with_overrides
 from lookahead.errors import InputError
 from lookahead.models.adapter import ADAPTER_FILE
 from lookahead.pipeline import LookaheadPipeline
-from lookahead.pipeline.attention_maps import as_grid, draw_with_attention, reference_attention
+from lookahead.pipeline.attention_maps import draw_with_attention, reference_attention
 from lookahead.pipeline.pipeline import CARD
 from lookahead.world import open_image_encoder
 
@@ -162,7 +162,6 @@ def test_every_self_attention_layer_has_a_map_of_its_portrait_and_the_picture_st
     picture, maps = draw_with_attention(pipe, photos[0], PROMPT, seed=3)
     layers = [name for name, _ in pipe.base.unet.named_modules() if name.endswith(".attn1")]
     assert set(maps) == set(layers) and layers
-    assert as_grid(torch.arange(9)).tolist() == [[0, 1, 2], [3, 4, 5], [6, 7, 8]]  # row by row
     for seen in maps.values():
         shares = seen.sum(1)
         assert seen.shape[0] == seen.shape[1] and shares.min() > 0 and shares.max() < 1
@@ -171,10 +170,6 @@ def test_every_self_attention_layer_has_a_map_of_its_portrait_and_the_picture_st
     assert any(not torch.allclose(maps[name], other[name]) for name in maps)
 
 
-def test_an_encoder_or_a_setting_without_maps_is_refused(pipe, photos):
-    untuned = LookaheadPipeline(pipe.checkpoints, pipe.settings, None)
+def test_an_encoder_without_maps_is_refused(pipe, photos):
     with pytest.raises(InputError, match="no KV-encoder"):
-        draw_with_attention(untuned, photos[0], PROMPT, seed=0)
-    settings = with_overrides(pipe.settings, {"num_inference_steps": 1})
-    with pytest.raises(InputError, match="2 steps"):
-        draw_with_attention(LookaheadPipeline(pipe.checkpoints, settings, pipe.encoder), photos[0], PROMPT, seed=0)
+        draw_with_attention(LookaheadPipeline(pipe.checkpoints, pipe.settings, None), photos[0], PROMPT, seed=0)

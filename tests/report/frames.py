@@ -34,15 +34,15 @@ def long_table(shifts: Mapping[str, float], seeds: int = 1, samplers: tuple[str,
     return pd.DataFrame(rows)
 
 
-def draw(table: pd.DataFrame, folder: Path) -> Path:
-    """The folder of pictures that the table is of: a colour a cell and person, in two shards."""
+def draw(table: pd.DataFrame, folder: Path) -> dict[str, Path]:
+    """The pictures that the table is of, by cell: a colour a cell and person, in two shards."""
     for number, ((cell, sampler, seed), rows) in enumerate(table.groupby(["cell", "sampler", "training_seed"])):
         colours = [(40 * number % 256, 60 * row.person % 256, 25 * len(row.style)) for row in rows.itertuples()]
         images = [png(Image.new("RGB", (16, 16), colour)) for colour in colours]
         for shard, part in enumerate((images[:7], images[7:])):
             path = folder / str(cell) / str(sampler) / str(seed) / f"{shard:05d}.parquet"
-            write_parquet(path, pa.table({"index": range(len(part)), "image": part}))
-    return folder
+            write_parquet(path, pa.table({"image": part}))
+    return {str(cell): folder / str(cell) for cell in table["cell"].unique()}
 
 
 def portraits(folder: Path) -> list[Person]:

@@ -104,7 +104,7 @@ def missing(checkpoints: Checkpoints) -> list[str]:
 
 
 def test_what_is_missing_is_downloaded_once_and_nothing_else(child, server):
-    reports: list[str] = []
+    reports = []
     fetch(child, reports.append)
     assert server.asked == [LORA_FILE] and missing(child) == []
     found = part("fast_child", child)
@@ -144,12 +144,11 @@ def test_of_a_pipeline_only_what_is_opened_is_downloaded(server, tiny_world, tmp
     [("broken", "checkpoints.fast_child: owner/child: "), ("wrong", "differs from its SHA-256, and was removed")],
 )
 def test_a_failure_is_named_and_the_next_run_continues(fault, reason, child, server):
-    faults: set[str] = getattr(server, fault)
-    faults.add(LORA_FILE)
+    getattr(server, fault).add(LORA_FILE)
     with pytest.raises(InputError, match=rf"1 parts failed; run again to continue:\n.*{reason}"):
         fetch(child, lambda _: None)
     assert missing(child)
-    faults.clear()
+    getattr(server, fault).clear()
     fetch(child, lambda _: None)
     assert not missing(child)
 

@@ -1,10 +1,14 @@
-"""The published formats without the published weights: the real files' sizes, and real structure, narrowed."""
+"""The published formats without the published weights: the real files' sizes, and real structure, narrowed.
+
+Each size was read in November 2026 in at least two public repositories that list the hub's files and do not copy each
+other: their downloaders compare sizes and SHA-256.
+"""
 
 import json
-import shutil
+import math
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import pytest
 import torch
@@ -17,27 +21,45 @@ from diffusers import (
     UNet2DConditionModel,
 )
 from huggingface_hub import constants
-from peft.tuners.lora import LoraLayer
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from transformers import (
     CLIPTextConfig,
     CLIPTextModel,
     CLIPTextModelWithProjection,
-    CLIPTokenizer,
     CLIPVisionConfig,
     CLIPVisionModelWithProjection,
 )
 
 from benchmarks.sdxl import FULL, LORA_TARGETS, REDUCED, SD15, Sizes, adapter_shapes, cross_attentions
 from lookahead import world
-from lookahead.config import Checkpoints, read_params, with_overrides
-from lookahead.world.hub import parts
+from lookahead.config import Checkpoints, with_overrides
+from lookahead.method.lora_scale import lora_scale
+from lookahead.models.fast_child import lora_layers
+from lookahead.world.hub import part, parts
 from miniature.encoders import build_tokenizer
-from tests.modules import ROOT
-from tests.sdxl.published import BYTES, Shapes, data_bytes, header_bytes, kohya
 from tests.tiny import LORA_FILE
 
+BYTES = {  # of the files
+    ("sdxl", "unet"): 5_135_149_760,  # unet/diffusion_pytorch_model.fp16.safetensors
+    ("sdxl", "text"): 246_144_152,  # text_encoder/model.fp16.safetensors
+    ("sdxl", "text_2"): 1_389_382_176,  # text_encoder_2/model.fp16.safetensors
+    ("sdxl", "vae"): 334_643_238,  # diffusion_pytorch_model.safetensors, float32
+    ("sdxl", "base_vae"): 167_335_342,  # vae/diffusion_pytorch_model.fp16.safetensors
+    ("sdxl", "preview_vae"): 9_793_292,  # diffusion_pytorch_model.safetensors, float32
+    ("sdxl", "image_encoder"): 2_528_373_448,  # models/image_encoder/model.safetensors, float32; also sd15's
+    ("sdxl", "adapter"): 847_517_512,  # sdxl_models/ip-adapter-plus-face_sdxl_vit-h.safetensors, float16
+    ("sdxl", "fast_child"): 393_855_224,  # pytorch_lora_weights.safetensors, float16
+    ("sd15", "unet"): 1_719_125_304,
+    ("sd15", "text"): 246_144_864,
+    ("sd15", "vae"): 334_643_276,
+    ("sd15", "preview_vae"): 9_793_292,
+    ("sd15", "adapter"): 98_183_288,  # models/ip-adapter-plus-face_sd15.safetensors, float16
+    ("sd15", "fast_child"): 134_621_556,
+}
+
+Shapes = Mapping[str, tuple[int, ...]]
+WIDTH = {"F16": 2, "F32": 4, "I64": 8}
 T = TypeVar("T")
 WORLDS = {"sdxl": FULL, "sd15": SD15}
 UNET_PARAMETERS = {"sdxl": 2_567_463_684, "sd15": 859_520_964}  # as several trainers log them
@@ -47,6 +69,28 @@ POSITIONS = {  # buffers that older versions of transformers wrote
     ("sdxl", "image_encoder"): {"vision_model.embeddings.position_ids": (1, 257)},
     ("sd15", "text"): {"text_model.embeddings.position_ids": (1, 77)},
 }
+
+
+def data_bytes(shapes: Shapes, kind: str) -> int:
+    """Bytes of these tensors in one number format."""
+    return sum(math.prod(shape) for shape in shapes.values()) * WIDTH[kind]
+
+
+def header_bytes(shapes: Shapes, kind: str, metadata: Mapping[str, str], before: Shapes) -> int:
+    """Length of the JSON header that safetensors writes for these tensors, with int64 ones before them, unpadded."""
+    header: dict[str, Any] = {"__metadata__": dict(metadata)} if metadata else {}
+    start = 0
+    for group, format_ in ((before, "I64"), (shapes, kind)):
+        for name in sorted(group):
+            end = start + data_bytes({name: group[name]}, format_)
+            header[name] = {"dtype": format_, "shape": list(group[name]), "data_offsets": [start, end]}
+            start = end
+    return len(json.dumps(header, separators=(",", ":")))
+
+
+def kohya(module: str) -> str:
+    """A module's name in kohya's LoRA files."""
+    return "lora_unet_" + module.replace(".", "_")
 
 
 def unet_of(sizes: Sizes) -> UNet2DConditionModel:
@@ -88,7 +132,11 @@ def full_unet(full_unets: dict[str, UNet2DConditionModel]) -> UNet2DConditionMod
 
 def full_shapes(name: str, sizes: Sizes, unet: UNet2DConditionModel) -> Shapes:
     """Names and shapes of every tensor of a published file, from its configuration."""
-    make: dict[str, Callable[[], nn.Module]] = {
+    if name == "adapter":
+        return adapter_shapes(sizes, cross_attentions(unet))
+    if name == "fast_child":
+        return lora_shapes(unet, sizes.lora_rank)
+    build: dict[str, Callable[[], nn.Module]] = {
         "unet": lambda: unet,
         "text": lambda: CLIPTextModel(CLIPTextConfig(**sizes.text)),
         "text_2": lambda: CLIPTextModelWithProjection(CLIPTextConfig(**sizes.text_2)),
@@ -97,12 +145,8 @@ def full_shapes(name: str, sizes: Sizes, unet: UNet2DConditionModel) -> Shapes:
         "preview_vae": AutoencoderTiny,
         "image_encoder": lambda: CLIPVisionModelWithProjection(CLIPVisionConfig(**sizes.vision)),
     }
-    if name == "adapter":
-        return adapter_shapes(sizes, cross_attentions(unet))
-    if name == "fast_child":
-        return lora_shapes(unet, sizes.lora_rank)
     with torch.device("meta"):
-        found = shapes_of(make[name]())
+        found = shapes_of(build[name]())
     return published_names(found) if name == "text" else found
 
 
@@ -139,21 +183,8 @@ def random_half(shapes: Shapes, generator: torch.Generator) -> dict[str, Tensor]
     return {name: torch.randn(shape, generator=generator).mul(0.05).half() for name, shape in shapes.items()}
 
 
-def write_tokenizer(folder: Path, tokenizer: CLIPTokenizer) -> None:
-    """The four files that the hub has, in place of those that transformers writes today."""
-    shutil.rmtree(folder)
-    folder.mkdir()
-    model = json.loads(tokenizer._tokenizer.to_str())["model"]
-    merges = [merge if isinstance(merge, str) else " ".join(merge) for merge in model["merges"]]
-    (folder / "merges.txt").write_text("\n".join(["#version: 0.2", *merges, ""]))
-    special = {"bos_token": "<|startoftext|>"} | dict.fromkeys(("eos_token", "unk_token", "pad_token"), "<|endoftext|>")
-    config = {"tokenizer_class": "CLIPTokenizer", "model_max_length": 77}
-    for name, tree in (("vocab", model["vocab"]), ("tokenizer_config", config), ("special_tokens_map", special)):
-        (folder / f"{name}.json").write_text(json.dumps(tree))
-
-
 def write_pipeline(folder: Path, scheduler: EulerDiscreteScheduler | EulerAncestralDiscreteScheduler) -> None:
-    """A repository such as SDXL's: half-precision weights, CLIP's tokenizer files, SDXL's noise schedule."""
+    """A repository such as SDXL's: half-precision weights, names as published, SDXL's noise schedule."""
     tokenizer = build_tokenizer(folder / "tokenizer")
     pipe = StableDiffusionXLPipeline(
         vae=AutoencoderKL(**REDUCED.vae),
@@ -168,30 +199,19 @@ def write_pipeline(folder: Path, scheduler: EulerDiscreteScheduler | EulerAncest
     pipe.to(torch.float16).save_pretrained(folder, variant="fp16")
     text = folder / "text_encoder" / "model.fp16.safetensors"
     save_file(published_names(load_file(text)), text, {"format": "pt"})
-    for name in ("tokenizer", "tokenizer_2"):
-        write_tokenizer(folder / name, tokenizer)
 
 
-def write_child(path: Path, naming: str) -> None:
-    """An LCM-LoRA with an effect and alpha = rank / 2, in kohya's naming as published, or the same in diffusers'."""
-    unet = unet_of(REDUCED)
-    drawn = random_half(lora_shapes(unet, REDUCED.lora_rank), torch.Generator().manual_seed(1))
-    if naming == "kohya":
-        save_file({n: torch.tensor(4.0).half() if n.endswith("alpha") else t for n, t in drawn.items()}, path)
-        return
-    written = {}
-    for name in adapted(unet):
-        written[f"unet.{name}.lora_A.weight"] = drawn[f"{kohya(name)}.lora_down.weight"]
-        written[f"unet.{name}.lora_B.weight"] = drawn[f"{kohya(name)}.lora_up.weight"] / 2
-    save_file(written, path)
+def write_child(path: Path) -> None:
+    """An LCM-LoRA with an effect and alpha = rank / 2, in kohya's naming as published."""
+    drawn = random_half(lora_shapes(unet_of(REDUCED), REDUCED.lora_rank), torch.Generator().manual_seed(1))
+    alpha = torch.tensor(REDUCED.lora_rank / 2).half()
+    save_file({name: alpha.clone() if name.endswith("alpha") else tensor for name, tensor in drawn.items()}, path)
 
 
 @pytest.fixture(scope="module")
-def reduced(tmp_path_factory: pytest.TempPathFactory) -> tuple[Checkpoints, Path]:
+def reduced(sdxl: Checkpoints, tmp_path_factory: pytest.TempPathFactory) -> tuple[Checkpoints, Path]:
     """The row `sdxl` of params.yaml, its repositories in a cache of the hub with real structure at reduced width."""
-    cache = tmp_path_factory.mktemp("hub")
-    row = read_params(ROOT / "params.yaml").worlds["sdxl"].checkpoints
-    row = with_overrides(row, {"precision": "bfloat16"})  # as on a GPU
+    row, cache = with_overrides(sdxl, {"precision": "bfloat16"}), tmp_path_factory.mktemp("hub")  # as on a GPU
 
     def at(source: str) -> Path:
         repository, commit = source.split(":")[0].split("@")
@@ -208,11 +228,11 @@ def reduced(tmp_path_factory: pytest.TempPathFactory) -> tuple[Checkpoints, Path
         AutoencoderTiny().save_pretrained(at(row.preview_vae))
         vision = CLIPVisionModelWithProjection(CLIPVisionConfig(**REDUCED.vision))
         vision.save_pretrained(at(row.image_encoder.source) / row.image_encoder.subfolder)
-    write_child(at(row.fast_child.source) / LORA_FILE, "kohya")
+    write_child(at(row.fast_child.source) / LORA_FILE)
     shapes = adapter_shapes(REDUCED, cross_attentions(unet_of(REDUCED)))
-    place = at(row.adapter.source) / row.adapter.subfolder
-    place.mkdir()
-    save_file(random_half(shapes, torch.Generator().manual_seed(2)), place / row.adapter.weight_name)
+    folder = at(row.adapter.source) / row.adapter.subfolder
+    folder.mkdir()
+    save_file(random_half(shapes, torch.Generator().manual_seed(2)), folder / row.adapter.weight_name)
     return row, cache
 
 
@@ -237,13 +257,6 @@ def prediction(pipe: world.Pipeline, image: bool) -> Tensor:
     added |= {"image_embeds": [draw(1, 1, 257, REDUCED.vision["hidden_size"])]} if image else {}
     tokens = draw(1, 77, REDUCED.unet["cross_attention_dim"])
     return pipe.unet(draw(1, 4, 16, 16), torch.tensor(500), tokens, added_cond_kwargs=added).sample.float()
-
-
-def switch_on(pipe: world.Pipeline) -> list[LoraLayer]:
-    layers = [module for module in pipe.unet.modules() if isinstance(module, LoraLayer)]
-    for layer in layers:
-        layer.set_scale(world.FAST_CHILD, 1.0)
-    return layers
 
 
 def test_the_base_opens_in_bfloat16_with_the_names_of_the_full_one(row, full_unet):
@@ -284,34 +297,27 @@ def test_generator_preview_decoder_and_image_encoder_open(row):
     assert features.shape == (1, 257, REDUCED.vision["hidden_size"])
 
 
-def test_the_fast_child_opens_alike_in_both_namings(row, tmp_path):
-    """And on every module that it was published for."""
-    write_child(tmp_path / LORA_FILE, "diffusers")
+def test_the_fast_child_opens_on_every_module_that_it_was_published_for(row):
+    """Off; at strength 1 it adds up * down * alpha / rank."""
     plain = row.model_copy(update={"precision": "float32"})
-    kohyas, diffusers = world.open_pipeline(plain), world.open_pipeline(plain)
-    base = prediction(kohyas, image=False)
-    world.attach_fast_child(kohyas, plain)
-    torch.testing.assert_close(prediction(kohyas, image=False), base)  # off
-    world.attach_fast_child(diffusers, with_overrides(plain, {"fast_child.source": str(tmp_path)}))
-    assert len(switch_on(kohyas)) == len(switch_on(diffusers)) == len(adapted(unet_of(REDUCED)))
-    one, other = prediction(kohyas, image=False), prediction(diffusers, image=False)
-    torch.testing.assert_close(one, other, atol=2e-4, rtol=1e-3)
-    assert (one - base).abs().mean() > 10 * (one - other).abs().mean()
+    pipe = world.open_pipeline(plain)
+    base, modules = prediction(pipe, image=False), adapted(pipe.unet)
+    world.attach_fast_child(pipe, plain)
+    torch.testing.assert_close(prediction(pipe, image=False), base)
+    layers, written = lora_layers(pipe.unet, world.FAST_CHILD), load_file(part("fast_child", row).folder() / LORA_FILE)
+    assert len(layers) == len(modules)
+    with torch.no_grad(), lora_scale(layers, world.FAST_CHILD, 1.0):
+        assert (prediction(pipe, image=False) - base).abs().mean() > 1e-3
+        for name in modules:
+            up, down = (written[f"{kohya(name)}.lora_{half}.weight"].float().flatten(1) for half in ("up", "down"))
+            delta = pipe.unet.get_submodule(name).get_delta_weight(world.FAST_CHILD)
+            torch.testing.assert_close(delta.flatten(1), up @ down / 2)
 
 
-@pytest.mark.parametrize("opened", [world.open_pipeline, world.open_denoiser])
-def test_the_adapter_opens_after_the_fast_child_with_sixteen_tokens(opened, row):
-    pipe = opened(row)
+def test_the_adapter_opens_after_the_fast_child_with_sixteen_tokens(row):
+    pipe = world.open_denoiser(row)
     world.attach_fast_child(pipe, row)
     world.attach_adapter(pipe, row)
     (projection,) = pipe.unet.encoder_hid_proj.image_projection_layers
     assert projection(torch.zeros(1, 257, 128, dtype=torch.bfloat16)).shape == (1, 16, 192)
     assert prediction(pipe, image=True).isfinite().all()
-
-
-def test_the_tokenizer_files_of_the_hub_give_the_tokens_that_they_should(row):
-    pipe, text = world.open_pipeline(row), "a photo of a person in the snow"
-    words = [f"{word}</w>" for word in text.split()]  # the tokenizer's numbers differ from one training to the next
-    assert pipe.tokenizer.convert_ids_to_tokens(pipe.tokenizer(text).input_ids)[1:-1] == words
-    tokens, _, pooled, _ = pipe.encode_prompt(text, device="cpu", do_classifier_free_guidance=False)
-    assert tokens.shape == (1, 77, 192) and pooled.shape == (1, 128)

@@ -2,12 +2,10 @@
 
 import runpy
 import sys
-from pathlib import Path
 
 import pytest
 
 from lookahead import world
-from lookahead.config import Checkpoints
 from lookahead.errors import InputError
 from lookahead.world import hub
 from lookahead.world.hub import find, part, parts
@@ -16,16 +14,6 @@ from tests.tiny import LORA_FILE
 
 COMMIT = "462165984030d82259a11f4367a4eed129e94a7b"
 PACK = b"a detector"
-
-
-def put_lora(cache: Path, checkpoints: Checkpoints, content: bytes, commit: str | None = None) -> Path:
-    """Write the fast child where the hub's cache keeps it."""
-    found = part("fast_child", checkpoints)
-    name = "models--" + found.source.replace("/", "--")
-    path = cache / name / "snapshots" / (commit or str(found.revision)) / LORA_FILE
-    path.parent.mkdir(parents=True)
-    path.write_bytes(content)
-    return path
 
 
 @pytest.mark.parametrize(
@@ -64,7 +52,7 @@ def test_one_error_names_all_that_is_missing_how_to_get_it_and_the_way_back(sdxl
     assert "`lookahead fetch --world sdxl`" in message and "`world: miniature`" in message
 
 
-OPENING = [world.open_pipeline, world.open_generator, world.open_image_encoder, world.open_preview_vae]
+OPENING = (world.open_pipeline, world.open_generator, world.open_image_encoder, world.open_preview_vae)
 
 
 @pytest.mark.parametrize("opening", [*OPENING, world.open_scorer])
@@ -85,10 +73,12 @@ def test_every_stage_ends_with_that_error_before_it_reads_anything(stage, home, 
 
 
 def test_another_commit_of_a_repository_does_not_count_and_a_truncated_file_is_named(sdxl, home, tiny_world):
-    put_lora(home / "hub", sdxl, b"x", commit="b" * 40)
-    assert part("fast_child", sdxl).missing()
-    path = put_lora(home / "hub", sdxl, b"\x10")
-    assert "fast_child" not in {each.name for each in parts(sdxl) if each.missing()}
+    found = part("fast_child", sdxl)
+    for commit, missing in (("b" * 40, True), (found.revision, False)):
+        path = home / "hub" / f"models--{found.source.replace('/', '--')}" / "snapshots" / str(commit) / LORA_FILE
+        path.parent.mkdir(parents=True)
+        path.write_bytes(b"\x10")
+        assert bool(found.missing()) is missing
     pipe = world.open_pipeline(tiny_world)
     with pytest.raises(InputError, match="truncated") as caught:
         world.attach_fast_child(pipe, tiny_world.model_copy(update={"fast_child": sdxl.fast_child}))

@@ -53,7 +53,7 @@ def world(tiny_world: Checkpoints, settings: Train) -> World:  # noqa: F811
     small = {"batch_size": 16, "previews": PreviewCurves(people=1, timesteps=[500], scales=[1.0])}
     train = changed(settings, {"steps": 2, "gradient_accumulation_steps": 1, "num_samples": 1})
     evaluate = read.evaluate.model_copy(update=small)
-    return read.model_copy(update={"checkpoints": tiny_world, "train": train, "evaluate": evaluate})
+    return read.model_copy(update={"name": "tiny", "checkpoints": tiny_world, "train": train, "evaluate": evaluate})
 
 
 @pytest.fixture(scope="session")
@@ -97,7 +97,7 @@ def run(world: World, evaluation: Callable[[World], Evaluate], features: Path) -
         notes, said = Notes(), []
         own = world if train is None else world.model_copy(update={"train": train})
         (folder / "out").mkdir(parents=True, exist_ok=True)
-        task = Task("tiny", own, evaluation(own), search, features, folder / "state")
+        task = Task(own, evaluation(own), search, features, folder / "state")
         run_search(task, lambda _: notes, said.append, folder / "out")  # type: ignore[arg-type,return-value]
         return notes.ends, said
 

@@ -1,7 +1,5 @@
-"""`lookahead adopt`: what it shows, that comments stay, and what it refuses; commands that need a search."""
+"""`lookahead adopt`: what it shows, that comments stay, and what it refuses."""
 
-import shutil
-import sys
 from pathlib import Path
 
 import pytest
@@ -9,21 +7,18 @@ import yaml
 from typer.testing import CliRunner
 
 from lookahead import cli
-from lookahead.cli.studies import patched
 from lookahead.config import read_params
 from lookahead.errors import InputError
-from lookahead.search.study import open_storage
-from tests.modules import ROOT
+from lookahead.search.run import open_storage
 from tests.search.conftest import make_search
 
 PATCH = {"lookahead.weight": 2.5e-05, "lookahead.lora_scale.low": 0.25, "kv.enabled": True}
 
 
-def put(root: Path, patch: dict[str, object]) -> Path:
+def put(root: Path, patch: dict[str, object]) -> None:
     path = root / "results" / "miniature" / "search" / "best.yaml"
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text("# A patch\n" + yaml.safe_dump({f"worlds.miniature.train.{k}": v for k, v in patch.items()}))
-    return path
 
 
 def test_only_what_the_patch_names_changes_and_only_after_a_yes(here: Path) -> None:
@@ -45,23 +40,9 @@ def test_only_what_the_patch_names_changes_and_only_after_a_yes(here: Path) -> N
 
 @pytest.mark.parametrize(("patch", "said"), [({"wait": 1}, "train.wait"), ({"steps": -1}, "steps")])
 def test_a_patch_that_does_not_fit_is_refused(here: Path, patch: dict[str, object], said: str) -> None:
-    with pytest.raises(InputError, match=said):
-        patched(Path("params.yaml"), put(here, patch))
-
-
-@pytest.mark.parametrize(
-    ("words", "said"),
-    [
-        (["adopt", "--world", "sdxl"], "make search"),
-        (["dashboard"], "run `make search` first"),
-        (["search", "--world", "moon"], "no search of 'moon'"),
-    ],
-)
-def test_what_has_no_search_is_named(here: Path, monkeypatch: pytest.MonkeyPatch, words: list[str], said: str) -> None:
-    shutil.copytree(ROOT / "stages", here / "stages")
-    monkeypatch.setattr(sys, "argv", ["lookahead", *words])
-    with pytest.raises(SystemExit, match=said):
-        cli.main()
+    put(here, patch)
+    refused = CliRunner().invoke(cli.app, ["adopt", "--yes"]).exception
+    assert isinstance(refused, InputError) and said in str(refused)
 
 
 def test_a_storage_of_another_kind_is_refused(tmp_path: Path) -> None:

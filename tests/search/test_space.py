@@ -45,7 +45,7 @@ def odd(path: str, low: float, high: float) -> dict[str, object]:
     ("change", "said"),
     [
         (odd("lookahead.wait", 0.1, 1.0), r"train\.lookahead\.wait is no parameter"),
-        (odd("lookahead", 0.1, 1.0), r"train\.lookahead is no parameter"),
+        (odd("lookahead", 0.1, 1.0), r"odd = (0\.1|1\.0)"),
         (odd("lookahead.lora_scale.probability_of_one", 0.0, 1.5), "odd = 1.5"),
         (odd("ema_decay", 0.0, 1.0), "odd = 1.0"),
         (odd("learning_rate", 0.1, 0.2), "outside 'odd'"),
@@ -67,11 +67,9 @@ def test_an_impossible_space_is_refused(world, change: dict[str, object], said: 
         ({"space": {"low": SPACE["low"] | {"log": True}}}, "begin above 0"),
         ({"space": {"power": SPACE["power"]}}, "name an entry above it"),
         ({"contours": [["low", "none"]]}, "not in the space"),
-        ({"confirm": {"settings": 4, "seeds": [11], "split": "validation", "people": 2}}, "less than or equal to 3"),
         ({"confirm": {"settings": 1, "seeds": [3], "split": "validation", "people": 2}}, "confirm with fresh ones"),
         ({"split": "test"}, "'search' or 'validation'"),
         ({"confirm": {"settings": 1, "seeds": [11], "split": "test", "people": 2}}, "'search' or 'validation'"),
-        ({"mode": "both"}, "pareto"),
     ],
 )
 def test_what_cannot_be_meant_is_refused(change: dict[str, object], said: str) -> None:

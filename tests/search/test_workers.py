@@ -1,7 +1,5 @@
-"""Workers that share a study: killed, interrupted, taken for dead, and two that find the same dead trial."""
+"""Workers that share a study: interrupted, taken for dead, and two that find the same dead trial."""
 
-import subprocess
-import sys
 import threading
 import time
 from pathlib import Path
@@ -13,22 +11,16 @@ from optuna.trial import TrialState
 
 from lookahead.config import Heartbeat
 from lookahead.errors import InputError
-from lookahead.search.study import REASON, first_number, open_storage, open_study, optimize
+from lookahead.search.objective import REASON, first_number
+from lookahead.search.run import open_storage, open_study, optimize
 
 BEAT = Heartbeat(interval=1, grace=2, retries=3)
 DONE = (TrialState.COMPLETE,)
-WORKER = """
-import sys
-from pathlib import Path
-from optuna.study import MaxTrialsCallback
-from tests.search.test_workers import DONE, open_tiny, optimize, slow
-optimize(open_tiny(Path(sys.argv[1])), slow, 3, MaxTrialsCallback(6, DONE))
-"""
 
 
 def open_tiny(folder: Path) -> optuna.Study:
     storage = open_storage(None, folder / "studies.db", BEAT)
-    study, _ = open_study(storage, folder / "studies.db", "tiny", {"space": "a"}, {"x": 1.5})
+    study = open_study(storage, folder / "studies.db", "tiny", {"space": "a"}, ["x"], {"x": 1.5})
     study.sampler = optuna.samplers.RandomSampler()
     return study
 
@@ -43,39 +35,12 @@ def draw(trial: optuna.Trial) -> float:
     return trial.suggest_float("x", 0.0, 9.0)
 
 
-def leave_dead_trial(folder: Path) -> None:
-    """A running trial whose worker showed that it lives, once."""
-    study = open_tiny(folder)
+def test_two_workers_that_find_the_same_dead_trial_both_go_on(tmp_path: Path) -> None:
+    study = open_tiny(tmp_path)
     trial = study.ask()
     draw(trial)
     study._storage.record_heartbeat(trial._trial_id)  # type: ignore[attr-defined]
     time.sleep(BEAT.grace + 1.5)
-
-
-@pytest.mark.slow
-def test_two_workers_share_a_study_and_the_trial_of_a_killed_one_is_run_again(tmp_path: Path) -> None:
-    workers = [subprocess.Popen([sys.executable, "-c", WORKER, str(tmp_path)]) for _ in range(2)]
-    try:
-        study = open_tiny(tmp_path)
-        deadline = time.monotonic() + 300
-        while not study.get_trials(states=(TrialState.RUNNING,)) and time.monotonic() < deadline:
-            time.sleep(0.05)
-        time.sleep(0.5)  # its heartbeat is there
-        workers[0].kill()
-        assert workers[1].wait(300) == 0
-    finally:
-        for worker in workers:
-            worker.kill()
-    optimize(study, draw, 3, MaxTrialsCallback(7, DONE))  # whoever comes next takes up what is left
-    trials = study.get_trials()
-    first = [trial for trial in trials if first_number(trial) == 0]
-    assert first[-1].state == TrialState.COMPLETE and first[-1].params == {"x": 1.5}
-    assert 6 <= sum(trial.state in DONE for trial in trials) <= 9
-    assert len({trial.params["x"] for trial in trials if trial.state in DONE}) >= 6
-
-
-def test_two_workers_that_find_the_same_dead_trial_both_go_on(tmp_path: Path) -> None:
-    leave_dead_trial(tmp_path)
     failures: list[BaseException] = []
 
     def work() -> None:
@@ -141,5 +106,5 @@ def test_failures_keep_their_reason_and_only_failures_alone_end_a_study(tmp_path
     def hopeless(trial: optuna.Trial) -> float:
         raise InputError("no loss is finite")
 
-    with pytest.raises(InputError, match="all of the first 3 trials failed, the last one so: no loss is finite"):
+    with pytest.raises(InputError, match="all of the first 3 trials failed, the last one so: InputError: no loss"):
         optimize(open_tiny(tmp_path / "other"), hopeless, 3)

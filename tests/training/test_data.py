@@ -31,20 +31,16 @@ def _draw(seed: int, count: int = 6000) -> list[tuple[int, int]]:
 
 
 def test_the_reference_is_another_plain_photo_of_the_same_person():
-    for target, reference in _draw(0):
-        assert target != reference and IDENTITY[target] == IDENTITY[reference] and PHOTO[reference]
-
-
-def test_every_reference_comes_equally_often():
     counts = Counter(_draw(0))
+    assert all(a != b and IDENTITY[a] == IDENTITY[b] and PHOTO[b] for a, b in counts)
     assert {reference for target, reference in counts if target == 4} == {3, 5}
-    assert 0.8 < counts[4, 3] / counts[4, 5] < 1.25
+    assert 0.8 < counts[4, 3] / counts[4, 5] < 1.25  # each equally often
 
 
 def test_people_and_their_styles_are_balanced():
     pairs = Pairs(_table(IDENTITY, PHOTO, STYLE), own_share=0.3)
-    told = dict(zip(pairs.targets.tolist(), pairs.chances.tolist(), strict=True))
-    assert told == pytest.approx(CHANCES)  # 6 and 8 are the only photos of theirs
+    chances = dict(zip(pairs.targets.tolist(), pairs.chances.tolist(), strict=True))
+    assert chances == pytest.approx(CHANCES)  # 6 and 8 are the only photos of theirs
     assert Pairs(_table(IDENTITY, PHOTO, STYLE), 0.0, photos_only=True).targets.tolist() == [0, 1, 3, 4, 5]
     drawn = Counter(target for target, _ in _draw(0))
     assert drawn == pytest.approx({row: 6000 * chance for row, chance in CHANCES.items()}, rel=0.15)
@@ -56,22 +52,18 @@ def test_own_photos_have_their_share_however_many_there_are():
     assert chances.tolist() == pytest.approx([0.2, 0.2, 0.15, 0.15, 0.15, 0.15])
 
 
-@pytest.mark.parametrize("own", [True, False])
-def test_one_source_alone_has_every_draw(own):
-    zeros = torch.zeros(4, dtype=torch.long)
-    assert balanced(torch.full((4,), own), zeros, zeros, own_share=1.0 - own).tolist() == pytest.approx([0.25] * 4)
-
-
 @pytest.mark.parametrize("share", [0.0, 1.0])
 def test_a_source_of_no_share_is_never_drawn(share):
-    own = IDENTITY == 1
+    """And the other one, or the only one, has every draw."""
+    own, zeros = IDENTITY == 1, torch.zeros(4, dtype=torch.long)
     targets, _ = Pairs(_table(IDENTITY, PHOTO, STYLE, own), own_share=share).draw(500, torch.Generator().manual_seed(0))
     assert own[targets].all() if share else not own[targets].any()
+    alone = balanced(torch.full((4,), not share), zeros, zeros, own_share=share)
+    assert alone.tolist() == pytest.approx([0.25] * 4)
 
 
 def test_pairs_depend_on_the_generator_alone():
-    assert _draw(1, 50) == _draw(1, 50)
-    assert _draw(1, 50) != _draw(2, 50)
+    assert _draw(1, 50) == _draw(1, 50) != _draw(2, 50)
 
 
 def test_a_dataset_without_second_photos_is_refused():
@@ -90,10 +82,8 @@ def test_scale_depends_on_the_step_alone():
     settings = LoraScale(low=0.1, high=1.0, probability_of_one=0.0, redraw_every=5)
     forwards = [scale_at(settings, 0, step) for step in range(40)]
     backwards = [scale_at(settings, 0, step) for step in reversed(range(40))][::-1]
-    assert forwards == backwards
-    for start in range(0, 40, 5):
-        assert len(set(forwards[start : start + 5])) == 1
-    assert len(set(forwards)) == 8
+    assert forwards == backwards and len(set(forwards)) == 8
+    assert all(len(set(forwards[start : start + 5])) == 1 for start in range(0, 40, 5))
     assert all(0.1 <= scale <= 1 for scale in forwards)
     assert forwards != [scale_at(settings, 1, step) for step in range(40)]
 

@@ -15,17 +15,12 @@ from safetensors.torch import load_file
 from lookahead import world
 from lookahead.errors import InputError
 from lookahead.training.loop import lr_factor, train
+from tests.project import files_of as contents
 from tests.training.conftest import changed
 
 WEIGHTS = Path("encoder/ip-adapter.safetensors")
-FULL = {
-    "kv": {"enabled": True},
-    "ema_decay": 0.9,
-    "lr_scheduler": "cosine",
-    "share_timesteps": True,
-    "noise_density": {"annealing": "linear", "final_strength": -0.5},
-}
-NOTHING: Mapping[str, object] = {}
+FULL = {"kv": {"enabled": True}, "ema_decay": 0.9, "lr_scheduler": "cosine", "share_timesteps": True}
+FULL |= {"noise_density": {"annealing": "linear", "final_strength": -0.5}}
 COSINE = {"lr_scheduler": "cosine"}
 ANNEALED = {"noise_density": {"annealing": "linear"}}
 
@@ -38,7 +33,9 @@ class Killed(Exception):
 def run(tiny_world, settings, features) -> Callable[..., list[int]]:
     """Trains with some settings changed; the steps that were done. `stop` is the one after which it is killed."""
 
-    def run_changed(work: Path, changes: Mapping[str, object] = NOTHING, stop: int | None = None, **more) -> list[int]:
+    def run_changed(
+        work: Path, changes: Mapping[str, object] | None = None, stop: int | None = None, **more
+    ) -> list[int]:
         steps = []
 
         def log(row, step):
@@ -48,7 +45,7 @@ def run(tiny_world, settings, features) -> Callable[..., list[int]]:
                 raise Killed
 
         with nullcontext() if stop is None else pytest.raises(Killed):
-            train(tiny_world, changed(settings, changes), features, work, log, **more)
+            train(tiny_world, changed(settings, changes or {}), features, work, log, **more)
         return steps
 
     return run_changed
@@ -60,10 +57,6 @@ def whole(run, tmp_path_factory) -> Path:
     work = tmp_path_factory.mktemp("whole") / "work"
     run(work)
     return work
-
-
-def contents(folder: Path) -> dict[str, bytes]:
-    return {str(path.relative_to(folder)): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
 
 
 def test_output_is_the_contract(whole, settings):
@@ -81,12 +74,10 @@ def test_output_is_the_contract(whole, settings):
 
 
 def test_weights_open_with_diffusers(whole, tiny_world):
-    pipe = world.open_pipeline(tiny_world)
-    world.attach_adapter(pipe, whole / WEIGHTS)
+    world.attach_adapter(world.open_pipeline(tiny_world), whole / WEIGHTS)
     untuned = load_file(Path(tiny_world.adapter.source) / tiny_world.adapter.weight_name)
     tuned = load_file(whole / WEIGHTS)
-    assert tuned.keys() == untuned.keys()
-    assert all((tuned[name] != untuned[name]).any() for name in tuned)
+    assert tuned.keys() == untuned.keys() and all((tuned[name] != untuned[name]).any() for name in tuned)
 
 
 @pytest.mark.parametrize("stop", [1, 5])

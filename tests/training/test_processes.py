@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,7 @@ from lookahead.errors import InputError
 from lookahead.training import loop
 from lookahead.training.loop import train
 from tests.launcher import free_port, launch
+from tests.tiny import no_log
 from tests.training.conftest import changed
 
 CODE = """
@@ -56,24 +58,21 @@ except InputError as error:
 NEVER, DEAD = -1, 9
 
 
-def command(
-    world: Checkpoints, settings: Train, features: Path, work: Path, deadly: int = NEVER, late: float = 0
-) -> list[str]:
-    """A script and its words: the step at which the second process dies, and how many seconds it comes late."""
-    script = work.with_name("train.py")
-    script.write_text(CODE)
-    words = (world.model_dump_json(), settings.model_dump_json(), features, work, deadly, late)
-    return [str(script), *map(str, words)]
+@pytest.fixture
+def words(tiny_world: Checkpoints, with_kv: Train, features: Path, tmp_path: Path) -> Callable[..., list[str]]:
+    """The script and its words: the step at which the second process dies, and how many seconds it comes late."""
+    (tmp_path / "train.py").write_text(CODE)
+    given = (tmp_path / "train.py", tiny_world.model_dump_json(), with_kv.model_dump_json(), features, tmp_path / "two")
+    return lambda deadly=NEVER, late=0: list(map(str, (*given, deadly, late)))
 
 
 def machines(words: list[str]) -> subprocess.CompletedProcess:
     """Train with a process on each of two machines, with no launcher to watch them; the main one's output."""
+    command = [sys.executable, *words]
     common = os.environ | {"OMP_NUM_THREADS": "1", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port())}
     ranks = [common | {"RANK": rank, "LOCAL_RANK": "0", "WORLD_SIZE": "2"} for rank in ("0", "1")]
-    with subprocess.Popen([sys.executable, *words], env=ranks[1], stderr=subprocess.DEVNULL) as other:
-        done = subprocess.run(
-            [sys.executable, *words], capture_output=True, text=True, check=False, timeout=300, env=ranks[0]
-        )
+    with subprocess.Popen(command, env=ranks[1], stderr=subprocess.DEVNULL) as other:
+        done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=300, env=ranks[0])
         assert other.wait() == DEAD
     return done
 
@@ -90,35 +89,35 @@ def assert_equal_trainings(one: Path, other: Path) -> None:
 def one(tiny_world: Checkpoints, with_kv: Train, features: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The output of one process."""
     work = tmp_path_factory.mktemp("one") / "one"
-    train(tiny_world, with_kv, features, work, lambda _row, _step: None)
+    train(tiny_world, with_kv, features, work, no_log)
     return work
 
 
 @pytest.mark.slow
-def test_two_processes_and_one_make_the_same_steps(one, tiny_world, with_kv, features, tmp_path):
+def test_two_processes_and_one_take_the_same_steps(one, words, tiny_world, with_kv, features, tmp_path):
     """And after the last checkpoint a resumed run ends, also where one process is late and the other has finished."""
-    launch(*command(tiny_world, with_kv, features, tmp_path / "two"))
+    launch(*words())
     assert_equal_trainings(one, tmp_path / "two")
     (tmp_path / "two" / "metrics.json").unlink()
-    launch(*command(tiny_world, with_kv, features, tmp_path / "two", late=5))
+    launch(*words(late=5))
     assert_equal_trainings(one, tmp_path / "two")
     alone = changed(with_kv, {"gradient_accumulation_steps": 1})
-    train(tiny_world, alone, features, tmp_path / "other", lambda _row, _step: None)
+    train(tiny_world, alone, features, tmp_path / "other", no_log)
     with pytest.raises(AssertionError):  # the comparison can fail
         assert_equal_trainings(one, tmp_path / "other")
 
 
 @pytest.mark.slow
-def test_when_a_process_dies_the_run_ends_with_a_message_and_continues(one, tiny_world, with_kv, features, tmp_path):
-    done = machines(command(tiny_world, with_kv, features, tmp_path / "two", deadly=3))
+def test_when_a_process_dies_the_run_ends_with_a_message_and_continues(one, words, tmp_path):
+    done = machines(words(deadly=3))
     assert done.returncode == 1 and "error: another process of this launch ended" in done.stderr
     assert [path.name for path in (tmp_path / "two.resume").glob("step*")] == ["step_000002.safetensors"]
     assert not (tmp_path / "two" / "encoder").exists()
-    launch(*command(tiny_world, with_kv, features, tmp_path / "two"))
+    launch(*words())
     assert_equal_trainings(one, tmp_path / "two")
 
 
 def test_a_number_of_processes_that_cannot_share_is_refused(tiny_world, settings, tmp_path, monkeypatch):
     monkeypatch.setattr(loop, "distributed", lambda: type("Three", (), {"num_processes": 3}))
     with pytest.raises(InputError, match=r"gradient_accumulation_steps is 2, .* make it a multiple of 3"):
-        train(tiny_world, settings, tmp_path, tmp_path, lambda _row, _step: None)
+        train(tiny_world, settings, tmp_path, tmp_path, no_log)

@@ -2,13 +2,48 @@
 
 from __future__ import annotations
 
+import runpy
 import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
 
-from lookahead.cli import pictures, stages, studies  # noqa: F401  (importing them adds their commands)
-from lookahead.cli.base import app
+import typer
+
 from lookahead.errors import InputError
 
-__all__ = ["app", "main"]
+if TYPE_CHECKING:
+    from lookahead.config import Params
+
+app = typer.Typer(
+    help="LCM-Lookahead: data, training, evaluation. `make repro` (or `dvc repro`) runs whatever is out of date.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+World = Annotated[str | None, typer.Option(help="a world of params.yaml; default: its `world`")]
+
+
+def parameters() -> Params:
+    """params.yaml; commands read it before they import torch, so that a typo is reported at once."""
+    from lookahead.config import read_params
+
+    return read_params()
+
+
+def script(name: str) -> Path:
+    """The script of a stage, in the repository's root."""
+    path = Path("stages") / f"{name}.py"
+    if not path.is_file():
+        raise InputError(f"{path} does not exist in {Path.cwd()}: run from the repository's root")
+    return path
+
+
+def run_stage(name: str, **options: str | None) -> None:
+    """Run a stage's script, the one that `dvc repro` runs."""
+    path = script(name)
+    given = [word for option, value in options.items() if value is not None for word in (f"--{option}", value)]
+    sys.argv = [str(path), *given]
+    runpy.run_path(str(path), run_name="__main__")
 
 
 def main() -> None:
@@ -17,3 +52,6 @@ def main() -> None:
         app()
     except InputError as error:
         sys.exit(f"error: {error}")
+
+
+from lookahead.cli import pictures, stages, studies  # noqa: E402, F401  (they add their commands to `app`)

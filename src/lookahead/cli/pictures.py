@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from lookahead.cli.base import World, app, parameters
+from lookahead.cli import World, app, parameters
 
 Encoder = Annotated[Path | None, typer.Option(help="an encoder's folder; default: the trained one, else untuned")]
 UNTUNED = "the untuned adapter (`lookahead train` trains an encoder)"
@@ -38,12 +38,10 @@ def personalize(
 
     What is not given comes from `personalize` in params.yaml. Draw only people who agreed to it.
     """
-    params = parameters()
-    settings = params.of(world)
+    settings = parameters().of(world)
     from lookahead.pipeline import personalize as pictures
 
-    pictures.check_out(out)
-    found = pictures.find_encoder(world or params.world, encoder)
+    found = pictures.find_encoder(settings.name, encoder)
     print(f"encoder: {found or UNTUNED}", flush=True)
     changes = {
         "kv": kv,
@@ -64,15 +62,14 @@ def export(
     out: Annotated[Path, typer.Argument(help="its files are replaced")], world: World = None, encoder: Encoder = None
 ) -> None:
     """Write the encoder for other programs: a standard IP-Adapter file, and a model card."""
-    params = parameters()
-    settings = params.of(world)
+    settings = parameters().of(world)
     from lookahead.pipeline import LookaheadPipeline
     from lookahead.pipeline.personalize import find_encoder
     from lookahead.pipeline.pipeline import export as write
 
-    found = find_encoder(world or params.world, encoder)
+    found = find_encoder(settings.name, encoder)
     print(f"encoder: {found or UNTUNED}", flush=True)
-    intervals = None if encoder else Path("runs", world or params.world, "evaluate", "intervals.json")
+    intervals = None if encoder else Path("runs", settings.name, "evaluate", "intervals.json")
     write(LookaheadPipeline(settings.checkpoints, settings.personalize, found), out, intervals)
     print(out / "README.md")
 
@@ -86,10 +83,10 @@ def register(
 ) -> None:
     """Put an exported encoder into MLflow's model registry, from where it is served over HTTP (docs/serving.md)."""
     params = parameters()
-    from lookahead.serving.register import register as put
+    from lookahead.serving import register as put
     from lookahead.tracking import connect, store_uri
 
-    name = name or f"lookahead-{world or params.world}"
+    name = name or f"lookahead-{params.of(world).name}"
     version = put(folder, *connect(params.tracking), name, alias)
     print(f"{name} version {version} is {alias}; serve it from here, the repository's root:")
     print(f"  PATH=$PWD/.venv/bin:$PATH MLFLOW_TRACKING_URI={store_uri(params.tracking)} mlflow models serve \\")
@@ -106,12 +103,11 @@ def demo(
 
     It needs Gradio: `make demo` installs it, and starts this.
     """
-    params = parameters()
-    settings = params.of(world)
-    from lookahead.demo.serve import serve
+    settings = parameters().of(world)
+    from lookahead.demo import serve
     from lookahead.pipeline.personalize import find_encoder
 
-    found = find_encoder(world or params.world, encoder)
+    found = find_encoder(settings.name, encoder)
     print(f"encoder: {found or UNTUNED}")
     print(f"http://127.0.0.1:{port} in a minute (Ctrl-C stops it)", flush=True)
     serve(settings, found, port)

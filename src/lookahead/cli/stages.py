@@ -9,22 +9,10 @@ from typing import Annotated, Any
 
 import typer
 
-from lookahead.cli.base import World, app, parameters, run_stage, script
+from lookahead.cli import World, app, parameters, run_stage, script
 from lookahead.errors import InputError
 
 Variant = Annotated[str | None, typer.Option(help="noise_only or lookahead; default: both")]
-COLUMNS = {"identity": "identity", "prompt": "prompt alignment"}
-ROWS = {
-    "adapter": "untuned",
-    "noise_only": "noise loss only",
-    "tuned_without_kv": "lookahead without KV",
-    "tuned": "lookahead",
-    "steered": "lookahead, steered",
-    "difference": "lookahead − untuned",
-    "gain": "lookahead − noise loss only",
-    "kv_gain": "lookahead − lookahead without KV",
-    "steering_gain": "lookahead, steered − lookahead",
-}
 
 
 @app.command()
@@ -41,7 +29,7 @@ def import_folder(folder: Path, world: World = None) -> None:
     from lookahead.stage import run_stage as build
 
     stage = runpy.run_path(str(script("photos")))["stage_of"](folder, "imported")
-    out = build(stage, params, world or params.world)
+    out = build(stage, params, params.of(world).name)
     counts = read_json(out / "metrics.json")
     print(f"{counts['images']} pictures of {counts['people']} people are kept, {counts['skipped']} files are skipped")
     print(f"Pictures: {out / 'samples.png'}\nSkipped, with reasons: {out / 'skipped.csv'}")
@@ -99,7 +87,7 @@ def doctor(
     from lookahead.doctor import examine
 
     mends: dict[str, list[str]] = {}
-    for state, subject, message, mend in examine(params, world or params.world, storage):
+    for subject, (state, message, mend) in examine(params, params.of(world), storage):
         print(f" {'BAD' if state == 'bad' else state:4} {subject:30}  {message}", flush=True)
         if state == "bad":
             mends.setdefault(mend, []).append(subject)
@@ -112,22 +100,24 @@ def doctor(
 
 def headline_table(intervals: Mapping[str, Mapping[str, Any]]) -> str:
     """A row for each method and each contrast, with the people and the trainings that its intervals are over."""
-    from lookahead.report.formats import Estimate, Row, Table
+    from lookahead.evaluation.cells import CONTRASTS, LABELS
+    from lookahead.report.formats import Estimate, estimate_table, markdown, title
 
-    rows = []
-    for name in sorted(intervals, key=lambda name: list(ROWS).index(name) if name in ROWS else len(ROWS)):
-        if COLUMNS.keys() <= intervals[name].keys():
-            values = (intervals[name][column] for column in COLUMNS)
-            entries = [Estimate(v["mean"], v["low"], v["high"], v["people"], v["seeds"]) for v in values]
-            rows.append(Row(ROWS.get(name, name), entries))
-    return Table(["", *COLUMNS.values()], rows).markdown()
+    labels = LABELS | {one.name: f"{LABELS[one.cell]} − {LABELS[one.baseline]}" for one in CONTRASTS}
+    metrics = ("identity", "prompt")
+    rows = {}
+    for name, label in labels.items():
+        if name in intervals:
+            values = (intervals[name][metric] for metric in metrics)
+            rows[label] = [Estimate(v["mean"], v["low"], v["high"], v["people"], v["seeds"]) for v in values]
+    return markdown(estimate_table(rows, map(title, metrics)))
 
 
 @app.command()
 def headline(world: World = None) -> None:
     """Print the result: identity and prompt alignment of each method, with 95 % intervals."""
+    folder = Path("runs") / parameters().of(world).name / "evaluate"
     from lookahead.artifacts import read_json
 
-    folder = Path("runs") / (world or parameters().world) / "evaluate"
     table = headline_table(read_json(folder / "intervals.json"))
     print(f"\n{table}\nReport: {folder / 'report.html'}\nRuns:   make ui")

@@ -2,20 +2,9 @@
 # ruff: noqa: F401
 # mypy: implicit-reexport
 
-from lookahead.config.checkpoints import (
-    Adapter,
-    Checkpoints,
-    FacePacks,
-    FastChild,
-    Generator,
-    ImageEncoder,
-    Lora,
-    Scorer,
-)
 from lookahead.config.evaluation import (
     Diversity,
     Evaluate,
-    EvaluateStage,
     KVGuidance,
     Personalize,
     PreviewCurves,
@@ -26,18 +15,20 @@ from lookahead.config.evaluation import (
     read_protocol,
 )
 from lookahead.config.fields import Section, merged, read_tree, read_yaml, with_overrides
-from lookahead.config.params import Params, Tracking, World, parse_params, read_params
-from lookahead.config.studies import (
-    Checks,
-    Choices,
-    Confirm,
-    FloatRange,
-    Heartbeat,
-    IntRange,
-    Range,
-    Search,
-    Studies,
-    Study,
-    StudyCell,
+from lookahead.config.params import (
+    Adapter,
+    Checkpoints,
+    FacePacks,
+    FastChild,
+    Generator,
+    ImageEncoder,
+    Lora,
+    Params,
+    Scorer,
+    Tracking,
+    World,
+    parse_params,
+    read_params,
 )
-from lookahead.config.train import KV, Density, Features, Generate, Lookahead, LoraScale, Photos, Preview, Train
+from lookahead.config.studies import Choices, FloatRange, Heartbeat, IntRange, Search, Study, StudyCell
+from lookahead.config.train import Density, Features, Generate, LoraScale, Photos, Preview, Train

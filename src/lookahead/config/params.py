@@ -4,16 +4,91 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from lookahead.config.checkpoints import Checkpoints
 from lookahead.config.evaluation import Evaluate, EvaluateStage, Personalize, read_protocol
-from lookahead.config.fields import Section, checked, merged, read_tree
+from lookahead.config.fields import Count, Section, Steps, Timestep, checked, merged, read_tree
 from lookahead.config.studies import Studies
 from lookahead.config.train import Features, Generate, Photos, Train
 from lookahead.errors import InputError
+
+
+class Lora(Section):
+    """A LoRA's folder or repository, and the name of its file."""
+
+    source: str
+    weight_name: str
+
+
+class FastChild(Lora):
+    """The few-step LoRA that forms previews: LCM-LoRA, or one distilled for the few `timesteps` that are named.
+
+    The lookahead loss then draws its timesteps from these; null stands for all.
+    """
+
+    timesteps: Annotated[list[Timestep], Field(min_length=1)] | None
+
+
+class Generator(Steps):
+    """The few-step generator: a pipeline, with a LoRA fused into it or none, and its pictures' side in pixels."""
+
+    pipeline: str
+    lora: Lora | None
+    resolution: Count
+
+
+class FacePacks(Section):
+    """Three insightface packs (folders of ONNX files, or names) and the detector's input size in pixels."""
+
+    loss: str
+    select: str
+    report: str
+    detection_size: Count
+
+
+class Adapter(Section):
+    """An IP-Adapter file: the folder or repository it lies in, the sub-folder and the file's name."""
+
+    source: str
+    subfolder: str
+    weight_name: str
+
+
+class ImageEncoder(Section):
+    """The CLIP vision encoder whose hidden states the image adapter reads."""
+
+    source: str
+    subfolder: str
+
+
+class Scorer(Section):
+    """The text-image scorer: an open_clip model name (or `local-dir:` folder) and its pretrained tag."""
+
+    model: str
+    pretrained: str | None
+
+
+class Checkpoints(Section):
+    """Every pretrained part of a world: a folder, or `owner/name[@commit][:weights]` on the hub.
+
+    The commit has 40 digits; `weights` names the variant of the files, such as fp16. Packs and scorers are names.
+    `precision` "auto" is bfloat16 on a GPU that has it, float16 on another one, which then draws but does not train,
+    and float32 on a CPU. `resolution` is the side of all pictures in pixels.
+    """
+
+    base: str
+    vae: str | None
+    preview_vae: str
+    fast_child: FastChild
+    generator: Generator
+    adapter: Adapter
+    image_encoder: ImageEncoder
+    faces: FacePacks
+    scorer: Scorer
+    precision: Literal["auto", "float32", "float16", "bfloat16"]
+    resolution: Count
 
 
 class World(Section):
@@ -28,16 +103,16 @@ class World(Section):
     evaluate: EvaluateStage
     personalize: Personalize
 
-    def settings(self, section: str) -> object:
+    def settings(self, section: str) -> dict[str, object]:
         """A section as plain data; that of the evaluation with the protocol that it names, and its own portraits only.
 
         That of `generate` names the portraits of all splits: nobody of them may be drawn.
         """
-        own: Section = getattr(self, section)
         if section == "evaluate":
             evaluation = self.evaluation()
             return evaluation.model_dump(mode="json", exclude={"splits"}) | {"portraits": evaluation.portraits}
         portraits = {"portraits": self.evaluation().splits.model_dump(mode="json")} if section == "generate" else {}
+        own: Section = getattr(self, section)
         return own.model_dump(mode="json") | portraits
 
     def evaluation(self) -> Evaluate:
@@ -78,26 +153,23 @@ class Params(Section):
         """The world of this name; None is the active one."""
         if name is not None and name not in self.worlds:
             raise InputError(f"there is no world {name!r}: params.yaml has {', '.join(sorted(self.worlds))}")
-        return self.active if name is None else self.worlds[name]
+        return self.worlds[name or self.world]
 
 
 def parse_params(tree: Mapping[str, object]) -> Params:
-    """Check a parameter tree; each world is its own values over those of `defaults`."""
+    """Check a parameter tree; each world is its own values over those of `defaults`.
+
+    DVC tracks a world's sections by name, so that each world has to state all of them, if only as `{}`.
+    """
     rest = dict(tree)
     defaults, worlds = rest.pop("defaults", {}), rest.get("worlds")
     if isinstance(defaults, Mapping) and isinstance(worlds, Mapping):
-        _check_sections(worlds)
+        for name, world in worlds.items():
+            stated = {"name", *(world if isinstance(world, Mapping) else ())}
+            if missing := [section for section in World.model_fields if section not in stated]:
+                raise InputError(f"params.yaml: worlds.{name} lacks {', '.join(missing)}: write `{missing[0]}: {{}}`")
         rest["worlds"] = {name: merged(defaults, world) | {"name": name} for name, world in worlds.items()}
     return checked(Params, rest, "params.yaml", "params.yaml")
-
-
-def _check_sections(worlds: Mapping[str, object]) -> None:
-    """DVC tracks a world's sections by name, so that each world has to state all of them, if only as `{}`."""
-    for name, world in worlds.items():
-        stated = {"name", *world} if isinstance(world, Mapping) else World.model_fields
-        missing = [section for section in World.model_fields if section not in stated]
-        if missing:
-            raise InputError(f"params.yaml: worlds.{name} lacks {', '.join(missing)}: write `{missing[0]}: {{}}`")
 
 
 def read_params(path: Path = Path("params.yaml")) -> Params:

@@ -8,7 +8,6 @@ from pydantic import ConfigDict, Field, JsonValue, field_validator, model_valida
 
 from lookahead.config.evaluation import Evaluate, Sampling
 from lookahead.config.fields import Count, Fraction, Section, Seed, Several, merged, with_overrides
-from lookahead.errors import InputError
 
 Value = bool | int | float | str
 Encoder = Literal["base", "adapter", "train", "train_untuned_kv", "noise_only", "lookahead"]
@@ -111,15 +110,12 @@ class Search(Section):
 
     @model_validator(mode="after")
     def _known_names(self) -> Self:
-        earlier: list[str] = []
-        for name, one in self.space.items():
-            for other, values in one.when.items():
-                if other not in earlier:
-                    raise ValueError(f"{name!r} is drawn when {other!r} is {values}: name an entry above it, {earlier}")
-            earlier.append(name)
-        for name in (name for pair in self.contours for name in pair):
-            if name not in self.space:
-                raise ValueError(f"contours name {name!r}, which is not in the space: {earlier}")
+        names = list(self.space)
+        for number, one in enumerate(self.space.values()):
+            if later := set(one.when) - set(names[:number]):
+                raise ValueError(f"{names[number]!r} is drawn by {later}: name an entry above it, {names[:number]}")
+        if unknown := {name for pair in self.contours for name in pair} - set(names):
+            raise ValueError(f"contours name {unknown}, which are not in the space: {names}")
         if self.seed in self.confirm.seeds:
             raise ValueError(f"confirm.seeds holds {self.seed}, the trials' own seed: confirm with fresh ones")
         return self
@@ -165,11 +161,11 @@ class Study(Section):
 
     @model_validator(mode="after")
     def _ordered(self) -> Self:
-        known: list[str] = []
+        known: list[str | None] = [None]
         for name, cell in self.cells.items():
-            for other in [*cell.against, *([] if cell.after is None else [cell.after])]:
+            for other in [*cell.against, cell.after]:
                 if other not in known:
-                    raise ValueError(f"cell {name!r} names {other!r}, which is no earlier cell: {known}")
+                    raise ValueError(f"cell {name!r} names {other!r}, which is no earlier cell: {known[1:]}")
             if not cell.trained and (cell.train or cell.after):
                 raise ValueError(f"cell {name!r} changes the training, but its encoder is {cell.encoder!r}, not train")
             known.append(name)
@@ -183,8 +179,7 @@ class Study(Section):
     def train_changes(self, name: str) -> dict[str, JsonValue]:
         """All changes of a cell's training, those of the cells that it comes after first."""
         cell = self.cells[name]
-        earlier = {} if cell.after is None else self.train_changes(cell.after)
-        return earlier | cell.train
+        return cell.train if cell.after is None else self.train_changes(cell.after) | cell.train
 
     def sampling(self, name: str, sampler: str, settings: Evaluate) -> Sampling:
         """How a cell is drawn by one of the samplers; `settings` are the study's (`evaluation`)."""
@@ -211,9 +206,3 @@ class Studies(Section):
     def cells(self) -> dict[str, Study]:
         """The studies that are lists of cells."""
         return dict(self.__pydantic_extra__)
-
-    def study(self, name: str) -> Study:
-        """The list of cells of this name."""
-        if name not in self.cells:
-            raise InputError(f"there is no study {name!r}: params.yaml has {', '.join(sorted(self.cells))}")
-        return self.cells[name]

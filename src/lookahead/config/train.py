@@ -10,7 +10,7 @@ from lookahead.config.fields import Count, Fraction, NotNegative, Positive, Sect
 
 Similarity = Annotated[float, Field(ge=-1.0, le=1.0)]
 # The names of `method`'s dictionaries DENSITIES, PREVIEWS and DISTANCES: here, so that a wrong name is refused without
-# importing torch (tests/test_new_parts.py compares them).
+# importing torch (tests/training/test_step.py compares them).
 DensityName = Literal["uniform", "cosine", "power", "logit_normal"]
 PreviewName = Literal["consistency"]
 DistanceName = Literal["identity"]
@@ -40,14 +40,13 @@ class Generate(Section):
 class Photos(Section):
     """Own photos: what is read, how a face is cut out (`margin` in lengths of its box), and what is kept of a person.
 
-    `min_face_size` is in pixels, `max_aspect_ratio` that of a photo's sides; `max_second_face` as in `Generate`.
+    `min_face_size` is in pixels; `max_second_face` as in `Generate`.
     """
 
     prompts: str
     shard_size: Count
     min_face_size: Count
     max_pixels: Count
-    max_aspect_ratio: Annotated[float, Field(ge=1.0)]
     margin: Annotated[float, Field(ge=1.0)]
     max_second_face: Fraction
     min_photo_similarity: Similarity

@@ -15,7 +15,7 @@ from tqdm import tqdm
 
 from lookahead.artifacts import Log, keep_only
 from lookahead.config import Checkpoints, Generate
-from lookahead.dataset.faces import Face, check_names, find_face, read_evaluated
+from lookahead.dataset.faces import Face, find_face, read_evaluated
 from lookahead.dataset.prompts import Prompts, read_prompts
 from lookahead.dataset.shards import Picture, encode_png, shard_is_done, shard_path, write_shard
 from lookahead.dataset.summary import summarise_dataset
@@ -118,14 +118,13 @@ def synthesise(
 ) -> None:
     """Draw, check and describe the dataset in `work`: shards, `table.parquet`, `metrics.json`, its card and pictures.
 
-    `portraits` are the folder and the reference photo of everybody in the evaluation: a plan with such a name is
-    refused, a person with such a face dropped. Every process calls this and draws its share of the shards; a run that
-    was cut off continues at its missing shards.
+    `portraits` are the folder and the reference photo of everybody in the evaluation, from whom a person with such a
+    face is dropped. Every process calls this and draws its share of the shards; a run that was cut off continues at its
+    missing shards.
     """
     plan = Plan(prompts := read_prompts(settings.prompts), settings)
     if is_main_process():
-        folders, evaluated = read_evaluated(checkpoints, portraits)
-        check_names(plan.names, folders)
+        evaluated = read_evaluated(checkpoints, portraits)
         keep_only(work, [])
         keep_only(work / "shards", [shard_path(work, number).name for number in range(len(plan.shards))])
     wait_for_everyone()

@@ -6,7 +6,6 @@ faces (N, E) beside them are zero where none was found.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -104,34 +103,18 @@ def check_faces(columns: pd.DataFrame, embedding: Array, settings: Generate | Ph
     return columns.assign(similarity=similarity, stranger=stranger, reason=reason)
 
 
-def read_evaluated(checkpoints: Checkpoints, portraits: Iterable[tuple[Path, Pixels]]) -> tuple[list[Path], Array]:
-    """The people's folders and the faces (K, E) of their reference photos, by pack `select`."""
+def read_evaluated(checkpoints: Checkpoints, portraits: Iterable[tuple[Path, Pixels]]) -> Array:
+    """The faces (K, E) of the people's reference photos, by pack `select`."""
     faces = open_faces(checkpoints.faces.select, checkpoints.faces.detection_size)
     with quiet_alignment():
         found = [(folder, find_face(faces, pixels)) for folder, pixels in portraits]
-    missing = [str(folder) for folder, face in found if face is None]
-    if missing:
+    if missing := [str(folder) for folder, face in found if face is None]:
         raise InputError(
             f"no face is found in the first photo of {', '.join(missing)}: replace it, or remove the person, from whom "
             "nobody can be kept apart"
         )
     embeddings = [face.embedding for _, face in found if face is not None]
-    return [folder for folder, _ in found], np.stack(embeddings) if embeddings else np.zeros((0, 1), np.float32)
-
-
-def check_names(names: Iterable[str], folders: Iterable[Path]) -> None:
-    """Refuse a name that is that of an evaluated person's folder; case, spaces, - and _ make no difference."""
-
-    def words(name: str) -> str:
-        return " ".join(re.split(r"[\W_]+", name.casefold())).strip()
-
-    known = {words(folder.name): folder for folder in folders}
-    for name in names:
-        if words(name) in known:
-            raise InputError(
-                f"{name!r} is to be drawn, and is a person of the evaluation: {known[words(name)]}; remove the name "
-                "from the prompts file, or the folder from the portraits"
-            )
+    return np.stack(embeddings) if embeddings else np.zeros((0, 1), np.float32)
 
 
 def drop_evaluated(columns: pd.DataFrame, embedding: Array, faces: Array, limit: float) -> float | None:

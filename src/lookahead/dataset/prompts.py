@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import string
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated
 
@@ -36,8 +35,7 @@ class People(Section):
     def _complete(self) -> People:
         _check_fields(self.template, set(self.parts))
         for part, words in self.parts.items():
-            twice = [word for word in words if words.count(word) > 1]
-            if twice:
+            if twice := [word for word in words if words.count(word) > 1]:
                 raise ValueError(f"parts.{part} names {twice[0]!r} twice")
         if self.lattice is not None and len(self.lattice.weights) != len(self.parts):
             raise ValueError(f"lattice.weights has {len(self.lattice.weights)} numbers for {len(self.parts)} parts")
@@ -47,10 +45,6 @@ class People(Section):
         """The combinations (N, parts) that are people, in a fixed order."""
         every = np.indices([len(words) for words in self.parts.values()]).reshape(len(self.parts), -1).T
         return every if self.lattice is None else every[every @ self.lattice.weights % self.lattice.modulus == 0]
-
-    def name(self, combination: Iterable[int]) -> str:
-        chosen = zip(self.parts.items(), combination, strict=True)
-        return self.template.format_map({part: words[number] for (part, words), number in chosen})
 
 
 class Prompts(Section):
@@ -93,7 +87,9 @@ class Prompts(Section):
         if count > len(bank):
             raise InputError(f"{count} people are asked for, the prompts file can invent {len(bank)}: lower `people`")
         order = torch.randperm(len(bank), generator=torch.Generator().manual_seed(seed))
-        return [self.people.name(combination) for combination in bank[order[:count]]]
+        template, parts = self.people.template, self.people.parts.items()
+        chosen = ({part: words[i] for (part, words), i in zip(parts, one, strict=True)} for one in bank[order[:count]])
+        return [template.format_map(words) for words in chosen]
 
 
 def _check_fields(template: str, wanted: set[str]) -> None:

@@ -92,7 +92,6 @@ def save_gallery(folder: Path, kept: NDArray[np.bool_], width: int) -> None:
 
 
 def _save_histograms(path: Path, columns: pd.DataFrame) -> None:
-    """How similar pictures are to their own person's photos and to a stranger's."""
     figure, bins = Figure(figsize=(9, 3.2), layout="constrained"), np.linspace(-1, 1, 81).tolist()
     for axis, photo in zip(figure.subplots(1, 2, sharex=True), (True, False), strict=True):
         own = columns[columns["photo"] == photo]

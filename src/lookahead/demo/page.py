@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from statistics import fmean
@@ -28,24 +29,19 @@ again with `lookahead demo --encoder FOLDER`."""
 class Page:
     """Handles the page's events; only the visitor who started a drawing can stop it."""
 
-    def __init__(self, studio: Studio, prompts: Prompts) -> None:
-        """Draw with a studio; styles and scenes come from the world's prompts."""
-        self._studio, self._prompts = studio, prompts
-        self._stops: dict[str, Event] = {}
+    def __init__(self, studio: Studio) -> None:
+        """Draw with a studio."""
+        self._studio = studio
+        self._stops: defaultdict[str, Event] = defaultdict(Event)  # by session
 
     def look(self, portrait: Image.Image | None) -> tuple[Image.Image | None, str]:
         """The detected face, and whether the portrait can be used."""
         return (None, "") if portrait is None else self._studio.look(portrait)
 
-    def preset(self, style: str, scene: str) -> str:
-        """The prompt of a style and a scene, of nobody by name."""
-        return self._prompts.neutral(style, scene)
-
     def begin(self, request: gr.Request) -> str:
         """Prepare a drawing outside the queue, so that a waiting one can be stopped, too."""
-        session = str(request.session_hash)
-        if session not in self._stops or self._stops[session].is_set():
-            self._stops[session] = Event()
+        if self._stops[str(request.session_hash)].is_set():
+            self._stops[str(request.session_hash)] = Event()
         return "Waiting for its turn."
 
     def draw(
@@ -62,15 +58,17 @@ class Page:
         progress: Any = gr.Progress(),  # noqa: B008  (how Gradio hands it in)
     ) -> Iterator[list[Any]]:
         """The galleries and a status line, anew after each encoder."""
-        stop = self._stops.setdefault(str(request.session_hash), Event())
+        stop = self._stops[str(request.session_hash)]
         options = Options(prompt, int(images), int(seed), adapter_scale, guidance, kv, fast)
         galleries: dict[str, list[tuple[Image.Image, str]]] = {name: [] for name in self._studio.encoders}
         scores: list[str] = []
         yield [*galleries.values(), "Drawing."]
+
+        def report(name: str, step: int, steps: int) -> None:
+            progress((step, steps), desc=f"{name}, step {step} of {steps}")
+
         try:
-            for name, drawn in self._studio.draw(
-                portrait, options, stop, lambda name, n, of: progress((n, of), desc=f"{name}, step {n} of {of}")
-            ):
+            for name, drawn in self._studio.draw(portrait, options, stop, report):
                 galleries[name] = [(one.picture, one.caption) for one in drawn]
                 scores.append(mean_scores(name, drawn))
                 yield [*galleries.values(), " ".join(scores)]
@@ -82,10 +80,7 @@ class Page:
 
     def stop(self, request: gr.Request) -> str:
         """Stop this visitor's drawings, each at its next step."""
-        event = self._stops.get(str(request.session_hash))
-        if event is None:
-            return "Nothing is being drawn."
-        event.set()
+        self._stops[str(request.session_hash)].set()
         return "Stopping."
 
 
@@ -97,7 +92,7 @@ def mean_scores(name: str, drawn: Sequence[Drawn]) -> str:
 
 def build(studio: Studio, prompts: Prompts, examples: Sequence[Path]) -> gr.Blocks:
     """The page with its events; `examples` are portraits to click on."""
-    page, settings = Page(studio, prompts), studio.settings
+    page, settings = Page(studio), studio.settings
     first = [next(iter(prompts.styles)), next(iter(prompts.scenes))]
     with gr.Blocks(title="lookahead", analytics_enabled=False, delete_cache=(3600, 3600)) as blocks:
         gr.Markdown(_INTRODUCTION)
@@ -114,7 +109,7 @@ def build(studio: Studio, prompts: Prompts, examples: Sequence[Path]) -> gr.Bloc
         with gr.Row():
             style = gr.Dropdown(list(prompts.styles), value=first[0], label="Style")
             scene = gr.Dropdown(list(prompts.scenes), value=first[1], label="Scene")
-            prompt = gr.Textbox(page.preset(*first), label="Prompt", scale=3)
+            prompt = gr.Textbox(prompts.neutral(*first), label="Prompt", scale=3)
         with gr.Row():
             images = gr.Slider(1, 8, 4, step=1, label="Pictures")
             scale = gr.Slider(0, 1.5, settings.adapter_scale, step=0.05, label="Adapter scale")
@@ -135,7 +130,7 @@ def build(studio: Studio, prompts: Prompts, examples: Sequence[Path]) -> gr.Bloc
                 for name in studio.encoders
             ]
         portrait.change(page.look, [portrait], [face, message], show_progress="hidden")
-        gr.on([style.change, scene.change], page.preset, [style, scene], [prompt], show_progress="hidden")
+        gr.on([style.change, scene.change], prompts.neutral, [style, scene], [prompt], show_progress="hidden")
         inputs = [portrait, prompt, images, seed, scale, guidance, kv, fast]
         begun = start.click(page.begin, None, [status], queue=False, trigger_mode="multiple", show_progress="hidden")
         begun.then(page.draw, inputs, [*galleries, status], show_progress_on=[galleries[0]])

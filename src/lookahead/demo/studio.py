@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from threading import Event, Lock
+from threading import Event
 
 import numpy as np
 import torch
@@ -13,16 +13,15 @@ from PIL import Image, ImageDraw
 
 from lookahead.config import KVGuidance, World
 from lookahead.errors import InputError
-from lookahead.evaluation.scoring.scores import FaceReader, embed_pictures, embed_texts, similarity
+from lookahead.evaluation.scores import FaceReader, embed_pictures, embed_texts, similarity
 from lookahead.pipeline import LookaheadPipeline
-from lookahead.pipeline.personalize import Boxes, FaceCheck
+from lookahead.pipeline.personalize import FaceCheck
 from lookahead.world import open_scorer
 
 UNTUNED, TUNED = "untuned", "tuned"
+_FRAME = "#d4552a"
 _PORTRAIT = "the portrait"  # its name in messages: an upload has no useful one
-_MIN_SIDE = 256  # pixels of the picture with the detected faces
-Progress = Callable[[str, int, int], None]
-"""Called with the encoder's name, the steps done, and their number."""
+Progress = Callable[[str, int, int], None]  # of the encoder's name, the steps done, and their number
 
 
 class Stopped(Exception):
@@ -73,42 +72,31 @@ class Studio:
         self.encoders = tuple(self._pipes)
         self._check = FaceCheck(checkpoints, self.settings.min_face_size)
         self._faces, self._scorer = FaceReader(checkpoints.faces), open_scorer(checkpoints)
-        self._lock = Lock()  # a pipeline draws for one visitor at a time
-
-    @property
-    def has_kv(self) -> bool:
-        """Whether an encoder has a KV-encoder."""
-        return any(pipe.has_kv for pipe in self._pipes.values())
+        self.has_kv = any(pipe.has_kv for pipe in self._pipes.values())
 
     def look(self, portrait: Image.Image) -> tuple[Image.Image, str]:
         """The portrait with a frame around every detected face, and whether it can be used."""
-        portrait = portrait.convert("RGB")
+        framed = portrait.convert("RGB")
         try:
-            self._check(portrait, _PORTRAIT)
+            self._check(framed, _PORTRAIT)
             message = "One face is found: this portrait can be used."
         except InputError as error:
             message = f"This cannot be used. {error}."
-        return framed(portrait, self._check.boxes(portrait)), message
+        for box in self._check.boxes(framed):
+            ImageDraw.Draw(framed).rectangle(box[:4].tolist(), outline=_FRAME, width=max(1, min(framed.size) // 80))
+        return framed, message
 
     def draw(
         self, portrait: Image.Image | None, options: Options, stop: Event, progress: Progress
     ) -> Iterator[tuple[str, list[Drawn]]]:
-        """Every encoder's name and pictures, one encoder after the other, with equal seeds, until `stop` is set.
-
-        Raises:
-            Stopped: it was set.
-        """
+        """Every encoder's name and pictures, one encoder after the other, equal seeds; Stopped if `stop` is set."""
         if portrait is None:
             raise InputError("there is no portrait: upload one, take one, or click on an example")
         if not options.prompt.strip():
             raise InputError("the prompt is empty: write what to draw of `a person`, or choose a style and a scene")
         square = self._check(portrait.convert("RGB"), _PORTRAIT)
         for name in self.encoders:
-            with self._lock:
-                if stop.is_set():
-                    raise Stopped
-                pictures = self._draw(name, square, options, stop, progress)
-            yield name, self._score(square, pictures, options)
+            yield name, self._score(square, self._draw(name, square, options, stop, progress), options)
 
     def _draw(
         self, name: str, square: Image.Image, options: Options, stop: Event, progress: Progress
@@ -147,13 +135,3 @@ class Studio:
             identity = None if reference is None or face is None else similarity(face, reference, "report")
             drawn.append(Drawn(picture, options.seed + number, identity, prompt))
         return drawn
-
-
-def framed(portrait: Image.Image, boxes: Boxes) -> Image.Image:
-    """A portrait, enlarged where it is small, with a frame around every box (F, 5) of `FaceCheck`."""
-    factor = max(1, -(-_MIN_SIDE // min(portrait.size)))
-    large = portrait.resize((portrait.width * factor, portrait.height * factor), Image.Resampling.LANCZOS)
-    pen, width = ImageDraw.Draw(large), max(2, min(large.size) // 80)
-    for box in boxes:
-        pen.rectangle([float(edge) * factor for edge in box[:4]], outline="#d4552a", width=width)
-    return large

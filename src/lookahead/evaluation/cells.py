@@ -7,12 +7,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from lookahead.artifacts import digest, digest_paths
-from lookahead.config import Checkpoints, Evaluate, Protocol, Sampling, Study
+from lookahead.config import Checkpoints, Evaluate, Protocol, Sampling
 from lookahead.errors import InputError
 from lookahead.evaluation.contrasts import UNTRAINED, Contrast
 from lookahead.evaluation.drawing.pictures import Plan
 from lookahead.evaluation.drawing.samplers import kv_file
-from lookahead.evaluation.scoring.scores import Row, models_of
+from lookahead.evaluation.scores import Row, models_of
 from lookahead.models.adapter import ADAPTER_FILE
 from lookahead.portraits import Person
 
@@ -46,7 +46,6 @@ class Cell:
     """
 
     name: str
-    label: str
     encoder: Path | None
     training_seed: int
     sampler: str
@@ -61,7 +60,7 @@ class Cell:
 def base_cell(sampling: Sampling) -> Cell:
     """The base model, which sees the prompt alone."""
     changes = {"adapter": False, "adapter_scale": 0.0, "use_kv": False, "steering": None}
-    return Cell(BASE, "base model", None, UNTRAINED, FULL, sampling.model_copy(update=changes))
+    return Cell(BASE, None, UNTRAINED, FULL, sampling.model_copy(update=changes))
 
 
 def main_cells(encoders: Mapping[str, Path], settings: Evaluate, training_seed: int) -> list[Cell]:
@@ -70,35 +69,20 @@ def main_cells(encoders: Mapping[str, Path], settings: Evaluate, training_seed: 
     The lookahead-tuned encoder without its keys and values, where it has any, and with lookahead guidance, where the
     settings have `steering`, are further cells.
     """
-    if set(encoders) != set(TRAINED):
-        raise InputError(
-            f"the evaluation needs the encoders {', '.join(TRAINED)}; it got {', '.join(sorted(encoders))}"
-        )
     for encoder in encoders.values():
         if not (encoder / ADAPTER_FILE).is_file():
             raise InputError(f"{encoder} holds no encoder: train it first (`lookahead train`)")
     plain, tuned = settings.sampling, encoders[TUNED]
-    samplings = dict.fromkeys((UNTUNED, NOISE_ONLY, TUNED), plain)
+    cells = [(UNTUNED, None, plain), (NOISE_ONLY, encoders[NOISE_ONLY], plain)]
     if kv_file(tuned, plain) is not None:
-        samplings[WITHOUT_KV] = plain.model_copy(update={"use_kv": False})
+        cells.append((WITHOUT_KV, tuned, plain.model_copy(update={"use_kv": False})))
+    cells.append((TUNED, tuned, plain))
     if settings.steering is not None:
-        samplings[STEERED] = plain.model_copy(update={"steering": settings.steering})
+        cells.append((STEERED, tuned, plain.model_copy(update={"steering": settings.steering})))
     return [
-        Cell(name, label, None, UNTRAINED, FULL, plain)
-        if name == UNTUNED
-        else Cell(name, label, encoders.get(name, tuned), training_seed, FULL, samplings[name])
-        for name, label in LABELS.items()
-        if name in samplings
+        Cell(name, encoder, UNTRAINED if encoder is None else training_seed, FULL, sampling)
+        for name, encoder, sampling in cells
     ]
-
-
-def study_cells(study: Study, name: str, encoder: Path | None, training_seed: int, settings: Evaluate) -> list[Cell]:
-    """One cell of `params.yaml` with each of the study's samplers; `settings` are `Study.evaluation`.
-
-    `encoder` is the folder that a training wrote, None for the untuned adapter and the base model.
-    """
-    seed, label = UNTRAINED if encoder is None else training_seed, study.cells[name].label
-    return [Cell(name, label, encoder, seed, one, study.sampling(name, one, settings)) for one in study.samplers]
 
 
 def describe(settings: Evaluate, checkpoints: Checkpoints, people: list[Person], plan: Plan) -> Description:

@@ -67,37 +67,26 @@ def contrasts(
                 rows.append(dict(zip(COLUMNS, names, strict=False)) | asdict(interval))
     frame = pd.DataFrame(rows, columns=COLUMNS)
     families = frame.groupby(["sampler", "group", "metric"])["p"]
-    corrected = families.transform(lambda p: holm(p.to_numpy(np.float64))).to_numpy(np.float64)
-    verdicts = [_verdict(mean, p) for mean, p in zip(frame["mean"], corrected, strict=True)]
+    p = families.transform(lambda p: holm(p.to_numpy(np.float64))).to_numpy(np.float64)
+    cases = [np.isnan(p), p > _LEVEL, frame["mean"] > 0]
+    verdicts = np.select(cases, [NOT_MEASURED, NOT_SIGNIFICANT, HIGHER], LOWER)
     limits = frame["metric"].map(dict(margin or {})).astype(float)
-    kept = [
-        None if np.isnan(limit) or np.isnan(low) else bool(low > -limit)
-        for limit, low in zip(limits, frame["low"], strict=True)
-    ]
-    return frame.assign(p_holm=corrected, verdict=verdicts, non_inferior=pd.Series(kept, dtype=object))
-
-
-def _verdict(mean: float, p: float) -> str:
-    if np.isnan(p):
-        return NOT_MEASURED
-    return NOT_SIGNIFICANT if p > _LEVEL else HIGHER if mean > 0 else LOWER
+    within = (frame["low"] > -limits).astype(object).where(limits.notna() & frame["low"].notna(), None)
+    return frame.assign(p_holm=p, verdict=verdicts, non_inferior=within)
 
 
 def _parts(
     table: pd.DataFrame, metrics: Sequence[str], group: str | None
 ) -> Iterator[tuple[str, str, dict[str, dict[str, pd.DataFrame]]]]:
-    """Each sampler and group of pictures with the means of its cells by metric, in the order of the table."""
+    """Each sampler and group of pictures with means by cell and metric: a row a training seed, a column a person."""
     groups = pd.Series(ALL, table.index) if group is None else table[group]
     keys = [table["sampler"].rename("_sampler"), groups.rename("_group")]
     for (sampler, name), part in table.groupby(keys, sort=False):
-        cells = part.groupby("cell", sort=False)
-        yield str(sampler), str(name), {str(cell): person_means(rows, metrics) for cell, rows in cells}
-
-
-def person_means(rows: pd.DataFrame, metrics: Sequence[str]) -> dict[str, pd.DataFrame]:
-    """The means of one cell's pictures by metric: a row a training seed, a column a person, both in ascending order."""
-    means = rows.groupby(["training_seed", "person"])[list(metrics)].mean()
-    return {metric: means[metric].astype(np.float64).unstack("person") for metric in metrics}
+        cells = {}
+        for cell, rows in part.groupby("cell", sort=False):
+            means = rows.groupby(["training_seed", "person"])[list(metrics)].mean().astype(np.float64)
+            cells[str(cell)] = {metric: means[metric].unstack("person") for metric in metrics}
+        yield str(sampler), str(name), cells
 
 
 def _difference(pair: Contrast, cell: pd.DataFrame, baseline: pd.DataFrame) -> Array:
@@ -113,5 +102,4 @@ def _difference(pair: Contrast, cell: pd.DataFrame, baseline: pd.DataFrame) -> A
             f"the contrast {pair.name} needs the same training seeds twice: {pair.cell} has {seeds}, {pair.baseline} "
             f"has {others}"
         )
-    change: Array = cell.to_numpy() - baseline.to_numpy()
-    return change
+    return np.subtract(cell.to_numpy(), baseline.to_numpy())

@@ -22,7 +22,7 @@ from lookahead.errors import InputError
 from lookahead.evaluation.cells import Cell
 from lookahead.evaluation.drawing import pictures, samplers
 from lookahead.evaluation.drawing.pictures import Plan, Shot
-from lookahead.evaluation.scoring.scores import Scorers, open_scorers, score_key, score_shots
+from lookahead.evaluation.scores import Scorers, open_scorers, score_key, score_shots
 from lookahead.portraits import Person, read_people
 from lookahead.sampling.steering import Identifier, open_identifier
 from lookahead.world import Pipeline, open_pipeline
@@ -33,7 +33,7 @@ CACHE = STATE / "pictures"
 
 @dataclass(frozen=True)
 class Evaluator:
-    """People and prompts, and whatever drawing and scoring need: each is opened once, where something is not cached."""
+    """People and prompts, and the models for drawing and scoring: each is opened once, when it is first needed."""
 
     checkpoints: Checkpoints
     settings: Evaluate
@@ -42,7 +42,6 @@ class Evaluator:
 
     @cached_property
     def pipe(self) -> Pipeline:
-        """The base model: one pipeline for all cells."""
         return open_pipeline(self.checkpoints)
 
     @cached_property
@@ -52,12 +51,10 @@ class Evaluator:
 
     @cached_property
     def identifier(self) -> Identifier:
-        """What steering recognises previews by."""
         return open_identifier(self.checkpoints)
 
     @cached_property
     def aims(self) -> Tensor:
-        """Everybody's face to steer to."""
         return pictures.encode_aims(self.pipe, self.people, self.identifier, self.settings.batch_size)
 
     @cached_property
@@ -66,7 +63,6 @@ class Evaluator:
 
     @cached_property
     def score_key(self) -> str:
-        """What decides the scores of given pictures."""
         return score_key(self.checkpoints, self.people, self.plan)
 
     @cached_property
@@ -76,8 +72,8 @@ class Evaluator:
     def key(self, cell: Cell, plan: Plan) -> str:
         """The name of the cell's pictures in the cache."""
         encoder = samplers.encoder_digest(self.checkpoints, cell.encoder, cell.sampling)
-        decided = [encoder, samplers.sampler_digest(self.checkpoints, cell.sampling)]
-        return samplers.picture_key(*self._world, plan, self.settings.batch_size, decided)
+        sampler = samplers.sampler_digest(self.checkpoints, cell.sampling)
+        return samplers.picture_key(*self._world, plan, self.settings.batch_size, [encoder, sampler])
 
     def run(self, cells: Sequence[Cell], out: Path | None, cache: Path, people: int | None = None) -> pd.DataFrame:
         """Draw and score cells, of the first `people` only or of all; every process of a launch calls this.
@@ -114,7 +110,7 @@ class Evaluator:
                 with samplers.open_sampler(*opened, lambda: self.identifier) as sampler:
                     for name in tqdm(missing, desc=f"drawing, {cell.name}, {cell.sampler}", unit="batch"):
                         pngs = pictures.draw_shots(sampler, plan, shards[name], conditions, aims)
-                        pictures.write_shard(folder / name, plan.shots.index(shards[name][0]), pngs)
+                        pictures.write_shard(folder / name, pngs)
         return folder
 
     def _scored(self, cell: Cell, plan: Plan, folder: Path) -> pd.DataFrame:
@@ -138,17 +134,14 @@ class Evaluator:
 
 
 def open_evaluator(checkpoints: Checkpoints, settings: Evaluate) -> Evaluator:
-    """Read people and prompts; models are opened when something has to be drawn or scored."""
+    """Read people and prompts."""
     people = read_people(Path(settings.portraits), settings.people)
     return Evaluator(checkpoints, settings, people, pictures.make_plan(read_prompts(settings.prompts), settings))
 
 
 @contextmanager
 def _filling(folder: Path, names: Sequence[str]) -> Iterator[Sequence[str]]:
-    """The files that this process has to add to a folder, for one launch at a time, all its processes together.
-
-    Others wait, and then find the folder filled.
-    """
+    """The missing files that this process has to write; other launches wait, and then find the folder filled."""
     with ExitStack() as locked:
         if is_main_process():
             with writing(folder):
@@ -166,8 +159,15 @@ def save_table(table: pd.DataFrame, path: Path) -> None:
     write_parquet(path, pa.Table.from_pandas(table, preserve_index=False))
 
 
-def read_table(path: Path) -> pd.DataFrame:
+def save_csv(table: pd.DataFrame, path: Path) -> None:
+    """Write a table for people and for DVC's plots."""
+    with atomic(path) as temporary:
+        table.to_csv(temporary, index=False, float_format="%.6g", lineterminator="\n")
+
+
+def read_table(path: Path, columns: Sequence[str] | None = None) -> pd.DataFrame:
+    """Read a table, or some of its columns."""
     try:
-        return pd.read_parquet(path)
+        return pd.read_parquet(path, columns=columns)
     except (OSError, ValueError) as error:
         raise InputError(f"{path} cannot be read ({error!s:.200}): run the command that writes it again") from None

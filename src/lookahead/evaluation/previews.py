@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -17,12 +18,12 @@ from lookahead.evaluation.cells import Cell
 from lookahead.evaluation.drawing.pictures import Conditions, in_batches
 from lookahead.evaluation.drawing.samplers import checkpoint_digest
 from lookahead.evaluation.evaluator import Evaluator
-from lookahead.evaluation.scoring.scores import similarity
+from lookahead.evaluation.scores import similarity
 from lookahead.evaluation.statistics import crossed_interval
 from lookahead.method.diffusion import add_noise
 from lookahead.method.preview import lcm_preview
 from lookahead.models.fast_child import child_at, lora_layers, switch_off
-from lookahead.sampling.conditions import reference_latents, reference_pixels
+from lookahead.sampling.conditions import Condition, reference_latents, reference_pixels
 from lookahead.sampling.loop import noise_schedule, predict, start_noise
 from lookahead.world.distributed import gather_objects, own_share
 
@@ -45,20 +46,19 @@ def measure_previews(evaluator: Evaluator, untuned: Cell, cache: Path) -> pd.Dat
     """
     settings, checkpoints = evaluator.settings.previews, evaluator.checkpoints
     shown = people_shown(evaluator)
-    grid = [(t, scale) for t in settings.timesteps for scale in settings.scales]
+    points = [(t, scale) for t in settings.timesteps for scale in settings.scales]
 
     def measure() -> pd.DataFrame:
         pipe, conditions = evaluator.pipe, evaluator.conditions  # encoded here, before an adapter is attached
         world.attach_adapter(pipe, checkpoints)
         world.attach_fast_child(pipe, checkpoints)
         try:
-            previews = _Previews(evaluator, conditions, shown)
-            own = [(point, previews.measure(*point)) for point in tqdm(own_share(grid), desc="previews")]
+            own = _measure(evaluator, conditions, shown, own_share(points))
         finally:
             world.detach_fast_child(pipe)
             world.detach_adapter(pipe)
-        rows = dict(gather_objects(own))
-        return pd.DataFrame([{"t": t, "scale": scale} | rows[t, scale] for t, scale in grid])
+        rows = {(row["t"], row["scale"]): row for row in gather_objects(own)}
+        return pd.DataFrame([rows[point] for point in points])
 
     key = digest(
         ["previews", evaluator.key(untuned, evaluator.plan), evaluator.score_key, settings.model_dump(mode="json")],
@@ -69,44 +69,39 @@ def measure_previews(evaluator: Evaluator, untuned: Cell, cache: Path) -> pd.Dat
     return evaluator.cached(cache, key[:32], measure)
 
 
-class _Previews:
-    """The photos that are noised, in batches, while the adapter and the fast child are on the pipeline."""
+@torch.no_grad()
+def _measure(
+    evaluator: Evaluator, conditions: Conditions, shown: list[int], points: Sequence[tuple[int, float]]
+) -> list[dict[str, float]]:
+    """The rows of some timesteps and strengths, while the adapter and the fast child are on the pipeline."""
+    pipe, size, seed = evaluator.pipe, evaluator.settings.batch_size, evaluator.settings.seed * 100_003
+    paths = [evaluator.people[number].others[0] for number in shown]
+    photos = torch.cat(in_batches(paths, size, lambda batch: reference_pixels(pipe, batch)))
+    latents = in_batches(paths, size, lambda batch: reference_latents(pipe, batch))
+    noise = start_noise(pipe, [torch.Generator().manual_seed(seed + i) for i in range(len(paths))]).split(size)
+    given = [conditions.alone(shown[i : i + size]) for i in range(0, len(shown), size)]
+    references = [evaluator.scorers.references[number] for number in shown]
+    vae, schedule = world.open_preview_vae(evaluator.checkpoints), noise_schedule(pipe.scheduler)
+    child = lora_layers(pipe.unet, world.FAST_CHILD)
+    switch_off(child)
 
-    def __init__(self, evaluator: Evaluator, conditions: Conditions, shown: list[int]) -> None:
-        pipe, size, seed = evaluator.pipe, evaluator.settings.batch_size, evaluator.settings.seed * 100_003
-        photos = [evaluator.people[number].others[0] for number in shown]
-        self.evaluator, self.shown = evaluator, shown
-        self.preview_vae = world.open_preview_vae(evaluator.checkpoints)
-        self.child = lora_layers(pipe.unet, world.FAST_CHILD)
-        self.schedule = noise_schedule(pipe.scheduler)
-        self.photos = torch.cat(in_batches(photos, size, lambda batch: reference_pixels(pipe, batch)))
-        latents = in_batches(photos, size, lambda batch: reference_latents(pipe, batch))
-        noise = start_noise(pipe, [torch.Generator().manual_seed(seed + i) for i in range(len(photos))]).split(size)
-        given = [conditions.alone(shown[i : i + size]) for i in range(0, len(shown), size)]
-        self.batches = list(zip(latents, noise, given, strict=True))
-        switch_off(self.child)
+    def preview(t: int, scale: float, latents: Tensor, noise: Tensor, given: Condition) -> Tensor:
+        """Pixels (B, 3, H, W) in [-1, 1]."""
+        times = torch.full((len(noise),), t, device=noise.device)
+        noisy = add_noise(schedule, latents, noise, times).to(latents.dtype)
+        with child_at(child, world.FAST_CHILD, scale):
+            (prediction,) = predict(pipe, noisy, times, [given])
+        clean = lcm_preview(schedule, noisy.float(), prediction.float(), times)
+        return world.decode_latents(vae, clean).clamp(-1, 1).cpu()
 
-    @torch.no_grad()
-    def preview(self, t: int, scale: float) -> Tensor:
-        """Pixels (N, 3, H, W) in [-1, 1] of the photos' previews."""
-        parts = []
-        for latents, noise, given in self.batches:
-            times = torch.full((len(noise),), t, device=noise.device)
-            noisy = add_noise(self.schedule, latents, noise, times).to(latents.dtype)
-            with child_at(self.child, world.FAST_CHILD, scale):
-                (prediction,) = predict(self.evaluator.pipe, noisy, times, [given])
-            clean = lcm_preview(self.schedule, noisy.float(), prediction.float(), times)
-            parts.append(world.decode_latents(self.preview_vae, clean).clamp(-1, 1).cpu())
-        return torch.cat(parts)
-
-    def measure(self, t: int, scale: float) -> dict[str, float]:
-        """Identity with its interval, the share of faces found, and the error."""
-        pixels, scorers = self.preview(t, scale), self.evaluator.scorers
-        faces = [scorers.faces.read(image) for image in world.to_uint8(pixels)]
-        wanted = [scorers.references[number] for number in self.shown]
-        cosines = [similarity(f, w, "report") if f is not None else 0.0 for f, w in zip(faces, wanted, strict=True)]
+    rows = []
+    for t, scale in tqdm(points, desc="previews"):
+        pixels = torch.cat([preview(t, scale, *batch) for batch in zip(latents, noise, given, strict=True)])
+        faces = [evaluator.scorers.faces.read(image) for image in world.to_uint8(pixels)]
+        cosines = [similarity(f, r, "report") if f else 0.0 for f, r in zip(faces, references, strict=True)]
         identity = crossed_interval(np.array([cosines]))
-        found = sum(face is not None for face in faces) / len(faces)
-        error = float((pixels - self.photos).square().mean())
-        interval = {"identity": identity.mean, "identity_low": identity.low, "identity_high": identity.high}
-        return interval | {"found": found, "error": error}
+        row = {"t": t, "scale": scale, "identity": identity.mean}
+        row |= {"identity_low": identity.low, "identity_high": identity.high}
+        found, error = sum(face is not None for face in faces) / len(faces), (pixels - photos).square().mean()
+        rows.append(row | {"found": found, "error": float(error)})
+    return rows

@@ -17,7 +17,7 @@ from lookahead.errors import InputError
 from lookahead.evaluation.cells import Cell
 from lookahead.evaluation.drawing.pictures import Plan, Shot, choose_prompts, make_shots, read_pictures
 from lookahead.evaluation.evaluator import Evaluator
-from lookahead.evaluation.scoring.scores import Array, Row, Scorers, embed_pictures, layout
+from lookahead.evaluation.scores import Array, Row, Scorers, embed_pictures, layout
 
 METRICS = ("diversity", "diversity_faces", "layout")
 
@@ -34,15 +34,13 @@ def spread_plan(plan: Plan, settings: Evaluate) -> Plan:
         raise InputError(
             f"diversity.prompts is {wanted.prompts}: there are a photo and {styles} other styles; lower it"
         )
-    chosen = [_prompts(person, plan, settings) for person in range(wanted.people)]
+    chosen = []
+    for person in range(wanted.people):
+        prompts = choose_prompts(person, plan.styles, plan.scenes, settings.photo_prompts)
+        styled = prompts[settings.photo_prompts :]
+        chosen.append({prompts[0], *(styled[(person + i) % styles] for i in range(wanted.prompts - 1))})
     shots = make_shots(wanted.people, plan.styles, plan.scenes, settings.photo_prompts, wanted.seeds, settings.seed)
     return replace(plan, shots=[shot for shot in shots if (shot.style, shot.scene) in chosen[shot.person]])
-
-
-def _prompts(person: int, plan: Plan, settings: Evaluate) -> list[tuple[str, str]]:
-    first, *others = choose_prompts(person, plan.styles, plan.scenes, settings.photo_prompts)
-    styled = others[settings.photo_prompts - 1 :]
-    return [first] + [styled[(person + i) % len(styled)] for i in range(settings.diversity.prompts - 1)]
 
 
 def missing(spread: Plan, plan: Plan) -> Plan:
@@ -71,7 +69,7 @@ def measure_spread(evaluator: Evaluator, cells: Sequence[Cell], base: Cell, cach
         return pd.DataFrame(rows)
 
     folders = [[*cell.columns.values(), *(folder.name for _, folder in own)] for cell, own in parts.items()]
-    code = code_digest("evaluation/spread.py", "evaluation/scoring")
+    code = code_digest("evaluation/spread.py", "evaluation/scores.py")
     key = digest("spread", folders, evaluator.score_key, code)[:32]
     return evaluator.cached(cache, key, measure)
 
@@ -111,8 +109,7 @@ def _spread_rows(
 def distances(vectors: Array) -> Array:
     """The mean cosine distance (S,) of each of some unit vectors (S, D) to the others."""
     cosines = vectors @ vectors.T
-    means: Array = 1 - (cosines.sum(1) - cosines.diagonal()) / (len(vectors) - 1)
-    return means
+    return np.subtract(1, (cosines.sum(1) - cosines.diagonal()) / (len(vectors) - 1))
 
 
 def _face_distances(pictures: Sequence[Image.Image], scorers: Scorers) -> Array:

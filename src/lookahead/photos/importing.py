@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import csv
 import hashlib
+import os
+import stat
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
+from unicodedata import normalize
 
 import numpy as np
 from insightface.app import FaceAnalysis
@@ -21,12 +25,87 @@ from lookahead.dataset.prompts import Prompts, read_prompts
 from lookahead.dataset.shards import Picture, encode_png, read_rows, shard_path, write_shard, write_table
 from lookahead.dataset.summary import save_gallery, summarise
 from lookahead.errors import InputError
-from lookahead.photos.folders import CAPTIONS, Entry, list_photos, read_captions
-from lookahead.portraits import Pixels, open_picture
+from lookahead.portraits import SUFFIXES, Pixels, open_picture
 from lookahead.world import open_faces, quiet_alignment
 
+CAPTIONS, NOTES = "captions.csv", "README.md"  # allowed besides the people's folders
+_HEADER = ["file", "caption"]
 _WIDTH = 8  # pictures in a row of samples.png
 Skipped = list[tuple[str, str]]  # files and reasons
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A file or folder: its name below the root, why it is skipped (empty: it is not), its path, and whose it is."""
+
+    file: str
+    reason: str
+    path: Path
+    identity: int = -1
+    person: str = ""
+
+
+def _text(name: str) -> str:
+    """A file's name as text: composed as most systems do it, with bytes that are no UTF-8 replaced."""
+    return normalize("NFC", os.fsencode(name).decode("utf-8", "replace"))
+
+
+def _objection(path: Path) -> str:
+    """Why a file of a person's folder is not opened; nothing if it may be."""
+    try:
+        mode = path.stat().st_mode  # of what a link points to: DVC links files
+    except OSError as error:
+        return f"cannot be read ({error.strerror})"
+    if stat.S_ISDIR(mode):
+        return "a folder inside a person's folder"
+    if not stat.S_ISREG(mode):
+        return "no regular file"  # to open a pipe would wait for ever
+    if path.suffix.lower() in (".heic", ".heif"):
+        return "HEIC: Pillow cannot read it; export it as JPEG"
+    return "" if path.suffix.lower() in SUFFIXES else f"no photo: {', '.join(SUFFIXES)} are read"
+
+
+def list_photos(root: Path) -> Iterator[Entry]:
+    """Every entry of `<root>/<person>/`, in the order of the names, usable or not."""
+    try:
+        entries = sorted(root.iterdir(), key=os.fsencode)
+    except OSError as error:
+        raise InputError(f"the photo folder {root} cannot be read ({error.strerror}): name another one") from None
+    identity = -1
+    for path in entries:
+        name = _text(path.name)
+        if path.is_symlink():
+            yield Entry(name, "a symbolic link: only links to files in a person's folder are followed", path)
+        elif path.is_dir():
+            identity += 1
+            try:
+                photos = sorted(path.iterdir(), key=os.fsencode)
+            except OSError as error:
+                yield Entry(name, f"cannot be read ({error.strerror})", path)
+                continue
+            yield from (Entry(f"{name}/{_text(p.name)}", _objection(p), p, identity, name) for p in photos)
+        elif path.name not in (CAPTIONS, NOTES):
+            yield Entry(name, "in no person's folder", path)
+
+
+def read_captions(root: Path) -> dict[str, str]:
+    """Captions by `<person>/<file>`; none if there is no `captions.csv`."""
+    path, found = root / CAPTIONS, dict[str, str]()
+    if not path.exists():
+        return {}
+    try:
+        with path.open(encoding="utf-8-sig", newline="") as file:
+            header, *rows = [row for row in csv.reader(file) if row] or [[]]
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise InputError(f"{path} cannot be read ({error}): save it as CSV in UTF-8") from None
+    if [name.strip().lower() for name in header] != _HEADER:
+        raise InputError(f"{path} begins with {header!r:.80}: its first line has to be {','.join(_HEADER)}")
+    for line, row in enumerate(rows, start=2):
+        name = _text(row[0].strip().replace("\\", "/"))
+        if len(row) != 2 or not row[1].strip() or name in found:
+            raise InputError(f"{path}, line {line}: {row!r:.80} is not another file and its caption")
+        found[name] = " ".join(row[1].split())
+    return found
 
 
 def _crop(pixels: Pixels, face: Face, margin: float, resolution: int) -> tuple[Pixels, Face]:
@@ -46,7 +125,7 @@ def _crop(pixels: Pixels, face: Face, margin: float, resolution: int) -> tuple[P
 
 def _read_face(faces: FaceAnalysis, path: Path, settings: Photos, resolution: int) -> tuple[Pixels, Face]:
     """The square around the one face of a photo, and the face in it; `InputError` says why a photo is not used."""
-    pixels = np.asarray(open_picture(path, settings.max_pixels, settings.min_face_size, settings.max_aspect_ratio))
+    pixels = np.asarray(open_picture(path, settings.max_pixels, settings.min_face_size))
     face = find_face(faces, pixels)
     if face is None:
         raise InputError("no face")

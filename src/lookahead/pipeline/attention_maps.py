@@ -20,7 +20,6 @@ class RecordAttention(AppendKeysValues):
     """Extended self-attention (§4.1) that also sums up the attention to the reference."""
 
     def __init__(self, name: str, bank: KeysValues) -> None:
-        """Append `bank[name]`, and record."""
         super().__init__(name, bank)
         self.maps: list[Tensor] = []
 
@@ -32,10 +31,7 @@ class RecordAttention(AppendKeysValues):
 
 
 def reference_attention(attn: Any, hidden: Tensor, reference_keys: Tensor) -> Tensor:
-    """The reference's columns of softmax(Q (K_r ∘ K_c)^T / sqrt(d)), mean over heads and batch: (S, S_r), on the CPU.
-
-    Of diffusers' attention layer, for hidden states (B, S, C) and keys (B, S_r, C).
-    """
+    """The reference's columns of softmax(Q (K_r ∘ K_c)^T / sqrt(d)), mean over heads and batch: (S, S_r)."""
     keys = torch.cat([attn.to_k(hidden), reference_keys.to(hidden.dtype)], 1)
     q, k = (x.unflatten(2, (attn.heads, -1)).transpose(1, 2).float() for x in (attn.to_q(hidden), keys))
     weights = (q @ k.transpose(2, 3) / q.shape[-1] ** 0.5).softmax(-1)  # (B, heads, S, S + S_r)
@@ -51,8 +47,6 @@ def draw_with_attention(
     """
     if not pipe.has_kv:
         raise InputError("this encoder has no KV-encoder, so it has no attention maps: train with kv.enabled")
-    if pipe.settings.num_inference_steps < 2:
-        raise InputError("attention maps need 2 steps: raise num_inference_steps")
     records: list[RecordAttention] = []
 
     def record(step: int, t: int, latents: Tensor) -> None:
@@ -64,9 +58,3 @@ def draw_with_attention(
 
     picture = pipe(portrait, prompt, seed=seed, kv=True, callback=record)[0]
     return picture, {each.name: torch.stack(each.maps).mean(0) for each in records if each.maps}
-
-
-def as_grid(values: Tensor) -> Tensor:
-    """Values of a square picture's positions (S,), row by row, as (sqrt S, sqrt S)."""
-    side = round(len(values) ** 0.5)
-    return values.reshape(side, side)

@@ -88,15 +88,10 @@ def find_encoder(world: str, given: Path | None) -> Path | None:
     return given or (trained if (trained / ADAPTER_FILE).is_file() else None)
 
 
-def check_out(out: Path) -> None:
-    """Refuse a folder that has files already, before minutes are spent."""
-    if out.is_file() or (out.is_dir() and any(out.iterdir())):
-        raise InputError(f"{out} exists already and is not empty: choose another folder")
-
-
 def personalize(world: World, encoder: Path | None, request: Request, out: Path) -> None:
     """Draw every prompt and write `grid.png` and `<prompt>-<seed>.png` into `out`, all of them or none."""
-    check_out(out)
+    if out.is_file() or (out.is_dir() and any(out.iterdir())):
+        raise InputError(f"{out} exists already and is not empty: choose another folder")
     overrides = {path: value for path, value in request.overrides.items() if value is not None}
     settings = with_overrides(world.personalize, overrides)
     check = FaceCheck(world.checkpoints, settings.min_face_size)
@@ -141,19 +136,18 @@ def _origin(pipe: LookaheadPipeline, request: Request) -> dict[str, str]:
 def _write(
     folder: Path, pictures: Sequence[Image.Image], portrait: Image.Image, request: Request, origin: Mapping[str, str]
 ) -> None:
-    tiles: list[Image.Image] = []
-    count = request.num_images_per_prompt
+    tiles, count = list[Image.Image](), request.num_images_per_prompt
+
+    def save(picture: Image.Image, name: str, prompt: str, seed: int) -> None:
+        info = PngInfo()
+        for key, text in {"prompt": prompt, "seed": str(seed), **origin}.items():
+            info.add_itxt(key, text)
+        picture.save(folder / name, pnginfo=info)
+
     for row, prompt in enumerate(request.prompts):
         drawn = pictures[row * count : (row + 1) * count]
         tiles += [portrait.resize(drawn[0].size, Image.Resampling.LANCZOS), *drawn]
         for seed, picture in enumerate(drawn, request.seed):
-            picture.save(folder / f"{row:02d}-{seed}.png", pnginfo=_metadata(prompt, seed, origin))
+            save(picture, f"{row:02d}-{seed}.png", prompt, seed)
     grid = make_image_grid(tiles, len(request.prompts), count + 1)
-    grid.save(folder / GRID, pnginfo=_metadata("\n".join(request.prompts), request.seed, origin))
-
-
-def _metadata(prompt: str, seed: int, origin: Mapping[str, str]) -> PngInfo:
-    info = PngInfo()
-    for name, text in {"prompt": prompt, "seed": str(seed), **origin}.items():
-        info.add_itxt(name, text)
-    return info
+    save(grid, GRID, "\n".join(request.prompts), request.seed)

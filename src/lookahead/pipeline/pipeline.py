@@ -12,11 +12,11 @@ from typing import Any, Literal
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from PIL import Image
-from pydantic import ValidationError
 from torch import Tensor
 
 from lookahead.artifacts import atomic, read_json, write_json
 from lookahead.config import Checkpoints, KVGuidance, Personalize, Section, with_overrides
+from lookahead.config.fields import checked
 from lookahead.errors import InputError
 from lookahead.models.adapter import ADAPTER_FILE, save_adapter
 from lookahead.models.fast_child import child_at, lora_layers, switch_off
@@ -75,10 +75,7 @@ class LookaheadPipeline:
         path = Path(folder) / SETTINGS_FILE
         if not path.is_file():
             raise InputError(f"{path} does not exist: `lookahead export {folder}` writes such a folder")
-        try:
-            saved = Saved.model_validate(read_json(path))
-        except ValidationError as error:
-            raise InputError(f"{path} is not valid: {error.errors()[0]['msg']}; export the encoder again") from None
+        saved = checked(Saved, read_json(path), str(path), "file")
         return cls(saved.checkpoints, saved.personalize, Path(folder))
 
     def save_pretrained(self, folder: str | Path) -> None:

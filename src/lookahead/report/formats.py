@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import pandas as pd
 
-from lookahead.artifacts import atomic
-from lookahead.evaluation.contrasts import NOT_MEASURED
+from lookahead.evaluation.cells import FULL
+from lookahead.evaluation.contrasts import ALL, NOT_MEASURED
 
 _TITLES = {  # of metrics; `templates/page.html.j2` says what they mean
     "prompt": "prompt alignment",
@@ -30,16 +29,9 @@ def title(metric: str) -> str:
     return _TITLES.get(metric, metric.replace("_", " "))
 
 
-def number(value: float, form: str = ".3f") -> str:
+def number(value: float, form: str = "z.3f") -> str:
     """A number with three decimals, or in the form given; "–" where nothing was measured."""
     return "–" if math.isnan(value) else format(value, form).replace("-", "−")
-
-
-def parameter(value: object) -> str:
-    """A parameter's value; one that a trial does not have is empty."""
-    if isinstance(value, float):
-        return "" if math.isnan(value) else f"{value:.3g}"
-    return "" if value is None else str(value)
 
 
 @dataclass(frozen=True)
@@ -57,88 +49,82 @@ class Estimate:
     verdict: str = ""
     non_inferior: bool = False
 
-    def _text(self, value: float) -> str:
-        return number(value, "+z.3f" if self.verdict else "z.3f")
-
-    @property
-    def number(self) -> str:
-        """The mean, of a contrast with its sign."""
-        return self._text(self.mean)
-
-    @property
-    def interval(self) -> str:
-        """The interval, or nothing where there is none."""
-        return "" if math.isnan(self.low) else f"{self._text(self.low)} to {self._text(self.high)}"
-
-    @property
-    def note(self) -> str:
-        """A contrast's verdict, and whether it stays within the margin."""
-        return self.verdict + ", not inferior" * self.non_inferior
-
     def __str__(self) -> str:
-        interval = f" [{self.interval}]" if self.interval else ""
-        return f"{self.number}{interval}" + (f", {self.note}" if self.note else "")
+        mean, low, high = (number(v, "+z.3f" if self.verdict else "z.3f") for v in (self.mean, self.low, self.high))
+        interval = "" if math.isnan(self.low) else f" [{low} to {high}]"
+        return mean + interval + f", {self.verdict}" * bool(self.verdict) + ", not inferior" * self.non_inferior
 
 
 Estimates = dict[tuple[str, str, str, str], Estimate]  # by cell or contrast, sampler, group, metric
 
 
-def read_estimates(frame: pd.DataFrame, name: str, untrained: Collection[str] = ()) -> Estimates:
-    """The rows of `contrasts.summary` or `contrasts.contrasts` by the column `name`, "cell" or "contrast".
-
-    Nothing was trained for the cells `untrained`.
-    """
-    found = {}
+def read_estimates(frame: pd.DataFrame, name: str, untrained: Iterable[str] = ()) -> Estimates:
+    """The rows of `contrasts.summary` or `contrasts.contrasts` by the column `name`, "cell" or "contrast"."""
+    found, untrained = {}, set(untrained)
     for row in frame.to_dict("records"):
         numbers = (row["mean"], row["low"], row["high"], int(row["people"]))
         seeds = 0 if row[name] in untrained else int(row["seeds"])
-        kept = str(row.get("non_inferior")) == "True"
         key = (row[name], row["sampler"], str(row["group"]), row["metric"])
-        found[key] = Estimate(*numbers, seeds, row.get("verdict", ""), kept)
+        found[key] = Estimate(*numbers, seeds, row.get("verdict", ""), str(row.get("non_inferior")) == "True")
     return found
 
 
+def sample(estimates: Iterable[Estimate | None]) -> str:
+    """How many people and training seeds estimates are over; with one seed they hold for this training."""
+    found = [one for one in estimates if one and one.verdict != NOT_MEASURED]
+    if not found:
+        return ""
+    people, seeds = sorted({one.people for one in found}), max(one.seeds for one in found)
+    count = str(people[0]) if len(people) == 1 else f"{people[0]} to {people[-1]}"
+    return f"{count} people, " + {0: "no training", 1: "this training"}.get(seeds, f"{seeds} seeds")
+
+
+def estimate_table(rows: Mapping[str, Sequence[Estimate | None]], heads: Iterable[str]) -> pd.DataFrame:
+    """Estimates as text by the labels of the rows, and the size of the sample."""
+    lines = {label: [*("" if e is None else str(e) for e in row), sample(row)] for label, row in rows.items()}
+    return pd.DataFrame.from_dict(lines, orient="index", columns=[*heads, "sample"])
+
+
+def markdown(table: pd.DataFrame) -> str:
+    """A table of text in Markdown, its columns aligned, so that a terminal may show it, too."""
+    return f"{table.to_markdown(disable_numparse=True)}\n"
+
+
 @dataclass(frozen=True)
-class Row:
-    """One row of a table: its label and its entries; None is an empty one."""
+class Findings:
+    """Estimates of cells and contrasts, and the labels of both, by name, in the order of every table."""
 
-    label: str
-    entries: Sequence[str | Estimate | None]
-    emphasised: bool = False
+    estimates: Estimates
+    cells: Mapping[str, str]
+    pairs: Mapping[str, str]
 
-    @property
-    def sample(self) -> str:
-        """How many people and training seeds its estimates are over; with one seed they hold for this training."""
-        found = [one for one in self.entries if isinstance(one, Estimate) and one.verdict != NOT_MEASURED]
-        if not found:
-            return ""
-        people, seeds = sorted({one.people for one in found}), max(one.seeds for one in found)
-        count = str(people[0]) if len(people) == 1 else f"{people[0]} to {people[-1]}"
-        return f"{count} people, " + {0: "no training", 1: "this training"}.get(seeds, f"{seeds} seeds")
+    def of(self, names: Iterable[str], metric: str, sampler: str) -> list[Estimate | None]:
+        """A metric of some cells or contrasts over all pictures."""
+        return [self.estimates.get((name, sampler, ALL, metric)) for name in names]
 
+    def tables(
+        self, metrics: Sequence[str], sampler: str = FULL, groups: Sequence[str] = (ALL,)
+    ) -> tuple[pd.DataFrame, pd.DataFrame]:
+        """Means and contrasts: a row a cell or contrast and group, a column a metric."""
 
-@dataclass(frozen=True)
-class Table:
-    """A table with a heading for the labels and one for each entry."""
+        def table(labels: Mapping[str, str]) -> pd.DataFrame:
+            rows = {
+                f"{label}, {group}" if len(groups) > 1 else label: entries
+                for name, label in labels.items()
+                for group in groups
+                if any(entries := [self.estimates.get((name, sampler, group, metric)) for metric in metrics])
+            }
+            return estimate_table(rows, map(title, metrics))
 
-    heads: Sequence[str]
-    rows: Sequence[Row]
-
-    @property
-    def sampled(self) -> bool:
-        """Whether it holds estimates, so that its last column is the size of the sample."""
-        return any(row.sample for row in self.rows)
-
-    def markdown(self) -> str:
-        """The table in Markdown, its columns aligned, so that a terminal may show it, too."""
-        rows = [[row.label, *("" if e is None else str(e) for e in row.entries), row.sample] for row in self.rows]
-        lines = [line if self.sampled else line[:-1] for line in ([*self.heads, "sample"], *rows)]
-        widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-        lines.insert(1, ["-" * width for width in widths])
-        return "".join(f"| {' | '.join(map(str.ljust, line, widths))} |\n" for line in lines)
+        return table(self.cells), table(self.pairs)
 
 
-def save_csv(frame: pd.DataFrame, path: Path) -> None:
-    """Write a frame as CSV; equal frames are equal bytes."""
-    with atomic(path) as temporary:
-        frame.to_csv(temporary, index=False, float_format="%.6f", lineterminator="\n")
+def read_findings(
+    table: pd.DataFrame, summary: pd.DataFrame, contrasts: pd.DataFrame, labels: Mapping[str, str]
+) -> Findings:
+    """The estimates of the long table's cells that have labels; a training seed below 0 means that none was trained."""
+    cells = {cell: label for cell, label in labels.items() if cell in set(table["cell"])}
+    rows = contrasts.drop_duplicates("contrast")[["contrast", "cell", "baseline"]]
+    pairs = {pair: f"{labels[cell]} against {labels[baseline]}" for pair, cell, baseline in rows.to_numpy()}
+    means = read_estimates(summary, "cell", table.loc[table["training_seed"] < 0, "cell"])
+    return Findings(means | read_estimates(contrasts, "contrast"), cells, pairs)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Self
 
 import torch
 from PIL import Image
@@ -13,40 +14,36 @@ from transformers import CLIPImageProcessor, CLIPVisionModelWithProjection
 from lookahead.world import Pipeline, encode_latents, encode_prompts
 
 
+class _Samples:
+    """Tensors with a row a sample."""
+
+    def map(self, change: Callable[[Tensor], Tensor]) -> Self:
+        """Every tensor changed alike."""
+        return type(self)(*(change(v) if isinstance(v, Tensor) else v.map(change) for v in vars(self).values()))
+
+
 @dataclass(frozen=True)
-class Prompt:
+class Prompt(_Samples):
     """Embedded prompts: text tokens (B, L, C) and pooled text (B, E)."""
 
     tokens: Tensor
     pooled: Tensor
 
-    def map(self, change: Callable[[Tensor], Tensor]) -> Prompt:
-        """Both tensors changed alike."""
-        return Prompt(change(self.tokens), change(self.pooled))
-
 
 @dataclass(frozen=True)
-class Condition:
+class Condition(_Samples):
     """The conditioning of each sample: the prompt, and image features (B, S, D)."""
 
     prompt: Prompt
     image: Tensor
 
-    def map(self, change: Callable[[Tensor], Tensor]) -> Condition:
-        """Every tensor changed alike."""
-        return Condition(self.prompt.map(change), change(self.image))
-
 
 @dataclass(frozen=True)
-class Reference:
+class Reference(_Samples):
     """The KV-encoder's input of each sample: the reference's latents (B, C, h, w) and its own prompt."""
 
     latents: Tensor
     prompt: Prompt
-
-    def map(self, change: Callable[[Tensor], Tensor]) -> Reference:
-        """Every tensor changed alike."""
-        return Reference(change(self.latents), self.prompt.map(change))
 
 
 @torch.no_grad()

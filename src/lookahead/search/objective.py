@@ -5,14 +5,17 @@ from __future__ import annotations
 import random
 import shutil
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
+from operator import attrgetter
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 import optuna
 from filelock import FileLock
+from optuna.storages import RetryHeartbeatStaleTrialCallback
+from optuna.trial import FrozenTrial, TrialState
 from pydantic import JsonValue
 
 from lookahead.config import Choices, Evaluate, FloatRange, IntRange, Search, Train, World, with_overrides
@@ -20,7 +23,6 @@ from lookahead.errors import InputError
 from lookahead.evaluation.cells import FULL, Cell
 from lookahead.evaluation.contrasts import UNTRAINED
 from lookahead.evaluation.evaluator import Evaluator, open_evaluator
-from lookahead.search.study import FAILURES, first_number
 from lookahead.training.loop import OnCheckpoint, train
 
 if TYPE_CHECKING:
@@ -31,7 +33,8 @@ Space = Mapping[str, Entry]
 Values = dict[str, JsonValue]  # by name in the space
 Scores = dict[str, list[float]]  # by metric, one number a person
 METRICS = ("identity", "prompt")
-SCORES, UNTUNED = "scores", "untuned"  # attributes of a trial and of the study
+SCORES, REASON, UNTUNED = "scores", "reason", "untuned"  # attributes of a trial, of one that ended early, of the study
+FAILURES = (InputError, MemoryError, RuntimeError)  # torch's "out of memory" is a RuntimeError
 # What a trial sets itself: the same for all, so that luck and length are not searched.
 FIXED = ("steps", "seed", "checkpoint_every", "checkpoints_total_limit", "sample_every")
 _CORNERS = 500  # settings at the ends of ranges that are tried: every pair of ends comes many times
@@ -39,14 +42,15 @@ _COLUMNS = {"identity_select": "identity", "prompt": "prompt"}  # the report's r
 _DIGITS = 6  # of what the storage keeps of a person
 
 
-def current(settings: Train, path: str) -> JsonValue:
-    """The value of a parameter below `train`."""
-    node: object = settings.model_dump()
-    for name in path.split("."):
-        node = node.get(name) if isinstance(node, dict) else None
-    if not isinstance(node, bool | int | float | str):
-        raise InputError(f"train.{path} is no parameter that can be searched: check the paths of the search's space")
-    return node
+def first_number(trial: FrozenTrial) -> int:
+    """The number of a trial, that of its first attempt where it is run again."""
+    first = RetryHeartbeatStaleTrialCallback.retried_trial_number(trial)
+    return trial.number if first is None else first
+
+
+def complete(study: optuna.Study) -> list[FrozenTrial]:
+    """The trials with scores."""
+    return study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
 
 
 def active(space: Space, choose: Callable[[str, Entry], JsonValue]) -> Values:
@@ -62,18 +66,17 @@ def suggest(space: Space, trial: optuna.Trial) -> Values:
     """The values that Optuna draws for a trial."""
 
     def choose(name: str, one: Entry) -> JsonValue:
-        if isinstance(one, FloatRange):
-            return trial.suggest_float(name, one.low, one.high, log=one.log)
-        if isinstance(one, IntRange):
-            return trial.suggest_int(name, one.low, one.high, log=one.log)
-        return trial.suggest_categorical(name, one.choices)
+        if isinstance(one, Choices):
+            return trial.suggest_categorical(name, one.choices)
+        draw = trial.suggest_float if isinstance(one, FloatRange) else trial.suggest_int
+        return draw(name, one.low, one.high, log=one.log)  # type: ignore[arg-type]
 
     return active(space, choose)
 
 
 def present(space: Space, settings: Train) -> Values:
     """The values of `params.yaml`: those of trial 0."""
-    return active(space, lambda _, one: current(settings, one.path))
+    return active(space, lambda _, one: attrgetter(one.path)(settings))
 
 
 def as_overrides(space: Space, values: Mapping[str, JsonValue]) -> Values:
@@ -92,33 +95,28 @@ def check_space(search: Search, settings: Train) -> None:
     Ends of ranges are tried together, because some bounds depend on another parameter.
     """
     space, draw = search.space, random.Random(0)
-
-    def ends(one: Entry) -> list[JsonValue]:
-        return list(one.choices) if isinstance(one, Choices) else [one.low, one.high]
-
     for name, one in space.items():
         if one.path.split(".")[0] in FIXED:
             raise InputError(f"{name!r} searches train.{one.path}, which every trial sets itself: {', '.join(FIXED)}")
-        current(settings, one.path)
-    for name, value in present(space, settings).items():
-        one = space[name]
-        inside = value in one.choices if isinstance(one, Choices) else one.low <= value <= one.high  # type: ignore[operator]
-        if not inside:
-            raise InputError(f"params.yaml's train.{one.path} is {value}, outside {name!r}: widen it")
+    ends = {name: one.choices if isinstance(one, Choices) else [one.low, one.high] for name, one in space.items()}
     for _ in range(_CORNERS):
-        corner = active(space, lambda _, one: draw.choice(ends(one)))
+        corner = active(space, lambda name, _: draw.choice(ends[name]))
         try:
             with_overrides(settings, as_overrides(space, corner))
         except InputError as error:
             values = ", ".join(f"{name} = {value}" for name, value in corner.items())
             raise InputError(f"the search's space allows {values}: {error}") from None
+    for name, value in present(space, settings).items():
+        one = space[name]
+        inside = value in one.choices if isinstance(one, Choices) else one.low <= value <= one.high  # type: ignore[operator]
+        if not inside:
+            raise InputError(f"params.yaml's train.{one.path} is {value}, outside {name!r}: widen it")
 
 
 @dataclass
 class Task:
     """A search in a world: where features lie, the folder of studies and trials, the shared storage, which worker."""
 
-    name: str  # of the world
     world: World
     evaluate: Evaluate
     search: Search
@@ -126,14 +124,14 @@ class Task:
     state: Path
     address: str | None = None
     worker: str = ""  # others than the first of a machine draw other settings
-    evaluators: dict[str, Evaluator] = field(default_factory=dict)
+    _evaluator: Evaluator | None = None
 
     def evaluator(self, settings: Evaluate) -> Evaluator:
         """The evaluator on the people of a split; only one stays open."""
-        if settings.split not in self.evaluators:
-            self.evaluators.clear()
-            self.evaluators[settings.split] = open_evaluator(self.world.checkpoints, settings)
-        return self.evaluators[settings.split]
+        if self._evaluator is None or self._evaluator.settings != settings:
+            self._evaluator = None  # closed before the other one is opened
+            self._evaluator = open_evaluator(self.world.checkpoints, settings)
+        return self._evaluator
 
     def settings(self, split: str, seed: int, **changes: object) -> Evaluate:
         """The world's evaluation on the people of another split; nothing is steered."""
@@ -152,11 +150,11 @@ def mean_scores(scores: Scores) -> dict[str, float]:
 
 def score(evaluator: Evaluator, encoder: Path | None, folder: Path, people: int | None = None) -> Scores:
     """Draw the first people with an encoder's folder, or the untuned adapter, and score them; `folder` is removed."""
-    cell = Cell(folder.name, "", encoder, UNTRAINED, FULL, evaluator.settings.sampling)
+    cell = Cell(folder.name, encoder, UNTRAINED, FULL, evaluator.settings.sampling)
     table = evaluator.run([cell], None, folder, people)
     shutil.rmtree(folder)
     means = table.groupby("person")[list(_COLUMNS)].mean().round(_DIGITS).rename(columns=_COLUMNS)
-    return {name: means[name].tolist() for name in METRICS}
+    return means.to_dict("list")
 
 
 def untuned(task: Task, study: optuna.Study) -> Scores:
@@ -203,19 +201,19 @@ def run_trial(
     values: Mapping[str, object],
     evaluate: Evaluate,
     check: OnCheckpoint | None = None,
-    known: Callable[[], Scores | None] = lambda: None,
 ) -> dict[str, float]:
     """Train and score, and record it; a trial that is run again continues from its checkpoints.
 
-    `check` gets the encoder of the networks in training at every checkpoint; `known` finds scores of another worker.
+    `check` gets the encoder of the networks in training at every checkpoint. Scores of the same parameters are known
+    where two workers draw the last setting of a grid.
     """
     work = task.state / trial.study.study_name / name
     work.mkdir(parents=True, exist_ok=True)
-    trained = work / "training"
     with FileLock(work.with_suffix(".lock")):
-        if (scores := known()) is None:
+        known = (one.user_attrs[SCORES] for one in complete(trial.study) if one.params == trial.params)
+        if (scores := next(known, None)) is None:
             tags = {"optuna.study": trial.study.study_name, "optuna.trial": str(trial.number)}
-            own = record.child(name, values, tags)
+            own, trained = record.child(name, values, tags), work / "training"
             try:
                 if not (trained / "metrics.json").exists():  # what a training writes last
                     train(task.world.checkpoints, settings, task.features, trained, own.log, on_checkpoint=check)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,10 +19,13 @@ from lookahead.config import Search
 from lookahead.errors import InputError
 from lookahead.evaluation.cells import FULL
 from lookahead.evaluation.contrasts import HIGHER, Contrast, contrasts, summary
+from lookahead.evaluation.evaluate import as_intervals
+from lookahead.evaluation.evaluator import save_csv
 from lookahead.report.figures import save_axes
-from lookahead.report.search import SearchFindings, save_front, write_search_report
-from lookahead.search.objective import METRICS, SCORES, Scores, Task, as_overrides, mean_scores, present
-from lookahead.search.study import REASON, complete
+from lookahead.report.pages import inline_files, save_page
+from lookahead.report.studies import save_front, search_tables
+from lookahead.search import objective
+from lookahead.search.objective import METRICS, REASON, SCORES, Scores, Task, Values, complete
 
 DEFAULT = 0  # the number of the trial with params.yaml's own values
 RULE = (
@@ -84,12 +88,12 @@ def trials_table(study: optuna.Study, parameters: list[str]) -> pd.DataFrame:
     return table.assign(front=table["number"].isin(front))
 
 
-def changes_of(task: Task, study: optuna.Study, recommended: int) -> dict[str, Any]:
+def changes_of(task: Task, study: optuna.Study, recommended: int) -> Values:
     """The recommended setting's parameters below `train` that differ from `params.yaml`."""
-    space, missing = task.search.space, object()
-    now = as_overrides(space, present(space, task.world.train))
-    wanted = {} if recommended == DEFAULT else as_overrides(space, study.trials[recommended].params)
-    return {path: value for path, value in wanted.items() if now.get(path, missing) != value}
+    space = task.search.space
+    now = objective.as_overrides(space, objective.present(space, task.world.train))
+    wanted = now if recommended == DEFAULT else objective.as_overrides(space, study.trials[recommended].params)
+    return {path: value for path, value in wanted.items() if path not in now or now[path] != value}
 
 
 def verdict(confirmation: Confirmation) -> str:
@@ -104,40 +108,30 @@ def verdict(confirmation: Confirmation) -> str:
     return f"Trial {confirmation.recommended} is recommended; {where}: {'; '.join(gains)}."
 
 
-def _means(frame: pd.DataFrame) -> dict[str, dict[str, float]]:
-    wide = frame.set_index(frame["cell"] + "." + frame["metric"])
-    return {str(name): row for name, row in wide[["mean", "low", "high"]].to_dict("index").items()}
-
-
 def write_results(task: Task, study: optuna.Study, base: Scores, found: Confirmation, out: Path) -> None:
-    """Write `best.yaml`, `trials.csv`, `contrasts.csv`, `metrics.json`, `report.html` and the figures into `out`."""
+    """Write `best.yaml`, `trials.csv`, `metrics.json`, `report.html` and the figures into `out`."""
     search, confirm, recommended = task.search, task.search.confirm, found.recommended
     trials, changes = trials_table(study, list(search.space)), changes_of(task, study, recommended)
     own = {(trial.number, search.seed): trial.user_attrs[SCORES] for trial in complete(study)}
-    findings = SearchFindings(
-        title=f"{study.study_name}, {task.name}",
-        description=(
+    texts = {
+        "title": f"{study.study_name}, {task.world.name}",
+        "description": (
             f"Mode {search.mode}: trials of {search.steps} steps, scored on {search.people} people of the split "
             f"{search.split}, with the same seeds in each; confirmed at full length with {len(confirm.seeds)} fresh "
             f"seeds on {confirm.people} people of the split {confirm.split}. Identity by recogniser select, a missing "
             "face counts 0."
         ),
-        rule=RULE,
-        verdict=verdict(found),
-        trials=trials,
-        searched=summary(as_table(own), METRICS),
-        confirmed=found.means,
-        contrasts=found.contrasts,
-        default=DEFAULT,
-        recommended=recommended,
-        changes=changes,
-    )
-    untuned = mean_scores(base)
+        "rule": RULE,
+        "verdict": verdict(found),
+        "changes": changes,
+    }
+    parts = {"search": summary(as_table(own), METRICS), "confirmation": found.means}
+    parts["against params.yaml"] = found.contrasts
+    notes = {DEFAULT: "params.yaml", recommended: "recommended"}
+    untuned = objective.mean_scores(base)
     front = out / "front.png"
-    save_front(findings, untuned, search.prompt_loss, front)
-    for name, table in {"trials": trials, "contrasts": found.contrasts}.items():
-        with atomic(out / f"{name}.csv") as temporary:
-            table.to_csv(temporary, index=False, float_format="%.6g", lineterminator="\n")
+    save_front(trials, notes, untuned, search.prompt_loss, front)
+    save_csv(trials, out / "trials.csv")
     metrics = {
         "study": study.study_name,
         "mode": search.mode,
@@ -145,35 +139,34 @@ def write_results(task: Task, study: optuna.Study, base: Scores, found: Confirma
         "front": trials.loc[trials["front"], "number"].tolist(),
         "recommended": recommended,
         "untuned": untuned,
-        confirm.split: _means(found.means),
-        "difference": _means(found.contrasts),
+        confirm.split: as_intervals(found.means, found.contrasts),
     }
     write_json(out / "metrics.json", metrics)
-    patch = yaml.safe_dump({f"worlds.{task.name}.train.{path}": value for path, value in changes.items()})
+    patch = yaml.safe_dump({f"worlds.{task.world.name}.train.{path}": value for path, value in changes.items()})
     with atomic(out / "best.yaml") as temporary:
         temporary.write_text(f"# What `lookahead adopt` changes in params.yaml, by dotted names.\n{patch}")
-    write_search_report(findings, {"front": front} | save_figures(study, search, out), out / "report.html")
+    figures = {"front": front} | save_figures(study, search, out)
+    content = {**texts, "tables": search_tables(trials, notes, parts), "pictures": inline_files(figures)}
+    save_page("search.html.j2", out / "report.html", content)
 
 
 def save_figures(study: optuna.Study, search: Search, out: Path) -> dict[str, Path]:
     """Save Optuna's figures of both objectives by title; those for which there are too few trials are left out."""
-    saved: dict[str, Path] = {}
     shared = sorted(set.intersection(*(set(trial.params) for trial in complete(study))))
+    saved: dict[str, Path] = {}
 
     def save(name: str, plot: Callable[..., Any], metric: str, sign: int = 1, **options: Any) -> None:
-        try:
+        path = out / f"{name} {metric}.png".replace(" ", "_")
+        with rc_context(), suppress(ValueError, RuntimeError):  # too few trials, or a parameter that never varied
             axes = plot(study, target=lambda trial: sign * trial.user_attrs[metric], target_name=metric, **options)
-        except (ValueError, RuntimeError):  # too few trials, or a parameter that never varied
-            return
-        saved[f"{name}, {metric}"] = out / f"{name} {metric}.png".replace(" ", "_")
-        save_axes(axes, saved[f"{name}, {metric}"])
+            save_axes(axes, path)
+            saved[f"{name}, {metric}"] = path
 
-    with rc_context():  # Optuna changes matplotlib's style for the whole process
-        for metric in METRICS:
-            save("history", visualization.plot_optimization_history, metric)
-            # Negative, because PED-ANOVA asks what decides whether a value is low; of parameters that every trial has.
-            save("importances", visualization.plot_param_importances, metric, -1, params=shared)
-            save("slices", visualization.plot_slice, metric)
-            for pair in search.contours:
-                save(" ".join(["contour", *pair]), visualization.plot_contour, metric, params=pair)
+    for metric in METRICS:
+        save("history", visualization.plot_optimization_history, metric)
+        # Negative, because PED-ANOVA asks what decides whether a value is low; of parameters that every trial has.
+        save("importances", visualization.plot_param_importances, metric, -1, params=shared)
+        save("slices", visualization.plot_slice, metric)
+        for pair in search.contours:
+            save(" ".join(["contour", *pair]), visualization.plot_contour, metric, params=pair)
     return saved

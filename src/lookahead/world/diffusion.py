@@ -16,7 +16,6 @@ from diffusers.models.attention_processor import AttnProcessor2_0
 from diffusers.pipelines.stable_diffusion_xl.pipeline_stable_diffusion_xl_img2img import retrieve_latents
 from diffusers.utils import logging
 from numpy.typing import NDArray
-from peft.tuners.lora import LoraLayer
 from torch import Tensor, nn
 from transformers import CLIPImageProcessor, CLIPVisionModelWithProjection
 
@@ -140,9 +139,7 @@ def _load_lora(pipe: Pipeline, folder: str, lora: Lora, name: str) -> None:
 def attach_fast_child(pipe: Pipeline, checkpoints: Checkpoints) -> None:
     """Put the fast child on the U-Net as adapter "fast_child", frozen and at scale 0, so that the U-Net is the base."""
     _load_lora(pipe, find("fast_child", checkpoints)[0], checkpoints.fast_child, FAST_CHILD)
-    for module in pipe.unet.modules():
-        if isinstance(module, LoraLayer):
-            module.set_scale(FAST_CHILD, 0.0)
+    pipe.unet.set_adapters(FAST_CHILD, 0.0)
     frozen(pipe.unet)
 
 

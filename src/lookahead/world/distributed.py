@@ -52,9 +52,9 @@ def own_share(items: Sequence[T]) -> Sequence[T]:
 
 
 @contextmanager
-def _collective() -> Iterator[None]:
+def _collective() -> Iterator[PartialState]:
     try:
-        yield
+        yield distributed()
     except RuntimeError as error:
         raise InputError(
             f"another process of this launch ended ({str(error)[:120]}); its own message says why, and the same "
@@ -64,24 +64,19 @@ def _collective() -> Iterator[None]:
 
 def wait_for_everyone() -> None:
     """Return when all processes have called this."""
-    with _collective():
-        distributed().wait_for_everyone()
+    with _collective() as state:
+        state.wait_for_everyone()
 
 
 def broadcast_object(value: T) -> T:
     """The main process's value, in all processes."""
-    if distributed().num_processes == 1:
-        return value
-    values = [value]
     with _collective():
-        broadcast_object_list(values)
+        values: list[T] = broadcast_object_list([value])
     return values[0]
 
 
 def gather_objects(values: list[T]) -> list[T]:
     """The values of all processes one after the other, in the order of their indices."""
-    if distributed().num_processes == 1:
-        return values
     with _collective():
         gathered: list[T] = gather_object(values)
     return gathered

@@ -55,23 +55,16 @@ def detect_faces(detector: Any, blue_first: NDArray[np.uint8]) -> tuple[NDArray[
     return boxes[once], landmarks[once]
 
 
-def _is_recogniser(path: Path) -> bool:
-    import onnx
-
-    with opening("face pack", str(path)):
-        graph = onnx.load(str(path), load_external_data=False).graph
-    sizes = [axis.dim_value for axis in graph.input[0].type.tensor_type.shape.dim][2:]
-    # The rule by which insightface itself tells a recogniser from the other files of a pack.
-    return len(graph.output) == 1 and len(sizes) == 2 and sizes[0] == sizes[1] == 112
-
-
 def recogniser_onnx(pack: str) -> Path:
-    """The file of a pack that insightface would use as recogniser."""
+    """The file of a pack that insightface uses as recogniser."""
+    from insightface.model_zoo import get_model
+
     folder = locate(face_pack("faces", pack))
-    found = [path for path in sorted(folder.glob("*.onnx")) if _is_recogniser(path)]
-    if not found:
-        raise InputError(f"the face pack {folder} has no recogniser: an ONNX file with a 112-pixel input")
-    return found[0]
+    for path in sorted(folder.glob("*.onnx")):
+        with opening("face pack", str(path)):
+            if getattr(get_model(str(path), providers=[_CPU]), "taskname", None) == "recognition":
+                return path
+    raise InputError(f"the face pack {folder} has no recogniser: an ONNX file with a 112-pixel input")
 
 
 @contextmanager

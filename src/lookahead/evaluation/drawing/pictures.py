@@ -60,6 +60,10 @@ class Plan:
         """The row and the column of the shot's prompt."""
         return self.styles.index(shot.style), self.scenes.index(shot.scene)
 
+    def prompt(self, shot: Shot) -> str:
+        row, column = self.numbers(shot)
+        return self.prompts[row][column]
+
     def of_people(self, count: int | None) -> Plan:
         """The shots of the first `count` people; None is all."""
         return self if count is None else replace(self, shots=[shot for shot in self.shots if shot.person < count])
@@ -185,9 +189,9 @@ def png(image: Image.Image) -> bytes:
     return buffer.getvalue()
 
 
-def write_shard(path: Path, start: int, pngs: list[bytes]) -> None:
-    """Write a batch of pictures; `start` is the index of the first one in the plan."""
-    write_parquet(path, pa.table({"index": range(start, start + len(pngs)), "image": pngs}))
+def write_shard(path: Path, pngs: list[bytes]) -> None:
+    """Write a batch of pictures."""
+    write_parquet(path, pa.table({"image": pngs}))
 
 
 def read_pngs(path: Path) -> list[bytes]:

@@ -107,10 +107,6 @@ def picture_key(models: str, references: str, plan: Plan, batch_size: int, cell:
     `models` is `world_digest`, `references` the digest of the reference photos, `cell` has `encoder_digest` and
     `sampler_digest`.
     """
-    numbers = [plan.numbers(shot) for shot in plan.shots]
-    shots = [
-        (plan.prompts[row][column], shot.person, shot.noise_seed)
-        for (row, column), shot in zip(numbers, plan.shots, strict=True)
-    ]
+    shots = [(plan.prompt(shot), shot.person, shot.noise_seed) for shot in plan.shots]
     plain = plan.prompts[0][0]  # the KV-encoder's prompt of a reference
     return digest(models, references, shots, plain, batch_size, cell)[:32]

@@ -27,7 +27,7 @@ Encoder = Callable[[Tensor], Tensor]
 Row = dict[str, int | float | str]
 PACKS = ("report", "select", "loss")
 CELLS = 16  # a side of the grid that a picture's luminance and colours are averaged on
-CODE = ("evaluation/scoring", "portraits.py", "world")  # what can change a score
+CODE = ("evaluation/scores.py", "portraits.py", "world")  # what can change a score
 
 
 class FaceReader:
@@ -55,11 +55,10 @@ def _unit(vector: Array) -> Array:
 
 def read_references(reader: FaceReader, people: Sequence[Person]) -> list[Embeddings]:
     """The embeddings of everybody's reference photo."""
-    found = [(person, reader.read(read_photo(person.reference))) for person in people]
-    lost = [str(person.reference) for person, embeddings in found if embeddings is None]
-    if lost:
+    found = {person.reference: reader.read(read_photo(person.reference)) for person in people}
+    if lost := [str(path) for path, face in found.items() if face is None]:
         raise InputError(f"no face is found in the reference photo {', '.join(lost)}: replace it, or remove the person")
-    return [embeddings for _, embeddings in found if embeddings is not None]
+    return [face for face in found.values() if face is not None]
 
 
 def read_others(reader: FaceReader, people: Sequence[Person]) -> list[list[Embeddings]]:
@@ -73,21 +72,17 @@ def similarity(one: Embeddings, other: Embeddings, pack: str) -> float:
 
 
 def layout(picture: Image.Image) -> Array:
-    """Where a picture is light and dark: a unit vector (CELLS², ) whose entries sum to 0.
+    """Where a picture is light and dark: its luminance on a coarse grid less the mean, a unit vector (CELLS²,).
 
-    The luminance is low-passed by averaging it on a coarse grid, so that the faces' details do not count, and the mean
-    is taken off. The product of two such vectors is their correlation, the structure term of SSIM (Wang et al. 2004,
-    Eq. 10) over the whole picture, which neither brightness nor contrast changes. An even picture gives zeros.
+    The product of two such vectors is the structure term of SSIM over the whole picture (Wang et al. 2004, Eq. 10),
+    which neither brightness nor contrast changes. An even picture gives zeros.
     """
     values = _coarse(picture.convert("L"))
     return _unit(values - values.mean())
 
 
 def colours(picture: Image.Image) -> Array:
-    """Which colours a picture has where: a unit vector (CELLS² · 3,) of its coarse grid about mid-grey.
-
-    The product of two such vectors is near 1 where clothes, hair and background agree.
-    """
+    """Which colours a picture has where: a unit vector (CELLS² · 3,) of its coarse grid about mid-grey."""
     return _unit(_coarse(picture.convert("RGB")) - 127.5)
 
 
@@ -103,8 +98,7 @@ def leaking(reference: Image.Image, others: Sequence[Image.Image]) -> Array:
     """
     if not others:
         return np.full(CELLS * CELLS * 3, np.nan)
-    particular: Array = colours(reference) - np.mean([colours(other) for other in others], axis=0)
-    return particular
+    return np.subtract(colours(reference), np.mean([colours(other) for other in others], axis=0))
 
 
 @dataclass(frozen=True)
@@ -112,7 +106,7 @@ class Texts:
     """Unit text embeddings: of every prompt (S, C, D), of every style (S, D) and of every scene (C, D).
 
     A style's embedding is the mean over its prompts in all scenes, a scene's over all styles (prompt ensembling, CLIP
-    section 3.1.4), so that the classes carry nothing of the prompt at hand.
+    section 3.1.4).
     """
 
     prompts: Tensor
@@ -200,10 +194,10 @@ def score_shots(plan: Plan, shots: Sequence[Shot], images: list[Image.Image], sc
 
 
 def face_scores(image: Image.Image, person: int, scorers: Scorers) -> Row:
-    """Whether a face is found, and its cosine to the person's reference by each pack.
+    """Whether a face is found, and its cosine to the person's reference by each pack: 0 without a face.
 
-    A missing face has identity 0. `identity_detected` is NaN then. `identity_other` is the mean cosine to the person's
-    other photos, NaN if there are none; `copied` is what identity is above it.
+    `identity_detected` is NaN without a face. `identity_other` is the mean cosine to the person's other photos, NaN if
+    there are none; `copied` is identity less this.
     """
     face = scorers.faces.read(np.asarray(image))
     own, others = scorers.references[person], scorers.others[person]

@@ -19,12 +19,27 @@ from mlflow import MlflowClient
 from PIL import Image
 
 from lookahead.errors import InputError
-from lookahead.serving.drawer import read_base64, write_base64
-from lookahead.serving.register import register
+from lookahead.serving import read_base64, register
 from tests.launcher import await_answer, free_port
-from tests.serving.conftest import ALIAS, NAME
 
-Asked = dict[str, list[str]]
+NAME, ALIAS = "lookahead-tiny", "champion"
+
+
+@pytest.fixture(scope="module")
+def store(exported: Path, tmp_path_factory: pytest.TempPathFactory) -> str:
+    """The address of a store with the encoder registered in it, twice."""
+    folder = tmp_path_factory.mktemp("store")
+    client = MlflowClient(f"sqlite:///{folder}/mlflow.db")
+    experiment = client.create_experiment("tiny", (folder / "artifacts").as_uri())
+    assert [register(exported, client, experiment, NAME, ALIAS) for _ in range(2)] == [1, 2]
+    return client.tracking_uri
+
+
+@pytest.fixture(scope="module")
+def asked(portraits: list[Path]) -> dict[str, list[str]]:
+    """Two rows."""
+    encoded = [base64.b64encode(path.read_bytes()).decode() for path in portraits[:2]]
+    return {"portrait": encoded, "prompt": ["a photo of a person in the snow", "a comic drawing of a person"]}
 
 
 def png_header(width: int, height: int) -> bytes:
@@ -53,7 +68,7 @@ def test_the_registered_model_draws_what_the_pipeline_draws(model, pipe, photos,
 
 def test_nothing_in_the_store_is_pickled_and_the_alias_is_the_newest_versions(store):
     files = [path.name for path in Path(store.removeprefix("sqlite:///")).parent.rglob("*") if path.is_file()]
-    assert "drawer.py" in files and "ip-adapter.safetensors" in files
+    assert "serving.py" in files and "ip-adapter.safetensors" in files
     assert not [name for name in files if name.endswith((".pkl", ".pickle", ".pt", ".bin"))]
     assert MlflowClient(store).get_model_version_by_alias(NAME, ALIAS).version in (2, "2")
 
@@ -77,11 +92,6 @@ def test_a_bad_portrait_is_refused_by_the_model_in_one_message(model, content, r
     rows = pd.DataFrame({"portrait": [base64.b64encode(content).decode()], "prompt": ["a person"]})
     with pytest.raises(InputError, match=f"`portrait` is no picture file in base64.*{reason}"):
         model.predict(rows)
-
-
-def test_pictures_survive_the_way():
-    noise = np.random.default_rng(0).integers(0, 255, (8, 8, 3), dtype=np.uint8)
-    assert np.array_equal(np.asarray(read_base64(write_base64(Image.fromarray(noise)))), noise)
 
 
 def post(port: int, body: object) -> dict[str, list[str]]:

@@ -1,21 +1,33 @@
-"""The code of the served model: MLflow loads this file, so nothing is pickled.
+"""The encoder behind MLflow's model registry and server: for programs that ask for pictures over HTTP.
 
-A request's rows have `portrait`, a picture file in base64, and `prompt`; the answer is a PNG in base64 for each row.
+MLflow stores this file as the code of the registered model, so nothing is pickled. A request's rows have `portrait`, a
+picture file in base64, and `prompt`; the answer is a PNG in base64 for each row.
 """
 
 from __future__ import annotations
 
 import base64
 import io
+from pathlib import Path
 
 import mlflow
+from mlflow import MlflowClient
+from mlflow.models import ModelSignature
 from mlflow.pyfunc.model import PythonModel
+from mlflow.types import ColSpec, ParamSchema, ParamSpec, Schema
 from PIL import Image
 
 from lookahead.errors import InputError
 from lookahead.pipeline import LookaheadPipeline
 from lookahead.pipeline.personalize import FaceCheck
+from lookahead.pipeline.pipeline import SETTINGS_FILE
 from lookahead.portraits import open_picture
+
+SIGNATURE = ModelSignature(
+    inputs=Schema([ColSpec("string", "portrait"), ColSpec("string", "prompt")]),
+    outputs=Schema([ColSpec("string")]),
+    params=ParamSchema([ParamSpec("seed", "long", 0), ParamSpec("fast", "boolean", False)]),
+)
 
 
 def read_base64(data: str) -> Image.Image:
@@ -49,6 +61,25 @@ class Drawer(PythonModel):
     def _draw(self, portrait: str, prompt: str, seed: int = 0, fast: bool = False) -> str:
         square = self._check(read_base64(portrait), "the portrait")
         return write_base64(self._pipe(square, prompt, seed=int(seed), fast=bool(fast))[0])
+
+
+def register(folder: Path, client: MlflowClient, experiment: str, name: str, alias: str) -> int:
+    """Register an exported folder as the model's newest version, move the alias to it, and return the version."""
+    if not (folder / SETTINGS_FILE).is_file():
+        raise InputError(f"{folder} is no exported encoder: `lookahead export {folder}` writes one")
+    mlflow.set_tracking_uri(client.tracking_uri)
+    with mlflow.start_run(experiment_id=experiment, run_name=f"register {name}"):
+        logged = mlflow.pyfunc.log_model(
+            name="encoder",
+            python_model=__file__,
+            artifacts={"encoder": str(folder)},
+            signature=SIGNATURE,
+            pip_requirements=[],  # served by the environment that this package is installed in
+            registered_model_name=name,
+        )
+    version = int(logged.registered_model_version)
+    client.set_registered_model_alias(name, alias, str(version))
+    return version
 
 
 mlflow.models.set_model(Drawer())

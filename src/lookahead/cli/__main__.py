@@ -1,5 +1,0 @@
-"""`python -m lookahead.cli`."""
-
-from lookahead.cli import main
-
-main()
