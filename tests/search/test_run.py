@@ -141,7 +141,6 @@ def test_a_failing_trial_is_recorded_and_the_study_goes_on(tmp_path: Path, run) 
     assert len(failed) and failed["reason"].str.contains("training broke down").all()
     assert (table["state"] == "complete").sum() == 3 or len(failed) == 3
     assert [name for name, figures in ends if figures is None] == [f"trial-{n:03d}" for n in failed["number"]]
-    assert "broke down" in (tmp_path / "out" / "report.html").read_text()
 
 
 def test_under_a_constraint_trials_are_checked_with_the_networks_in_training(tmp_path, run, monkeypatch) -> None:
