@@ -50,11 +50,11 @@ def imported(path: Path) -> frozenset[Path]:
 
 
 def closure(path: Path) -> set[Path]:
-    """The package's files that a file imports, directly or through others."""
+    """The package's files that a file imports, directly or through others; the plan decides no output."""
     seen: set[Path] = set()
     waiting = [path]
     while waiting:
-        new = imported(waiting.pop()) - seen
+        new = imported(waiting.pop()) - seen - {PACKAGE / "plan.py"}
         seen |= new
         waiting += new
     return seen

@@ -29,7 +29,7 @@ ALLOWED = {
     "serving": {"pipeline", "portraits", *BASE},
     "tracking": {"config", *BASE},
 }
-COMPOSERS = {"stage", "cli", "doctor"}  # like the scripts in stages/, they may import everything
+COMPOSERS = {"stage", "plan", "cli", "doctor"}  # like the scripts in stages/, they may import everything
 IMPORTS = {name_of(path): top_level(path) for path in files()}
 
 

@@ -6,10 +6,12 @@ that of another stage, else from an assumed one, and say which.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import pandas as pd
 import psutil
 import torch
 from diffusers import AutoencoderKL, AutoencoderTiny, UNet2DConditionModel
@@ -56,11 +58,12 @@ class Stage(NamedTuple):
 
 
 class Estimate(NamedTuple):
-    """The hours of a stage, and whether its rate was `measured` here or is `assumed`."""
+    """The hours of a stage here, whether its rate was measured, and its hours on a GPU of `ASSUMED` rate."""
 
     stage: Stage
     hours: float
     basis: str
+    gpu_hours: float
 
 
 def counted(unet: Any, vae: Any, preview: Any, vision: Any, side: int) -> Networks:
@@ -157,23 +160,56 @@ def estimates(world: World) -> list[Estimate]:
         rate, basis = measured.get(stage.name), "measured"
         if rate is None:
             rate, basis = (min(measured.values()), "from other stages") if measured else (assumed, "assumed")
-        found.append(Estimate(stage, stage.tflop / rate / 3600, basis))
+        found.append(Estimate(stage, stage.tflop / rate / 3600, basis, stage.tflop / ASSUMED["cuda"] / 3600))
     return found
 
 
 def record(world: World, name: str, seconds: float) -> None:
-    """Note the rate at which a whole stage has run here."""
+    """Note the rate at which a stage has run here, the lowest so far: a run that was continued seems fast."""
     work = {stage.name: stage.tflop for stage in stages(world)}
-    if name in work and seconds > 0:
+    if name in work:
         rates = read_json(RATES) if RATES.is_file() else {}
-        rates.setdefault(world.name, {})[name] = work[name] / seconds
+        own = rates.setdefault(world.name, {})
+        own[name] = min(own.get(name, math.inf), work[name] / seconds)
         write_json(RATES, rates)
 
 
 def cheaper(world: World) -> Iterator[tuple[str, float]]:
-    """Overrides that halve the largest numbers, each with the hours of all stages that would then be left."""
+    """Overrides that halve the largest numbers, each with the share of the work that is then left."""
+    whole = sum(stage.tflop for stage in stages(world))
     for path in ("generate.people", "train.steps"):
         section, name = path.split(".")
         half = getattr(getattr(world, section), name) // 2
-        smaller = with_overrides(world, {path: half})
-        yield f"-S '++worlds.{world.name}.{path}={half}'", sum(each.hours for each in estimates(smaller))
+        left = sum(stage.tflop for stage in stages(with_overrides(world, {path: half})))
+        yield f"-S '++worlds.{world.name}.{path}={half}'", left / whole
+
+
+def duration(hours: float) -> str:
+    """Hours as people say them."""
+    for unit, size in (("days", 24.0), ("h", 1.0), ("min", 1 / 60)):
+        if hours >= 2 * size:
+            return f"{hours / size:.0f} {unit}"
+    return "1 min" if hours > 1 / 120 else "seconds"
+
+
+def gigabytes(size: float) -> str:
+    """Bytes as GB; nothing where they are few."""
+    return f"{size / 1e9:,.1f} GB" if size > 1e7 else ""
+
+
+def table(world: World) -> pd.DataFrame:
+    """A row a stage, and their sum: pictures, hours here and on a GPU, and what the output takes on the disk."""
+    found = estimates(world)
+    rows = [
+        {
+            "stage": each.stage.name,
+            "pictures": f"{each.stage.pictures:,}",
+            "here": f"{duration(each.hours)} ({each.basis})",
+            f"at {ASSUMED['cuda']:.0f} TFLOP/s": duration(each.gpu_hours),
+            "disk": gigabytes(each.stage.size),
+        }
+        for each in found
+    ]
+    hours, gpu_hours = sum(each.hours for each in found), sum(each.gpu_hours for each in found)
+    total = ["all", "", duration(hours), duration(gpu_hours), gigabytes(sum(each.stage.size for each in found))]
+    return pd.DataFrame([*rows, dict(zip(rows[0], total, strict=True))])

@@ -6,6 +6,7 @@ import argparse
 import os
 import shutil
 import sys
+import time
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
@@ -99,6 +100,8 @@ def run_stage(stage: Stage, params: Params, world_name: str) -> Path:
     Every process of a launch calls this. The output is published before tracking is finished, so that a broken store
     loses nothing.
     """
+    from lookahead.plan import record  # here: it is no code that decides an output
+
     world, runs = params.of(world_name), RUNS / world_name
     if "checkpoints" in stage.sections:
         require(world.checkpoints, world_name)
@@ -117,8 +120,10 @@ def run_stage(stage: Stage, params: Params, world_name: str) -> Path:
     with _alone(work):
         recover(work, out)
         recorder = open_recorder(params, Origin(stage.name, world_name, settings, tuple(inputs), key))
+        start = time.monotonic()
         try:
             stage.build(Job(world, runs, work, recorder.log))
+            record(world, stage.name, time.monotonic() - start)
             publish(work, out)
         except BaseException:
             recorder.finish(None)
