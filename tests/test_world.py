@@ -13,7 +13,7 @@ from peft.tuners.lora import LoraLayer
 from torch import Tensor, nn
 
 from lookahead import world
-from lookahead.config import Checkpoints
+from lookahead.config import Checkpoints, with_overrides
 from lookahead.errors import InputError
 from lookahead.sampling.loop import time_ids
 
@@ -48,6 +48,16 @@ def test_the_denoiser_is_the_bases_without_its_encoders(tiny_world: Checkpoints)
     assert denoiser.vae is None and denoiser.text_encoder is None and denoiser.text_encoder_2 is None
     assert torch.equal(_predict(denoiser.unet, image=True), _predict(whole.unet, image=True))
     assert torch.equal(time_ids(denoiser, 1), time_ids(whole, 1)), "the size in pixels that the U-Net is told"
+
+
+@pytest.mark.parametrize("opened", [world.open_pipeline, world.open_denoiser, world.open_generator])
+def test_the_resolution_decides_the_size_of_all_pictures(
+    tiny_world: Checkpoints, opened: Callable[[Checkpoints], world.Pipeline]
+) -> None:
+    pipe = opened(with_overrides(tiny_world, {"resolution": 32}))
+    assert pipe.unet.config.sample_size == 8 and time_ids(pipe, 1).tolist() == [[32, 32, 0, 0, 32, 32]]
+    with pytest.raises(InputError, match="resolution is 30: choose a multiple of 4"):
+        opened(with_overrides(tiny_world, {"resolution": 30}))
 
 
 def test_the_generator_is_the_base_with_the_fast_child_fused(tiny_world: Checkpoints) -> None:

@@ -106,6 +106,15 @@ def test_noise_is_standard_and_timesteps_are_those_of_the_density(settings):
     assert not torch.equal(draws.noise.noise, draws.lookahead.noise)
 
 
+@pytest.mark.parametrize("share", [False, True])
+def test_a_fast_child_of_few_timesteps_is_asked_at_these_alone(settings, share):
+    previewed, shared = [249, 499, 749, 999], changed(settings, {"share_timesteps": share})
+    noise, lookahead = draw_both(torch.Size((2000, 1, 2, 2)), shared, 1000, 0, previewed)
+    asked = lookahead.t[lookahead.weight > 0]
+    assert set(asked.tolist()) == set(previewed) and len(set(noise.t.tolist())) > 500
+    assert (asked == 999).sum() > (asked == 249).sum(), "in the density's proportion"
+
+
 def test_the_focus_is_annealed_over_the_training(settings):
     density = settings.noise_density.model_copy(update={"annealing": "linear", "strength": 1.0, "final_strength": 0.0})
     first, middle, last = (density_at(density, 1000, progress) for progress in (0.0, 0.5, 1.0))
