@@ -9,14 +9,20 @@ from pathlib import Path
 from typing import ClassVar
 
 import insightface.utils
+import open_clip
 import pytest
+from filelock import FileLock
 from huggingface_hub import constants, hf_api
+from open_clip.transformer import QuickGELU
+from PIL import Image
 
 from lookahead import world
 from lookahead.config import Checkpoints, with_overrides
+from lookahead.doctor import checkpoint
 from lookahead.errors import InputError
-from lookahead.world import fetch, hub
+from lookahead.world import fetch
 from lookahead.world.hub import part, parts
+from lookahead.world.published import SHA256
 from tests.tiny import LORA_FILE
 
 COMMIT = "c" * 40
@@ -141,7 +147,7 @@ def test_of_a_pipeline_only_what_is_opened_is_downloaded(server, tiny_world, tmp
 
 @pytest.mark.parametrize(
     ("fault", "reason"),
-    [("broken", "checkpoints.fast_child: owner/child: "), ("wrong", "differs from its SHA-256, and was removed")],
+    [("broken", "checkpoints.fast_child: owner/child: "), ("wrong", "is truncated or damaged .*, and was removed")],
 )
 def test_a_failure_is_named_and_the_next_run_continues(fault, reason, child, server):
     getattr(server, fault).add(LORA_FILE)
@@ -163,22 +169,118 @@ def test_a_file_that_the_repository_lacks_is_named_and_offline_the_variable_to_s
     assert not server.asked
 
 
+def test_a_changed_byte_in_the_cache_is_found_and_repaired_also_without_a_network_to_compare_with(
+    child, server, monkeypatch
+):
+    fetch(child, lambda _: None)
+    path = part("fast_child", child).folder() / LORA_FILE
+    content = path.read_bytes()
+    path.resolve().write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    with pytest.raises(InputError, match=rf"{LORA_FILE} differs from its SHA-256\n`lookahead fetch --world tiny`"):
+        world.verify(child, "tiny", lambda _: None)
+    with pytest.raises(InputError, match="HF_HUB_OFFLINE=0"):
+        fetch(child, lambda _: None)
+    assert path.exists()
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+    reports = []
+    fetch(child, reports.append)
+    assert path.read_bytes() == content and server.asked == [LORA_FILE] * 2
+    assert "differs from its SHA-256, and was removed" in reports[0] and reports[1].endswith("is complete")
+    world.verify(child, "tiny", lambda _: None)
+
+
+def test_what_a_killed_download_left_is_removed_unless_one_is_under_way(child, server):
+    fetch(child, lambda _: None)
+    kept = part("fast_child", child).kept
+    strays = [kept / "blobs" / f"{letter * 64}.0123abcd.incomplete" for letter in "ab"]
+    for stray in strays:
+        stray.write_bytes(b"half of it")
+    with FileLock(kept.parent / ".locks" / kept.name / f"{'b' * 64}.lock"):
+        fetch(child, lambda _: None)
+    assert [stray.exists() for stray in strays] == [False, True]
+
+
 def test_a_damaged_face_pack_is_downloaded_again_and_compared(server, tiny_world, tmp_path, monkeypatch):
+    """Whatever of it is damaged: insightface opens all its files."""
     faces = tiny_world.faces.model_copy(update={"loss": "buffalo_l"})
     checkpoints = tiny_world.model_copy(update={"faces": faces})
     source, kept = Path(tiny_world.faces.loss), tmp_path / ".insightface/models/buffalo_l"
-    content = (source / "recogniser.onnx").read_bytes()
-    monkeypatch.setattr(hub, "PACK_DIGESTS", {"buffalo_l/w600k_r50.onnx": hashlib.sha256(content).hexdigest()})
-    sent = [content[:-1], content]  # the first download is damaged
+    names = {"det_10g.onnx": "detector.onnx", "w600k_r50.onnx": "recogniser.onnx", "genderage.onnx": "detector.onnx"}
+    content = {name: (source / own).read_bytes() for name, own in names.items()}
+    for name in ("det_10g.onnx", "w600k_r50.onnx"):
+        monkeypatch.setitem(SHA256, f"buffalo_l/{name}", hashlib.sha256(content[name]).hexdigest())
+    sent = []
 
-    def ensure_available(_folder: str, name: str) -> None:
+    def ensure_available(_folder: str, _name: str) -> None:
         assert not kept.exists(), "insightface would take this for a complete pack"
         kept.mkdir(parents=True)
-        (kept / "w600k_r50.onnx").write_bytes(sent.pop(0))
+        Path(f"{kept}.zip").write_bytes(b"the archive, which insightface leaves")
+        for name, own in content.items():
+            (kept / name).write_bytes(own)
+        sent.append(kept)
 
     monkeypatch.setattr(insightface.utils, "ensure_available", ensure_available)
+    fetch(checkpoints, lambda _: None)
+    assert len(sent) == 1 and not Path(f"{kept}.zip").exists()
+    for number, name in enumerate(content, start=2):
+        (kept / name).write_bytes(content[name][:100])
+        with pytest.raises(InputError, match="`lookahead fetch --world tiny` replaces it"):
+            checkpoint(part("faces.loss", checkpoints), "tiny")
+        fetch(checkpoints, lambda _: None)
+        assert len(sent) == number and (kept / name).read_bytes() == content[name]
+    (kept / "det_10g.onnx").unlink()
+    fetch(checkpoints, lambda _: None)
+    fetch(checkpoints, lambda _: None)
+    assert len(sent) == 5
+    content["w600k_r50.onnx"] = content["det_10g.onnx"]
+    (kept / "det_10g.onnx").unlink()
     with pytest.raises(InputError, match=r"w600k_r50\.onnx differs from its SHA-256"):
         fetch(checkpoints, lambda _: None)
-    fetch(checkpoints, lambda _: None)
-    fetch(checkpoints, lambda _: None)
-    assert not sent
+    assert len(sent) == 7, "twice, not for ever"
+
+
+@pytest.fixture
+def tagged(server: type[Hub], tiny_world: Checkpoints, monkeypatch: pytest.MonkeyPatch) -> Checkpoints:
+    """The tiny scorer as weights that open_clip knows by a tag, trained with QuickGELU, their commit pinned."""
+    folder = Path(tiny_world.scorer.model.removeprefix("local-dir:"))
+    config = json.loads((folder / "open_clip_config.json").read_text())["model_cfg"]
+    tag = {"own": {"hf_hub": "owner/clip/", "quick_gelu": True, "mean": (0.1,) * 3, "std": (0.2,) * 3}}
+    for name, own in (("tiny", config), ("tiny-quickgelu", config | {"quick_gelu": True})):
+        monkeypatch.setitem(open_clip.factory._MODEL_CONFIGS, name, own)
+        monkeypatch.setitem(open_clip.pretrained._PRETRAINED, name, tag)
+    file = "owner/clip/open_clip_model.safetensors"
+    server.files[file] = (folder / "open_clip_model.safetensors").read_bytes()
+    monkeypatch.setitem(SHA256, file, hashlib.sha256(server.files[file]).hexdigest())
+    return with_overrides(tiny_world, {"scorer.model": "tiny-quickgelu", "scorer.pretrained": f"own@{COMMIT}"})
+
+
+def test_the_scorer_opens_by_path_with_the_activation_and_the_colours_of_its_training(tagged, tiny_world, monkeypatch):
+    fetch(tagged, lambda _: None)
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    monkeypatch.setattr(open_clip.factory, "download_pretrained", None)  # which asks the hub for `main`
+    opened, original = world.open_scorer(tagged), world.open_scorer(tiny_world)
+    assert any(isinstance(module, QuickGELU) for module in opened.model.modules())
+    assert not any(isinstance(module, QuickGELU) for module in original.model.modules())
+    weights = zip(opened.model.parameters(), original.model.parameters(), strict=True)
+    assert all((one == other).all() for one, other in weights)
+    white = opened.preprocess(Image.new("RGB", (64, 64), "white"))
+    assert white.flatten()[0].item() == pytest.approx((1 - 0.1) / 0.2)
+
+
+def test_a_scorer_with_another_activation_than_its_training_is_refused_before_anything_is_opened(tagged):
+    checkpoints = with_overrides(tagged, {"scorer.model": "tiny"})
+    for refused in (world.require, world.open_scorer):
+        with pytest.raises(InputError, match=r"tiny has GELU, which its weights 'own' .*: choose tiny-quickgelu"):
+            refused(checkpoints)
+    with pytest.raises(InputError, match="open_clip knows no weights 'none' of 'tiny'"):
+        world.require(with_overrides(checkpoints, {"scorer.pretrained": "none"}))
+
+
+def test_a_changed_byte_of_the_scorer_is_found_when_it_opens(tagged):
+    fetch(tagged, lambda _: None)
+    path = part("scorer", tagged).folder() / "open_clip_model.safetensors"
+    content = path.read_bytes()
+    path.resolve().write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
+    with pytest.raises(InputError, match=r"open_clip_model\.safetensors differs from its SHA-256: `lookahead fetch"):
+        world.open_scorer(tagged)
