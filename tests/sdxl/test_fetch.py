@@ -28,6 +28,13 @@ from tests.tiny import LORA_FILE
 COMMIT = "c" * 40
 
 
+def etag(name: str, content: bytes) -> str:
+    """The hub's checksum of a file: of large ones their SHA-256, of others that of Git."""
+    if name.endswith(".safetensors"):
+        return hashlib.sha256(content).hexdigest()
+    return hashlib.sha1(b"blob %d\0" % len(content) + content, usedforsecurity=False).hexdigest()
+
+
 class Hub(BaseHTTPRequestHandler):
     """Serves the files of repositories as the hub does; `broken` ones fail, `wrong` ones have other bytes."""
 
@@ -53,9 +60,11 @@ class Hub(BaseHTTPRequestHandler):
         for name, content in self.files.items():
             if name.startswith(f"{repository}/"):
                 digest, size = hashlib.sha256(content).hexdigest(), len(content)
-                lfs = {"oid": digest, "size": size, "pointerSize": 1}
-                name = name.removeprefix(f"{repository}/")
-                tree.append({"type": "file", "path": name, "oid": digest[:40], "size": size, "lfs": lfs})
+                lfs = {"lfs": {"oid": digest, "size": size, "pointerSize": 1}} if len(etag(name, content)) == 64 else {}
+                oid = etag(name, content)[:40]
+                tree.append(
+                    {"type": "file", "path": name.removeprefix(f"{repository}/"), "oid": oid, "size": size} | lfs
+                )
         whole = {"id": repository, "sha": COMMIT, "siblings": [{"rfilename": file["path"]} for file in tree]}
         return json.dumps(tree if "/tree/" in path else whole).encode()
 
@@ -74,7 +83,7 @@ class Hub(BaseHTTPRequestHandler):
             return self._answer(b"", {}, 403 if file in self.broken else 404)
         if self.command == "GET":
             self.asked.append(file)
-        headers = {"ETag": f'"{hashlib.sha256(content).hexdigest()}"', "X-Repo-Commit": COMMIT}
+        headers = {"ETag": f'"{etag(file, content)}"', "X-Repo-Commit": COMMIT}
         return self._answer(content[::-1] if file in self.wrong else content, headers)
 
 
@@ -140,8 +149,16 @@ def test_of_a_pipeline_only_what_is_opened_is_downloaded(server, tiny_world, tmp
     assert weights == {f"{name}.fp16.safetensors" for name in folders} and missing(checkpoints) == []
     opened, original = world.open_pipeline(checkpoints), world.open_pipeline(tiny_world)
     assert all((a == b).all() for a, b in zip(opened.unet.parameters(), original.unet.parameters(), strict=True))
-    found = part("base", checkpoints)
-    (found.folder() / "unet/diffusion_pytorch_model.fp16.safetensors").unlink()
+    folder = part("base", checkpoints).folder()
+    for name in (
+        "unet/diffusion_pytorch_model.fp16.safetensors",
+        "unet/config.json",
+    ):  # the hub's two kinds of checksum
+        content = (folder / name).read_bytes()
+        (folder / name).resolve().write_bytes(content[:-2] + b"!" + content[-1:])
+        fetch(checkpoints, lambda _: None)
+        assert (folder / name).read_bytes() == content
+    (folder / "unet/diffusion_pytorch_model.fp16.safetensors").unlink()
     assert missing(checkpoints) == ["base"]
 
 

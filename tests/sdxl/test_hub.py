@@ -7,8 +7,9 @@ import sys
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
 
-from lookahead import world
+from lookahead import cli, world
 from lookahead.config import read_params, with_overrides
 from lookahead.errors import InputError
 from lookahead.world.hub import downloads, find, part, parts
@@ -73,6 +74,13 @@ def test_pictures_need_neither_the_generator_nor_the_scorer(tiny_world, sdxl, ho
     world.require(checkpoints, "sdxl", world.PICTURES)
     with pytest.raises(InputError, match="2 parts"):
         world.require(checkpoints, "sdxl")
+
+
+@pytest.mark.parametrize("command", ["personalize me.jpg --prompt x --out out", "demo", "fetch --verify"])
+def test_a_command_that_lacks_parts_names_all_of_them(command, home, monkeypatch):
+    monkeypatch.chdir(ROOT)
+    error = CliRunner().invoke(cli.app, [*command.split(), "--world", "sdxl"]).exception
+    assert isinstance(error, InputError) and str(error).startswith("11 parts of this world")
 
 
 OPENING = (world.open_pipeline, world.open_generator, world.open_image_encoder, world.open_preview_vae)
