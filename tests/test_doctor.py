@@ -4,14 +4,16 @@ import socket
 from pathlib import Path
 
 import pytest
+import torch
 from huggingface_hub import constants
 from typer.testing import CliRunner
 
-from lookahead import cli
+from lookahead import cli, doctor
 from lookahead.config import Checkpoints, Params, read_params, with_overrides
-from lookahead.doctor import KNOWN, Finding, database, disk, examine, gpu, tracking
+from lookahead.doctor import Finding, database, disk, examine, gpu, tracking
 from lookahead.world import device
-from lookahead.world.hub import parts
+from lookahead.world.hub import downloads, parts
+from lookahead.world.published import LICENCES
 
 
 @pytest.fixture
@@ -34,7 +36,25 @@ def test_every_part_of_a_world_of_the_hub_is_bad_with_size_licence_and_command(p
     assert "RAIL++" in every["checkpoints.base"].message and "missing, 6.8 GB" in every["checkpoints.base"].message
     assert "NON-COMMERCIAL" in every["checkpoints.generator.pipeline"].message
     worlds = (params.worlds[name].checkpoints for name in ("sd15", "sdxl", "sdxl_paper"))
-    assert {part.source for world in worlds for part in parts(world)} == set(KNOWN)
+    found_parts = [part for world in worlds for part in downloads(world)]
+    assert {part.source for part in found_parts} | {"fal/AuraFace-v1"} == set(LICENCES)
+    assert all(part.size > 0 for part in found_parts)
+
+
+def test_what_may_not_be_used_commercially_is_one_finding(params: Params) -> None:
+    (finding,) = found(params, "sdxl", "licences").values()
+    assert finding.state == "note" and "docs/sdxl.md" in finding.message
+    assert "commercial use: stabilityai/sdxl-turbo, buffalo_l, antelopev2, buffalo_s;" in finding.message
+    assert found(params, "miniature", "licences")["licences"].state == "ok"
+
+
+def test_face_packs_that_run_on_the_cpu_beside_a_gpu_are_a_finding(
+    params: Params, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert doctor.faces().state == "ok" or device().type == "cuda"
+    monkeypatch.setattr(doctor, "device", lambda: torch.device("cuda"))  # this onnxruntime is the one for CPUs
+    finding = doctor.faces()
+    assert finding.state == "note" and "onnxruntime-gpu" in finding.message
 
 
 def test_a_world_of_folders_is_well_and_a_damaged_part_is_bad(params: Params, own_world: Checkpoints) -> None:

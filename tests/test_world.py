@@ -1,5 +1,6 @@
 """The loader: every part opens from folders, frozen, and a bad checkpoint is one error that names it."""
 
+import logging
 import re
 import shutil
 from collections.abc import Callable
@@ -10,6 +11,7 @@ import torch
 from diffusers import LCMScheduler
 from diffusers.models.attention_processor import IPAdapterAttnProcessor2_0
 from peft.tuners.lora import LoraLayer
+from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from lookahead import world
@@ -135,6 +137,35 @@ def test_a_part_that_is_truncated_or_missing_is_named(own_world: Checkpoints, na
     shutil.rmtree(path.parent)
     with pytest.raises(InputError, match=str(path.parent if path.parent.parent == root else path.parent.parent)):
         opening(own_world)
+
+
+LACKING = [PARTS[number] for number in (0, 1, 2, 4, 5, 6)]
+
+
+@pytest.mark.parametrize(("name", "opening"), LACKING, ids=[name for name, _ in LACKING])
+def test_weights_that_a_checkpoint_lacks_are_never_drawn_from_chance(
+    own_world: Checkpoints, name: str, opening: Open
+) -> None:
+    path = Path(own_world.base).parent / name
+    tensors = load_file(path)
+    del tensors[sorted(tensors)[len(tensors) // 2]]
+    save_file(tensors, path, {"format": "pt"})
+    with pytest.raises(InputError, match="cannot be opened from"):
+        opening(own_world)
+
+
+@pytest.mark.parametrize("opening", [opening for name, opening in PARTS if name.endswith(".safetensors")])
+def test_no_library_warns_while_a_world_opens(
+    tiny_world: Checkpoints, opening: Open, caplog: pytest.LogCaptureFixture, recwarn: pytest.WarningsRecorder
+) -> None:
+    loggers = [logging.getLogger(name) for name in ("diffusers", "transformers")]
+    for logger in loggers:
+        logger.addHandler(caplog.handler)
+    opening(tiny_world)
+    for logger in loggers:
+        logger.removeHandler(caplog.handler)
+    assert not [record.getMessage() for record in caplog.records if record.levelno >= logging.WARNING]
+    assert not [str(warning.message) for warning in recwarn]
 
 
 @pytest.mark.parametrize(

@@ -7,14 +7,13 @@ import re
 import shutil
 import socket
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from importlib.metadata import distributions
 from pathlib import Path
 from typing import Literal, NamedTuple
 from urllib.parse import urlsplit
 
-import onnxruntime
 import psutil
 import torch
 
@@ -24,30 +23,10 @@ from lookahead.errors import InputError
 from lookahead.portraits import read_people, read_photo
 from lookahead.stage import cores
 from lookahead.tracking import connect, store_uri
-from lookahead.world import device
-from lookahead.world.hub import Part, parts
+from lookahead.world import device, face_providers
+from lookahead.world.hub import Part, downloads, parts
+from lookahead.world.published import GB, LICENCES
 
-_RAIL, _MIT = "CreativeML Open RAIL++-M: commercial use, but for a list of forbidden uses", "MIT: commercial use"
-_PACK = "insightface models: NON-COMMERCIAL research only"
-KNOWN = {  # licences in plain words (docs/sdxl.md), and GB of the files that are opened, at half precision
-    "stabilityai/stable-diffusion-xl-base-1.0": (_RAIL, 6.8),
-    "madebyollin/sdxl-vae-fp16-fix": (_MIT, 0.3),
-    "madebyollin/taesdxl": (_MIT, 0.01),
-    "latent-consistency/lcm-lora-sdxl": (_RAIL, 0.4),
-    "stable-diffusion-v1-5/stable-diffusion-v1-5": (
-        "CreativeML Open RAIL-M: commercial use, but for a list of forbidden uses",
-        2.1,
-    ),
-    "stabilityai/sd-vae-ft-mse": (_MIT, 0.3),
-    "madebyollin/taesd": (_MIT, 0.01),
-    "latent-consistency/lcm-lora-sdv1-5": (_RAIL, 0.1),
-    "stabilityai/sdxl-turbo": ("sai-nc-community: NON-COMMERCIAL, unless Stability AI agrees otherwise", 6.9),
-    "h94/IP-Adapter": ("Apache-2.0: commercial use", 3.4),
-    "timm/vit_large_patch14_clip_224.openai": (_MIT, 1.7),
-    "buffalo_l": (_PACK, 0.3),
-    "antelopev2": (_PACK, 0.4),
-    "buffalo_s": (_PACK, 0.2),
-}
 OUTPUTS = 3.0  # GB of the miniature's outputs, once in `runs` and once in DVC's cache
 PNG_BYTES = 1.5  # a pixel of the generator's pictures; a rule of thumb
 MEMORY, GPU_MEMORY = 8.0, 24.0  # GB: the miniature; training SDXL at batch size 4 with checkpointing (docs/sdxl.md)
@@ -66,7 +45,9 @@ def examine(params: Params, world: World, storage: str | None) -> Iterator[tuple
     """Check the machine, the packages, what a world's parameters name, and a shared search's database, if any."""
     checks: dict[str, Callable[[], Finding]] = {"machine": partial(machine, world), "GPU": partial(gpu, world)}
     checks |= {"packages": packages, "python": python}
-    checks |= {f"checkpoints.{part.name}": partial(checkpoint, part, world.name) for part in parts(world.checkpoints)}
+    found = downloads(world.checkpoints) + [part for part in parts(world.checkpoints) if part.kind == "folder"]
+    checks |= {f"checkpoints.{part.name}": partial(checkpoint, part, world.name) for part in found}
+    checks |= {"licences": partial(licences, found), "face packs": faces}
     checks |= {"protocol": partial(protocol, world), "disk": partial(disk, world)}
     checks |= {"tracking": partial(tracking, params)}
     checks |= {} if storage is None else {"search storage": partial(database, storage)}
@@ -77,14 +58,9 @@ def examine(params: Params, world: World, storage: str | None) -> Iterator[tuple
             yield subject, Finding("bad", str(error), str(error))
 
 
-def known(source: str) -> tuple[str, float]:
-    """A checkpoint's licence and its GB; nothing is known of others, such as folders."""
-    return KNOWN.get(source, ("licence not known here: read its page", 0.0))
-
-
 def machine(world: World) -> Finding:
     """Processor and memory."""
-    memory, needed = psutil.virtual_memory().total / 1e9, MEMORY + 2 * known(world.checkpoints.base.split("@")[0])[1]
+    memory, needed = psutil.virtual_memory().total / 1e9, MEMORY + 2 * GB.get(world.checkpoints.base.split("@")[0], 0.0)
     message = f"Python {platform.python_version()}, {cores()} cores, {memory:.0f} GB of memory ({needed:.0f} wanted)"
     return Finding("ok" if memory >= needed * 0.95 else "note", message)
 
@@ -126,17 +102,28 @@ def python() -> Finding:
 
 def checkpoint(part: Part, world: str) -> Finding:
     """Whether a part is complete and can be opened, and its licence."""
-    terms, size = known(part.source)
+    terms = LICENCES.get(part.source, "licence not known here: read its page")
     if part.kind != "folder" and part.missing():
-        mend = f"`lookahead fetch --world {world}`, with a network; started again, it continues"
-        return Finding("bad", f"{part.source}: missing, {size:.2g} GB. {terms}", mend)
-    part.check()
-    for path in sorted(part.folder().glob("*.onnx")):
-        try:
-            onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
-        except Exception as error:  # onnxruntime's exceptions have no class in common
-            raise InputError(f"{path} is damaged ({str(error)[:80]}): fetch it again, or `make miniature`") from None
+        mend = f"`lookahead fetch --world {world}`, with a network; started again, it keeps whole files"
+        return Finding("bad", f"{part.source}: missing, {part.size:.2g} GB. {terms}", mend)
+    part.check(world=world)
     return Finding("ok", part.source if part.kind == "folder" else f"{part.source}. {terms}")
+
+
+def licences(found: Sequence[Part]) -> Finding:
+    """The parts that may not be used commercially."""
+    bound = [part.source for part in found if "NON-COMMERCIAL" in LICENCES.get(part.source, "")]
+    if not bound:
+        return Finding("ok", "no part is known to forbid commercial use")
+    return Finding("note", f"not for commercial use: {', '.join(bound)}; what to take instead: docs/sdxl.md")
+
+
+def faces() -> Finding:
+    """Where face packs run, which check every picture that is drawn."""
+    if device().type != "cuda" or len(face_providers()) > 1:
+        return Finding("ok", f"run by {face_providers()[0]}")
+    mend = "`pip uninstall onnxruntime`, then `pip install onnxruntime-gpu`"
+    return Finding("note", f"run on the CPU, as this onnxruntime has no CUDA: {mend}")
 
 
 def protocol(world: World) -> Finding:
@@ -154,8 +141,8 @@ def disk(world: World) -> Finding:
     """Whether outputs and missing checkpoints find room."""
     drawn = world.generate.people * (world.generate.photos + world.generate.stylised)
     outputs = max(OUTPUTS, 2 * drawn * world.checkpoints.resolution**2 * PNG_BYTES / 1e9)
-    missing = {part.source for part in parts(world.checkpoints) if part.kind != "folder" and part.missing()}
-    free, size = shutil.disk_usage(Path.cwd()).free / 1e9, sum(known(source)[1] for source in missing)
+    size = sum(part.size for part in downloads(world.checkpoints) if part.missing())
+    free = shutil.disk_usage(Path.cwd()).free / 1e9
     message = f"{free:.0f} GB free; about {outputs:.0f} for outputs, {size:.0f} for checkpoints still to be downloaded"
     mend = "free some space, or draw fewer people (`generate.people` in params.yaml)"
     return Finding("ok" if free >= outputs + size else "bad", message, mend)

@@ -9,17 +9,30 @@ from pathlib import Path
 from typing import ClassVar
 
 import insightface.utils
+import open_clip
 import pytest
+from filelock import FileLock
 from huggingface_hub import constants, hf_api
+from open_clip.transformer import QuickGELU
+from PIL import Image
 
 from lookahead import world
 from lookahead.config import Checkpoints, with_overrides
+from lookahead.doctor import checkpoint
 from lookahead.errors import InputError
-from lookahead.world import fetch, hub
+from lookahead.world import fetch
 from lookahead.world.hub import part, parts
+from lookahead.world.published import SHA256
 from tests.tiny import LORA_FILE
 
 COMMIT = "c" * 40
+
+
+def etag(name: str, content: bytes) -> str:
+    """The hub's checksum of a file: of large ones their SHA-256, of others that of Git."""
+    if name.endswith(".safetensors"):
+        return hashlib.sha256(content).hexdigest()
+    return hashlib.sha1(b"blob %d\0" % len(content) + content, usedforsecurity=False).hexdigest()
 
 
 class Hub(BaseHTTPRequestHandler):
@@ -47,9 +60,11 @@ class Hub(BaseHTTPRequestHandler):
         for name, content in self.files.items():
             if name.startswith(f"{repository}/"):
                 digest, size = hashlib.sha256(content).hexdigest(), len(content)
-                lfs = {"oid": digest, "size": size, "pointerSize": 1}
-                name = name.removeprefix(f"{repository}/")
-                tree.append({"type": "file", "path": name, "oid": digest[:40], "size": size, "lfs": lfs})
+                lfs = {"lfs": {"oid": digest, "size": size, "pointerSize": 1}} if len(etag(name, content)) == 64 else {}
+                oid = etag(name, content)[:40]
+                tree.append(
+                    {"type": "file", "path": name.removeprefix(f"{repository}/"), "oid": oid, "size": size} | lfs
+                )
         whole = {"id": repository, "sha": COMMIT, "siblings": [{"rfilename": file["path"]} for file in tree]}
         return json.dumps(tree if "/tree/" in path else whole).encode()
 
@@ -68,7 +83,7 @@ class Hub(BaseHTTPRequestHandler):
             return self._answer(b"", {}, 403 if file in self.broken else 404)
         if self.command == "GET":
             self.asked.append(file)
-        headers = {"ETag": f'"{hashlib.sha256(content).hexdigest()}"', "X-Repo-Commit": COMMIT}
+        headers = {"ETag": f'"{etag(file, content)}"', "X-Repo-Commit": COMMIT}
         return self._answer(content[::-1] if file in self.wrong else content, headers)
 
 
@@ -134,14 +149,22 @@ def test_of_a_pipeline_only_what_is_opened_is_downloaded(server, tiny_world, tmp
     assert weights == {f"{name}.fp16.safetensors" for name in folders} and missing(checkpoints) == []
     opened, original = world.open_pipeline(checkpoints), world.open_pipeline(tiny_world)
     assert all((a == b).all() for a, b in zip(opened.unet.parameters(), original.unet.parameters(), strict=True))
-    found = part("base", checkpoints)
-    (found.folder() / "unet/diffusion_pytorch_model.fp16.safetensors").unlink()
+    folder = part("base", checkpoints).folder()
+    for name in (
+        "unet/diffusion_pytorch_model.fp16.safetensors",
+        "unet/config.json",
+    ):  # the hub's two kinds of checksum
+        content = (folder / name).read_bytes()
+        (folder / name).resolve().write_bytes(content[:-2] + b"!" + content[-1:])
+        fetch(checkpoints, lambda _: None)
+        assert (folder / name).read_bytes() == content
+    (folder / "unet/diffusion_pytorch_model.fp16.safetensors").unlink()
     assert missing(checkpoints) == ["base"]
 
 
 @pytest.mark.parametrize(
     ("fault", "reason"),
-    [("broken", "checkpoints.fast_child: owner/child: "), ("wrong", "differs from its SHA-256, and was removed")],
+    [("broken", "checkpoints.fast_child: owner/child: "), ("wrong", "is truncated or damaged .*, and was removed")],
 )
 def test_a_failure_is_named_and_the_next_run_continues(fault, reason, child, server):
     getattr(server, fault).add(LORA_FILE)
@@ -163,22 +186,118 @@ def test_a_file_that_the_repository_lacks_is_named_and_offline_the_variable_to_s
     assert not server.asked
 
 
+def test_a_changed_byte_in_the_cache_is_found_and_repaired_also_without_a_network_to_compare_with(
+    child, server, monkeypatch
+):
+    fetch(child, lambda _: None)
+    path = part("fast_child", child).folder() / LORA_FILE
+    content = path.read_bytes()
+    path.resolve().write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    with pytest.raises(InputError, match=rf"{LORA_FILE} differs from its SHA-256\n`lookahead fetch --world tiny`"):
+        world.verify(child, "tiny", lambda _: None)
+    with pytest.raises(InputError, match="HF_HUB_OFFLINE=0"):
+        fetch(child, lambda _: None)
+    assert path.exists()
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+    reports = []
+    fetch(child, reports.append)
+    assert path.read_bytes() == content and server.asked == [LORA_FILE] * 2
+    assert "differs from its SHA-256, and was removed" in reports[0] and reports[1].endswith("is complete")
+    world.verify(child, "tiny", lambda _: None)
+
+
+def test_what_a_killed_download_left_is_removed_unless_one_is_under_way(child, server):
+    fetch(child, lambda _: None)
+    kept = part("fast_child", child).kept
+    strays = [kept / "blobs" / f"{letter * 64}.0123abcd.incomplete" for letter in "ab"]
+    for stray in strays:
+        stray.write_bytes(b"half of it")
+    with FileLock(kept.parent / ".locks" / kept.name / f"{'b' * 64}.lock"):
+        fetch(child, lambda _: None)
+    assert [stray.exists() for stray in strays] == [False, True]
+
+
 def test_a_damaged_face_pack_is_downloaded_again_and_compared(server, tiny_world, tmp_path, monkeypatch):
+    """Whatever of it is damaged: insightface opens all its files."""
     faces = tiny_world.faces.model_copy(update={"loss": "buffalo_l"})
     checkpoints = tiny_world.model_copy(update={"faces": faces})
     source, kept = Path(tiny_world.faces.loss), tmp_path / ".insightface/models/buffalo_l"
-    content = (source / "recogniser.onnx").read_bytes()
-    monkeypatch.setattr(hub, "PACK_DIGESTS", {"buffalo_l/w600k_r50.onnx": hashlib.sha256(content).hexdigest()})
-    sent = [content[:-1], content]  # the first download is damaged
+    names = {"det_10g.onnx": "detector.onnx", "w600k_r50.onnx": "recogniser.onnx", "genderage.onnx": "detector.onnx"}
+    content = {name: (source / own).read_bytes() for name, own in names.items()}
+    for name in ("det_10g.onnx", "w600k_r50.onnx"):
+        monkeypatch.setitem(SHA256, f"buffalo_l/{name}", hashlib.sha256(content[name]).hexdigest())
+    sent = []
 
-    def ensure_available(_folder: str, name: str) -> None:
+    def ensure_available(_folder: str, _name: str) -> None:
         assert not kept.exists(), "insightface would take this for a complete pack"
         kept.mkdir(parents=True)
-        (kept / "w600k_r50.onnx").write_bytes(sent.pop(0))
+        Path(f"{kept}.zip").write_bytes(b"the archive, which insightface leaves")
+        for name, own in content.items():
+            (kept / name).write_bytes(own)
+        sent.append(kept)
 
     monkeypatch.setattr(insightface.utils, "ensure_available", ensure_available)
+    fetch(checkpoints, lambda _: None)
+    assert len(sent) == 1 and not Path(f"{kept}.zip").exists()
+    for number, name in enumerate(content, start=2):
+        (kept / name).write_bytes(content[name][:100])
+        with pytest.raises(InputError, match="`lookahead fetch --world tiny` replaces it"):
+            checkpoint(part("faces.loss", checkpoints), "tiny")
+        fetch(checkpoints, lambda _: None)
+        assert len(sent) == number and (kept / name).read_bytes() == content[name]
+    (kept / "det_10g.onnx").unlink()
+    fetch(checkpoints, lambda _: None)
+    fetch(checkpoints, lambda _: None)
+    assert len(sent) == 5
+    content["w600k_r50.onnx"] = content["det_10g.onnx"]
+    (kept / "det_10g.onnx").unlink()
     with pytest.raises(InputError, match=r"w600k_r50\.onnx differs from its SHA-256"):
         fetch(checkpoints, lambda _: None)
-    fetch(checkpoints, lambda _: None)
-    fetch(checkpoints, lambda _: None)
-    assert not sent
+    assert len(sent) == 7, "twice, not for ever"
+
+
+@pytest.fixture
+def tagged(server: type[Hub], tiny_world: Checkpoints, monkeypatch: pytest.MonkeyPatch) -> Checkpoints:
+    """The tiny scorer as weights that open_clip knows by a tag, trained with QuickGELU, their commit pinned."""
+    folder = Path(tiny_world.scorer.model.removeprefix("local-dir:"))
+    config = json.loads((folder / "open_clip_config.json").read_text())["model_cfg"]
+    tag = {"own": {"hf_hub": "owner/clip/", "quick_gelu": True, "mean": (0.1,) * 3, "std": (0.2,) * 3}}
+    for name, own in (("tiny", config), ("tiny-quickgelu", config | {"quick_gelu": True})):
+        monkeypatch.setitem(open_clip.factory._MODEL_CONFIGS, name, own)
+        monkeypatch.setitem(open_clip.pretrained._PRETRAINED, name, tag)
+    file = "owner/clip/open_clip_model.safetensors"
+    server.files[file] = (folder / "open_clip_model.safetensors").read_bytes()
+    monkeypatch.setitem(SHA256, file, hashlib.sha256(server.files[file]).hexdigest())
+    return with_overrides(tiny_world, {"scorer.model": "tiny-quickgelu", "scorer.pretrained": f"own@{COMMIT}"})
+
+
+def test_the_scorer_opens_by_path_with_the_activation_and_the_colours_of_its_training(tagged, tiny_world, monkeypatch):
+    fetch(tagged, lambda _: None)
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    monkeypatch.setattr(open_clip.factory, "download_pretrained", None)  # which asks the hub for `main`
+    opened, original = world.open_scorer(tagged), world.open_scorer(tiny_world)
+    assert any(isinstance(module, QuickGELU) for module in opened.model.modules())
+    assert not any(isinstance(module, QuickGELU) for module in original.model.modules())
+    weights = zip(opened.model.parameters(), original.model.parameters(), strict=True)
+    assert all((one == other).all() for one, other in weights)
+    white = opened.preprocess(Image.new("RGB", (64, 64), "white"))
+    assert white.flatten()[0].item() == pytest.approx((1 - 0.1) / 0.2)
+
+
+def test_a_scorer_with_another_activation_than_its_training_is_refused_before_anything_is_opened(tagged):
+    checkpoints = with_overrides(tagged, {"scorer.model": "tiny"})
+    for refused in (world.require, world.open_scorer):
+        with pytest.raises(InputError, match=r"tiny has GELU, which its weights 'own' .*: choose tiny-quickgelu"):
+            refused(checkpoints)
+    with pytest.raises(InputError, match="open_clip knows no weights 'none' of 'tiny'"):
+        world.require(with_overrides(checkpoints, {"scorer.pretrained": "none"}))
+
+
+def test_a_changed_byte_of_the_scorer_is_found_when_it_opens(tagged):
+    fetch(tagged, lambda _: None)
+    path = part("scorer", tagged).folder() / "open_clip_model.safetensors"
+    content = path.read_bytes()
+    path.resolve().write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
+    with pytest.raises(InputError, match=r"open_clip_model\.safetensors differs from its SHA-256: `lookahead fetch"):
+        world.open_scorer(tagged)

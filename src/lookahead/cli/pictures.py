@@ -40,7 +40,9 @@ def personalize(
     """
     settings = parameters().of(world)
     from lookahead.pipeline import personalize as pictures
+    from lookahead.world import PICTURES, require
 
+    require(settings.checkpoints, settings.name, PICTURES)
     found = pictures.find_encoder(settings.name, encoder)
     print(f"encoder: {found or UNTUNED}", flush=True)
     changes = {
@@ -106,7 +108,9 @@ def demo(
     settings = parameters().of(world)
     from lookahead.demo import serve
     from lookahead.pipeline.personalize import find_encoder
+    from lookahead.world import require
 
+    require(settings.checkpoints, settings.name)
     found = find_encoder(settings.name, encoder)
     print(f"encoder: {found or UNTUNED}")
     print(f"http://127.0.0.1:{port} in a minute (Ctrl-C stops it)", flush=True)

@@ -40,13 +40,20 @@ def fetch(
     photos: Annotated[Path | None, typer.Argument(help="a CSV file: url,sha256 or person,url,sha256")] = None,
     out: Annotated[Path | None, typer.Argument(help="the folder of a split, filled with one folder a person")] = None,
     world: World = None,
+    verify: Annotated[bool, typer.Option("--verify", help="compare all with their SHA-256, download nothing")] = False,
 ) -> None:
-    """Download a world's checkpoints; or portraits, from a list. Started again, it continues."""
+    """Download a world's checkpoints; or portraits, from a list. Started again, it keeps the files that are whole."""
     if photos is None:
-        checkpoints = parameters().of(world).checkpoints
-        from lookahead.world import fetch as download
+        settings = parameters().of(world)
+        from lookahead import world as worlds
 
-        download(checkpoints, lambda line: print(line, flush=True))
+        def report(line: str) -> None:
+            print(line, flush=True)
+
+        if verify:
+            worlds.verify(settings.checkpoints, settings.name, report)
+        else:
+            worlds.fetch(settings.checkpoints, report)
         print("every checkpoint of this world is complete")
     elif out is None:
         raise InputError(f"where do the photos of {photos} go? Give a folder: lookahead fetch {photos} FOLDER")

@@ -64,7 +64,7 @@ class ImageEncoder(Section):
 
 
 class Scorer(Section):
-    """The text-image scorer: an open_clip model name (or `local-dir:` folder) and its pretrained tag."""
+    """The text-image scorer: an open_clip model name (or `local-dir:` folder) and its pretrained `tag@commit`."""
 
     model: str
     pretrained: str | None

@@ -23,5 +23,12 @@ from lookahead.world.diffusion import (
     to_uint8,
 )
 from lookahead.world.distributed import compute_dtype, device, dtype, frozen, to_device
-from lookahead.world.faces import LandmarkDetector, detect_faces, open_faces, quiet_alignment, recogniser_onnx
-from lookahead.world.hub import fetch, require
+from lookahead.world.faces import (
+    LandmarkDetector,
+    detect_faces,
+    face_providers,
+    open_faces,
+    quiet_alignment,
+    recogniser_onnx,
+)
+from lookahead.world.hub import PICTURES, fetch, require, verify

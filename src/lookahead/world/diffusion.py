@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from logging import Handler, LogRecord, getLogger
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +24,8 @@ from transformers import CLIPImageProcessor, CLIPVisionModelWithProjection
 from lookahead.config import Checkpoints, Lora
 from lookahead.errors import InputError
 from lookahead.world.distributed import device, dtype, frozen
-from lookahead.world.hub import UNUSED, find, opening
+from lookahead.world.hub import UNUSED, find, opening, part
+from lookahead.world.published import scorer_weights
 
 FAST_CHILD = "fast_child"
 Pipeline = Any  # StableDiffusionXLPipeline or StableDiffusionPipeline, which get their modules when they run
@@ -31,7 +34,12 @@ _ENCODERS = ("vae", "text_encoder", "text_encoder_2", "tokenizer", "tokenizer_2"
 
 @contextmanager
 def _without_warnings() -> Iterator[None]:
-    """Hold back diffusers' warnings of what is intended: a LoRA without text encoders, an adapter without encoder."""
+    """Hold back diffusers' warnings of what is intended or of no effect.
+
+    Intended are a LoRA without text encoders and an adapter without image encoder. When an adapter is loaded, diffusers
+    warns of an empty list of modules that should stay in float32; of an AutoencoderTiny, of a value that it always
+    writes into its configuration itself.
+    """
     level = logging.get_verbosity()
     logging.set_verbosity_error()
     try:
@@ -40,12 +48,35 @@ def _without_warnings() -> Iterator[None]:
         logging.set_verbosity(level)
 
 
+@contextmanager
+def _no_weights_from_chance() -> Iterator[None]:
+    """Refuse a checkpoint that lacks weights: transformers draws them at random, with no more than a warning."""
+    lacking: list[str] = []
+
+    class Listener(Handler):
+        def emit(self, record: LogRecord) -> None:
+            lacking.extend(re.findall(r"^(\S+) *\| *MISSING", record.getMessage(), re.MULTILINE))
+
+    listener, logger = Listener(), getLogger("transformers")
+    logger.addHandler(listener)
+    try:
+        yield
+    finally:
+        logger.removeHandler(listener)
+    if lacking:
+        raise ValueError(f"it lacks {', '.join(lacking)}")
+
+
 def _open(kind: Any, label: str, name: str, checkpoints: Checkpoints, **options: Any) -> Any:
-    """A model or pipeline of diffusers or transformers, with `options` of its `from_pretrained`."""
+    """A model or pipeline of diffusers or transformers, frozen, with `options` of its `from_pretrained`."""
     folder, variant = find(name, checkpoints)
     options = {"dtype": dtype(checkpoints)} | options
-    with opening(label, folder):
-        return kind.from_pretrained(folder, variant=variant, use_safetensors=True, local_files_only=True, **options)
+    with opening(label, folder), _no_weights_from_chance():
+        opened = kind.from_pretrained(folder, variant=variant, use_safetensors=True, local_files_only=True, **options)
+        for module in getattr(opened, "components", {label: opened}).values():
+            if isinstance(module, nn.Module):
+                frozen(module)
+        return opened
 
 
 def _open_pipeline(label: str, name: str, checkpoints: Checkpoints, replaced: dict[str, Any]) -> Pipeline:
@@ -59,9 +90,6 @@ def _open_pipeline(label: str, name: str, checkpoints: Checkpoints, replaced: di
     options = {part: module for part, module in {**dict.fromkeys(UNUSED), **replaced}.items() if part in has}
     options |= {"add_watermarker": False} if "text_encoder_2" in has else {"requires_safety_checker": False}
     pipe = _open(AutoPipelineForText2Image, label, name, checkpoints, **options)
-    for module in pipe.components.values():
-        if isinstance(module, nn.Module):
-            frozen(module)
     pipe.set_progress_bar_config(disable=True)
     _set_resolution(pipe, checkpoints)
     return pipe
@@ -134,6 +162,7 @@ def encode_prompts(
 def _load_lora(pipe: Pipeline, folder: str, lora: Lora, name: str) -> None:
     with opening("LoRA", folder), _without_warnings():
         pipe.load_lora_weights(folder, weight_name=lora.weight_name, adapter_name=name, local_files_only=True)
+        frozen(pipe.unet)  # fails where weights are missing
 
 
 def attach_fast_child(pipe: Pipeline, checkpoints: Checkpoints) -> None:
@@ -174,7 +203,8 @@ def detach_adapter(pipe: Pipeline) -> None:
 
 def open_preview_vae(checkpoints: Checkpoints) -> Any:
     """Open the preview decoder, in float32 because Eq. 3 is computed in it."""
-    return frozen(_open(AutoencoderTiny, "preview decoder", "preview_vae", checkpoints, dtype=torch.float32))
+    with _without_warnings():
+        return _open(AutoencoderTiny, "preview decoder", "preview_vae", checkpoints, dtype=torch.float32)
 
 
 def open_image_encoder(checkpoints: Checkpoints) -> tuple[CLIPVisionModelWithProjection, CLIPImageProcessor]:
@@ -183,7 +213,7 @@ def open_image_encoder(checkpoints: Checkpoints) -> tuple[CLIPVisionModelWithPro
     model = _open(CLIPVisionModelWithProjection, "image encoder", "image_encoder", checkpoints, subfolder=subfolder)
     size = model.config.image_size
     processor = CLIPImageProcessor(size={"shortest_edge": size}, crop_size={"height": size, "width": size})
-    return frozen(model), processor
+    return model, processor
 
 
 @dataclass(frozen=True)
@@ -196,14 +226,20 @@ class Scorer:
 
 
 def open_scorer(checkpoints: Checkpoints) -> Scorer:
-    """Open the text-image scorer with open_clip."""
+    """Open the text-image scorer with open_clip, published weights by their path and compared with their SHA-256."""
     import open_clip  # only here: training runs without it
 
-    name, pretrained = checkpoints.scorer.model, checkpoints.scorer.pretrained
+    scorer, options = checkpoints.scorer, {}
     folder, _ = find("scorer", checkpoints)
+    if scorer.pretrained is not None:
+        found, (settings, _) = part("scorer", checkpoints), scorer_weights(scorer)
+        assert found is not None
+        found.check(contents=True)
+        options = {"image_" + name: settings.get(name) for name in ("mean", "std", "interpolation", "resize_mode")}
+        options["pretrained"] = str(Path(folder, *found.files))
     with opening("text-image scorer", folder):
-        model, preprocess = open_clip.create_model_from_pretrained(name, pretrained=pretrained, device=device())
-        return Scorer(frozen(model), preprocess, open_clip.get_tokenizer(name))
+        model, preprocess = open_clip.create_model_from_pretrained(scorer.model, device=device(), **options)
+        return Scorer(frozen(model), preprocess, open_clip.get_tokenizer(scorer.model))
 
 
 def _statistics(vae: Any, latents: Tensor) -> tuple[Tensor, Tensor] | None:

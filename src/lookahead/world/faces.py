@@ -24,19 +24,25 @@ if TYPE_CHECKING:  # insightface and onnxruntime are imported where they are use
 _CUDA, _CPU = "CUDAExecutionProvider", "CPUExecutionProvider"
 
 
-def open_faces(pack: str, detection_size: int) -> FaceAnalysis:
-    """Open the detector and the recogniser of an insightface pack; `detection_size` is in pixels."""
+def face_providers() -> list[str]:
+    """Where onnxruntime runs face packs: on a GPU only if its package is the one for GPUs."""
     import onnxruntime
-    from insightface.app import FaceAnalysis
 
     gpu = device().type == "cuda" and _CUDA in onnxruntime.get_available_providers()
-    providers = [_CUDA, _CPU] if gpu else [_CPU]
+    return [_CUDA, _CPU] if gpu else [_CPU]
+
+
+def open_faces(pack: str, detection_size: int) -> FaceAnalysis:
+    """Open the detector and the recogniser of an insightface pack; `detection_size` is in pixels."""
+    from insightface.app import FaceAnalysis
+
+    providers = face_providers()
     folder = locate(face_pack("faces", pack))
     with opening("face pack", str(folder)):
         faces = FaceAnalysis(name=str(folder), allowed_modules=["detection", "recognition"], providers=providers)
         if "recognition" not in faces.models:
             raise InputError(f"the face pack {folder} has no recogniser: an ONNX file with a 112-pixel input")
-        faces.prepare(ctx_id=0 if gpu else -1, det_size=(detection_size, detection_size))
+        faces.prepare(ctx_id=0 if _CUDA in providers else -1, det_size=(detection_size, detection_size))
     return faces
 
 
