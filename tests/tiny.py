@@ -27,7 +27,7 @@ from transformers import (
 )
 
 from benchmarks.sdxl import REDUCED, adapter_shapes, cross_attentions
-from lookahead.config import Adapter, Checkpoints, FacePacks, FastChild, Generator, ImageEncoder, Lora, Scorer
+from lookahead.config import Adapter, Checkpoints, FacePacks, FastChild, Features, Generator, ImageEncoder, Lora, Scorer
 from miniature.base import new_scheduler
 from miniature.encoders import build_tokenizer
 from tests.tiny_faces import build_face_packs
@@ -226,6 +226,9 @@ def with_bright_previews(world: Checkpoints, folder: Path) -> Checkpoints:
         decoder.decoder.layers[-1].bias += 0.5
     decoder.save_pretrained(folder)
     return world.model_copy(update={"preview_vae": str(folder)})
+
+
+ENCODING = Features(batch_size=4, max_evaluation_similarity=1.0)
 
 
 def no_log(_metrics: object, _step: int) -> None:

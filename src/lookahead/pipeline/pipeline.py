@@ -229,4 +229,5 @@ def card(pipe: LookaheadPipeline, metrics: Mapping[str, Any]) -> str:
         kv=KV_FILE if pipe.has_kv else None,
         tuned=pipe.encoder is not None,
         rows=rows,
+        invented=metrics.get("invented"),
     )
