@@ -91,7 +91,7 @@ def _measure(
         return world.decode_latents(vae, clean).clamp(-1, 1).cpu()
 
     rows = []
-    for t, scale in tqdm(points, desc="previews"):
+    for t, scale in tqdm(points, desc="previews", unit="curve point"):
         pixels = torch.cat([preview(t, scale, *batch) for batch in zip(latents, noise, given, strict=True)])
         faces = [evaluator.scorers.faces.read(image) for image in world.to_uint8(pixels)]
         cosines = [similarity(f, r, "report") if f else 0.0 for f, r in zip(faces, references, strict=True)]

@@ -26,6 +26,7 @@ from lookahead.world.hub import UNUSED, find, opening
 
 FAST_CHILD = "fast_child"
 Pipeline = Any  # StableDiffusionXLPipeline or StableDiffusionPipeline, which get their modules when they run
+_SLICED = 256  # pixels a side, from which a VAE takes pictures one by one: of smaller ones many fit, and are faster
 _ENCODERS = ("vae", "text_encoder", "text_encoder_2", "tokenizer", "tokenizer_2")
 
 
@@ -62,6 +63,8 @@ def _open_pipeline(label: str, name: str, checkpoints: Checkpoints, replaced: di
     for module in pipe.components.values():
         if isinstance(module, nn.Module):
             frozen(module)
+    if "vae" in pipe.components and pipe.vae is not None:
+        _slice(pipe.vae, checkpoints)
     pipe.set_progress_bar_config(disable=True)
     _set_resolution(pipe, checkpoints)
     return pipe
@@ -78,6 +81,13 @@ def _set_resolution(pipe: Pipeline, checkpoints: Checkpoints) -> None:
         raise InputError(f"checkpoints.resolution is {checkpoints.resolution}: choose a multiple of {factor}")
     pipe.vae_scale_factor = factor
     pipe.unet.register_to_config(sample_size=checkpoints.resolution // factor)
+
+
+def _slice(vae: Any, checkpoints: Checkpoints) -> Any:
+    """Let a VAE take pictures one by one, where they are large: it needs gigabytes for each."""
+    if max(checkpoints.resolution, checkpoints.generator.resolution) >= _SLICED:
+        vae.enable_slicing()
+    return vae
 
 
 def open_pipeline(checkpoints: Checkpoints) -> Pipeline:
@@ -174,7 +184,8 @@ def detach_adapter(pipe: Pipeline) -> None:
 
 def open_preview_vae(checkpoints: Checkpoints) -> Any:
     """Open the preview decoder, in float32 because Eq. 3 is computed in it."""
-    return frozen(_open(AutoencoderTiny, "preview decoder", "preview_vae", checkpoints, dtype=torch.float32))
+    vae = _open(AutoencoderTiny, "preview decoder", "preview_vae", checkpoints, dtype=torch.float32)
+    return frozen(_slice(vae, checkpoints))
 
 
 def open_image_encoder(checkpoints: Checkpoints) -> tuple[CLIPVisionModelWithProjection, CLIPImageProcessor]:
