@@ -52,7 +52,7 @@ def test_the_image_encoder_and_the_face_pack_are_closed_before_the_base_is_opene
 
     def open_pipeline(checkpoints: Checkpoints) -> object:
         left.append(alive(CLIPVisionModelWithProjection) - before)
-        left.append([one for one in gc.get_objects() if isinstance(one, FaceCheck)])
+        left.append([one for one in gc.get_objects() if type(one) is FaceCheck])
         return open_base(checkpoints)
 
     monkeypatch.setattr(pipeline, "open_pipeline", open_pipeline)
