@@ -29,7 +29,7 @@ def encoder_of(job: Job, study: Study, name: str, seed: int) -> Path | None:
     settings = with_overrides(job.world.train, study.train_changes(name) | {"seed": seed})
     training = job.work / "training"
     if not (training / "metrics.json").exists():  # what a training writes last
-        train(checkpoints, settings, job.runs / "features", training, job.log)
+        train(checkpoints, settings, job.runs / "features", training, job.log, name=f"{name}/{seed}")
     wait_for_everyone()
     if is_main_process():
         shutil.rmtree(resume_folder(training), ignore_errors=True)

@@ -31,7 +31,8 @@ def stage(variant: str) -> Stage:
         kept = STATE / "checkpoints" / job.runs.name
         resume = kept / f"{variant}-{job.work.name}"  # a workspace's name is the key of what decides the weights
         settings = with_overrides(job.world.train, changes)
-        train(job.world.checkpoints, settings, job.runs / "features", job.work, job.log, resume)
+        features = job.runs / "features"
+        train(job.world.checkpoints, settings, features, job.work, job.log, resume, name=f"train/{variant}")
         for other in kept.glob(f"{variant}-*"):
             if is_main_process() and other != resume:
                 shutil.rmtree(other, ignore_errors=True)

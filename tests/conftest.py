@@ -13,9 +13,9 @@ import pytest
 import torch
 import yaml
 
-from lookahead.config import Checkpoints, Features, Generate
+from lookahead.config import Checkpoints, Generate
 from tests.modules import ROOT
-from tests.tiny import TREE, build_tiny_world, no_log
+from tests.tiny import ENCODING, TREE, build_tiny_world, no_log
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -65,7 +65,7 @@ def prompts_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def settings(prompts_file: Path) -> Generate:
     """Three people with three photos and two stylised pictures each, in shards of six."""
     counts = {"people": 3, "photos": 3, "stylised": 2, "batch_size": 4, "shard_size": 6, "min_images": 2}
-    accepted = {"min_photo_similarity": -1.0, "min_stylised_similarity": -1.0, "max_evaluation_similarity": 1.0}
+    accepted = {"min_photo_similarity": -1.0, "min_stylised_similarity": -1.0}
     licences = {"tiny world": "Apache-2.0"}
     return Generate(**counts, **accepted, max_second_face=0.25, seed=0, prompts=str(prompts_file), licences=licences)
 
@@ -76,7 +76,7 @@ def dataset(tiny_world: Checkpoints, settings: Generate, tmp_path_factory: pytes
     from lookahead.dataset.drawing import synthesise  # here: few tests need it
 
     work = tmp_path_factory.mktemp("generate")
-    synthesise(tiny_world, settings, (), work, no_log)
+    synthesise(tiny_world, settings, work, no_log)
     return work
 
 
@@ -86,5 +86,5 @@ def features(tiny_world: Checkpoints, dataset: Path, tmp_path_factory: pytest.Te
     from lookahead.features.encode import encode
 
     work = tmp_path_factory.mktemp("features")
-    encode(tiny_world, Features(batch_size=4), dataset, None, work, no_log)
+    encode(tiny_world, ENCODING, dataset, None, work, no_log)
     return work

@@ -17,7 +17,7 @@ from tests.tiny import TREE, build_portraits
 WORLD = "tiny"
 STAGES = ("generate", "features", "train", "evaluate")
 _GENERATE = {"people": 3, "photos": 3, "stylised": 2, "batch_size": 5, "shard_size": 6, "min_images": 2}
-_GENERATE |= {"min_photo_similarity": -1.0, "min_stylised_similarity": -1.0, "max_evaluation_similarity": 1.0}
+_GENERATE |= {"min_photo_similarity": -1.0, "min_stylised_similarity": -1.0}
 _TRAIN = {"steps": 4, "batch_size": 2, "lr_warmup_steps": 2, "checkpoint_every": 2, "sample_every": 2}
 _TRAIN |= {"num_samples": 2, "sample_num_inference_steps": 2}
 PROTOCOL = {"people": 3, "photo_prompts": 1, "num_inference_steps": 2, "prompts": f"prompts/{WORLD}.yaml"}
@@ -37,7 +37,7 @@ def tree_of(checkpoints: Checkpoints) -> dict[str, Any]:
     world["checkpoints"] = yaml.safe_load(here)
     world["generate"] |= _GENERATE | {"prompts": f"prompts/{WORLD}.yaml"}
     world["photos"]["prompts"] = f"prompts/{WORLD}.yaml"
-    world["features"]["batch_size"] = 5
+    world["features"] |= {"batch_size": 5, "max_evaluation_similarity": 1.0}
     world["train"] |= _TRAIN
     world["evaluate"] |= _EVALUATE
     tree["worlds"][WORLD], tree["world"], tree["tracking"]["enabled"] = world, WORLD, False

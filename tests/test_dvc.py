@@ -71,5 +71,5 @@ def test_a_stage_reads_its_own_parameters_only(stages: Stages, name: str) -> Non
         read = files.pop("params.yaml")
         assert read and all(key.split(".")[0] in ("worlds", "defaults") for key in read), f"{name} reads {sorted(read)}"
         assert {key.split(".")[-1] for key in read} <= {"checkpoints", name}
-        # Of the protocol, a dataset depends on where the portraits are, alone: another sampler draws nothing again.
-        assert {key for keys in files.values() for key in keys} == ({"splits"} if name == "generate" else set())
+        # Of the protocol, what is encoded depends on where the portraits are, alone; what is drawn, on nothing.
+        assert {key for keys in files.values() for key in keys} == ({"splits"} if name == "features" else set())

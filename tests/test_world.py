@@ -62,6 +62,24 @@ def test_the_resolution_decides_the_size_of_all_pictures(
         opened(with_overrides(tiny_world, {"resolution": 30}))
 
 
+@pytest.mark.parametrize(("side", "batches"), [(256, [1, 1, 1]), (64, [3])])
+def test_a_vae_takes_large_pictures_one_by_one(tiny_world: Checkpoints, side: int, batches: list[int]) -> None:
+    """In both directions, by whatever is opened, and with the same result."""
+    pipe = world.open_pipeline(large := tiny_world.model_copy(update={"resolution": side}))
+    noise = torch.randn(3, 3, side, side, generator=torch.Generator().manual_seed(0))
+    for vae in (pipe.vae, world.open_preview_vae(large), world.open_generator(large).vae):
+        seen: list[int] = []
+        for half in (vae.encoder, vae.decoder):
+            half.register_forward_pre_hook(lambda _, given, seen=seen: seen.append(len(given[0])))
+        with torch.no_grad():
+            latents = vae.encode(noise, return_dict=False)[0]
+            latents = latents if isinstance(latents, Tensor) else latents.mode()
+            pixels = vae.decode(latents).sample
+            assert seen == batches * 2
+            vae.disable_slicing()
+            torch.testing.assert_close(vae.decode(latents).sample, pixels, atol=1e-4, rtol=1e-3)
+
+
 def test_the_generator_is_the_base_with_the_fast_child_fused(tiny_world: Checkpoints) -> None:
     fused, base = world.open_generator(tiny_world), world.open_pipeline(tiny_world)
     assert isinstance(fused.scheduler, LCMScheduler)

@@ -1,5 +1,6 @@
 """A world small enough for tests: random weights in every file format of the design, written in a few seconds."""
 
+import gc
 import json
 from dataclasses import replace
 from pathlib import Path
@@ -17,6 +18,7 @@ from diffusers import (
 from peft import LoraConfig, get_peft_model_state_dict
 from PIL import Image
 from safetensors.torch import save_file
+from torch import nn
 from transformers import (
     CLIPTextConfig,
     CLIPTextModel,
@@ -27,7 +29,7 @@ from transformers import (
 )
 
 from benchmarks.sdxl import REDUCED, adapter_shapes, cross_attentions
-from lookahead.config import Adapter, Checkpoints, FacePacks, FastChild, Generator, ImageEncoder, Lora, Scorer
+from lookahead.config import Adapter, Checkpoints, FacePacks, FastChild, Features, Generator, ImageEncoder, Lora, Scorer
 from miniature.base import new_scheduler
 from miniature.encoders import build_tokenizer
 from tests.tiny_faces import build_face_packs
@@ -226,6 +228,16 @@ def with_bright_previews(world: Checkpoints, folder: Path) -> Checkpoints:
         decoder.decoder.layers[-1].bias += 0.5
     decoder.save_pretrained(folder)
     return world.model_copy(update={"preview_vae": str(folder)})
+
+
+def alive(kind: type[nn.Module]) -> set[int]:
+    """The networks of a kind that are in memory: the addresses of their first weights, as two may share them."""
+    gc.collect()
+    found = (one for one in gc.get_objects() if isinstance(one, kind))
+    return {next(one.parameters()).data_ptr() for one in found if any(True for _ in one.parameters())}
+
+
+ENCODING = Features(batch_size=4, max_evaluation_similarity=1.0)
 
 
 def no_log(_metrics: object, _step: int) -> None:

@@ -131,6 +131,9 @@ def protocol(world: World) -> Finding:
     settings = world.evaluation()
     for path in {world.generate.prompts, settings.prompts}:
         read_prompts(path)
+    if settings.invented:
+        missing = f"no portraits in {world.protocol().portraits}: the evaluation will be of invented people"
+        return Finding("note", f"{missing} who are held out of the training")
     people = read_people(Path(settings.portraits), settings.people)
     for person in people:
         read_photo(person.reference)

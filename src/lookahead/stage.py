@@ -79,7 +79,9 @@ def input_paths(stage: Stage, settings: Mapping[str, object], runs: Path) -> lis
 
 def check_tracked(settings: Mapping[str, object], world_name: str) -> None:
     """Refuse paths of the parameters that no stage in dvc.yaml depends on: DVC would not see what changes there."""
-    roots = [Path(root).resolve() for root in (f"models/{world_name}", "prompts", "protocols")]
+    roots = [
+        Path(root).resolve() for root in (f"models/{world_name}", f"runs/{world_name}/features", "prompts", "protocols")
+    ]
     for path in local_paths(dict(settings)):
         if not any(root in (path.resolve(), *path.resolve().parents) for root in roots):
             raise InputError(

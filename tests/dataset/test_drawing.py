@@ -56,12 +56,10 @@ def test_table_metrics_gallery_and_card_say_what_was_drawn(dataset: Path, settin
     assert table["photo"] == [style == "photo" for style in table["style"]]
     assert all(table["kept"]) and set(table["reason"]) == {""}
     assert set(metrics["rank_1"]) == {"photos", "stylised"}
-    assert (metrics["evaluation_people"], metrics["nearest_evaluation_person"]) == (0, None)
     with Image.open(dataset / "samples.png") as gallery:
         assert gallery.size == (64 * (settings.photos + settings.stylised), 64 * settings.people)
     card = (dataset / "README.md").read_text(encoding="utf-8")
     assert f"{metrics['images']} pictures of {metrics['people']} people" in card
-    assert "the evaluation's folders of portraits were empty" in card
     assert all(f"- {model}: {licence}" in card for model, licence in settings.licences.items())
     assert all(f"| {style} |" in card for style in metrics["styles"])
     assert all(f"]({name})" in card and (dataset / name).is_file() for name in ("samples.png", "histograms.png"))
@@ -72,14 +70,14 @@ def test_a_run_continues_at_the_missing_shard_with_the_same_bytes(
     tiny_world: Checkpoints, settings: Generate, dataset: Path, tmp_path: Path
 ) -> None:
     """A shard of other prompts is drawn anew, too, and what a killed process had half written is gone."""
-    synthesise(tiny_world, settings.model_copy(update={"seed": 5}), (), tmp_path, no_log)
+    synthesise(tiny_world, settings.model_copy(update={"seed": 5}), tmp_path, no_log)
     assert shard_path(tmp_path, 0).read_bytes() != shard_path(dataset, 0).read_bytes()
     for number in (0, 2):
         shard_path(tmp_path, number).write_bytes(shard_path(dataset, number).read_bytes())
     for half in (tmp_path / "shards" / ".00003.x1.parquet", tmp_path / ".table.x2.parquet"):
         half.write_text("half")
     drawn: list[int] = []
-    synthesise(tiny_world, settings, (), tmp_path, lambda _metrics, number: drawn.append(number))
+    synthesise(tiny_world, settings, tmp_path, lambda _metrics, number: drawn.append(number))
     assert drawn == [1]
     assert files_of(tmp_path) == files_of(dataset)
 
@@ -90,7 +88,7 @@ def _finish_or_kill(world: Checkpoints, settings: Generate, work: Path, seconds:
     if child == 0:
         status = 1
         try:
-            synthesise(world, settings, (), work, no_log)
+            synthesise(world, settings, work, no_log)
             status = 0
         finally:
             os._exit(status)
@@ -104,14 +102,14 @@ def test_runs_killed_at_twenty_random_moments_end_with_the_same_bytes(
     tiny_world: Checkpoints, settings: Generate, tmp_path: Path
 ) -> None:
     many, start = settings.model_copy(update={"people": 12}), time.perf_counter()  # sixty pictures in ten shards
-    synthesise(tiny_world, many, (), tmp_path / "whole", no_log)
+    synthesise(tiny_world, many, tmp_path / "whole", no_log)
     took = time.perf_counter() - start
     draw, killed = random.Random(0), 0
     for attempt in range(200):
         work = tmp_path / str(attempt)
         if _finish_or_kill(tiny_world, many, work, draw.uniform(0, took)):
             killed += 1
-            synthesise(tiny_world, many, (), work, no_log)
+            synthesise(tiny_world, many, work, no_log)
         assert files_of(work) == files_of(tmp_path / "whole")
         if killed == 20:
             return
@@ -155,5 +153,5 @@ def test_a_damaged_shard_is_named_and_left_alone(
     path.write_bytes(damage(shard_path(dataset, 1).read_bytes()))  # type: ignore[operator]
     before = path.read_bytes()
     with pytest.raises(InputError, match=r"00001\.parquet.*delete it and run again"):
-        synthesise(tiny_world, settings, (), tmp_path, no_log)
+        synthesise(tiny_world, settings, tmp_path, no_log)
     assert path.read_bytes() == before

@@ -6,11 +6,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from lookahead.artifacts import read_json
 from lookahead.config import Checkpoints, Generate
-from lookahead.dataset.drawing import synthesise
 from lookahead.dataset.faces import (
-    EVALUATED,
     FEW,
     KEPT,
     NO_FACE,
@@ -18,17 +15,11 @@ from lookahead.dataset.faces import (
     SEVERAL,
     UNLIKE,
     check_faces,
-    drop_evaluated,
     find_face,
     unit,
 )
-from lookahead.dataset.shards import decode_png, list_shards, read_pictures
 from lookahead.dataset.summary import rank_one, summarise
-from lookahead.errors import InputError
-from lookahead.portraits import Pixels
 from lookahead.world import open_faces
-from tests.project import column_of, copy_shards
-from tests.tiny import no_log
 from tests.tiny_faces import save_detector
 
 A, B, C = np.eye(3, dtype=np.float32)
@@ -129,49 +120,3 @@ def test_a_face_that_is_found_twice_is_no_second_one(
     face = find_face(faces, picture)
     assert face is not None
     assert (face.second_face > 0) == second
-
-
-@pytest.fixture
-def portrait(dataset: Path) -> Pixels:
-    """A photo of somebody in the dataset."""
-    path = list_shards(dataset)[0]
-    return decode_png(list(read_pictures(path))[5][1], path)
-
-
-def test_a_person_with_a_face_of_the_evaluation_is_dropped_and_says_why(
-    tiny_world: Checkpoints, settings: Generate, dataset: Path, portrait: Pixels, tmp_path: Path
-) -> None:
-    drawn, known = copy_shards(dataset, tmp_path), [(Path("portraits/test/000"), portrait)]
-    synthesise(tiny_world, settings, known, drawn, no_log)
-    assert set(column_of(drawn, "reason")) == {KEPT}
-    nearest = read_json(drawn / "metrics.json")["nearest_evaluation_person"]
-    stricter = settings.model_copy(update={"max_evaluation_similarity": nearest - 1e-4})
-    synthesise(tiny_world, stricter, known, drawn, no_log)
-    people, reasons = column_of(drawn, "identity"), column_of(drawn, "reason")
-    (nearest_person,) = {who for who, reason in zip(people, reasons, strict=True) if reason == EVALUATED}
-    own = [who == nearest_person for who in people]  # by a recogniser without training, not always whose photo it is
-    assert reasons == [EVALUATED if one else KEPT for one in own]
-    assert column_of(drawn, "kept") == [not one for one in own]
-    metrics = read_json(drawn / "metrics.json")
-    assert metrics["dropped"][EVALUATED] == sum(own) == 5
-    assert metrics["people"] == 2 and metrics["nearest_evaluation_person"] < nearest
-    card = (drawn / "README.md").read_text(encoding="utf-8")
-    assert f"the nearest pair has a similarity of {metrics['nearest_evaluation_person']:.3f}" in card
-
-
-def test_a_portrait_without_a_face_is_refused_before_anything_is_drawn(
-    tiny_world: Checkpoints, settings: Generate, portrait: Pixels, tmp_path: Path
-) -> None:
-    with pytest.raises(InputError, match="no face is found in the first photo of portraits/test/007"):
-        synthesise(tiny_world, settings, [(Path("portraits/test/007"), 0 * portrait)], tmp_path, no_log)
-    assert not (tmp_path / "shards").exists()
-
-
-def test_the_mean_of_the_kept_photos_is_compared_with_the_nearest_face() -> None:
-    """A stylised picture and a dropped photo do not count."""
-    rows = [(4, "photo", A), (4, "photo", B), (4, "photo", C), (4, "oil", C), (6, "photo", C)]
-    columns, embedding = _columns(*rows)
-    columns, evaluated = _with_reasons(columns, KEPT, KEPT, FEW, KEPT, KEPT), np.stack([A, unit(A + 2 * B)])
-    assert drop_evaluated(columns, embedding, evaluated, 1.0) == pytest.approx(3 / np.sqrt(10))
-    assert drop_evaluated(columns, embedding, evaluated, 0.9) == pytest.approx(0.0)
-    assert columns["reason"].tolist() == [EVALUATED, EVALUATED, FEW, EVALUATED, KEPT]

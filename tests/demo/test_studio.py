@@ -8,12 +8,14 @@ from threading import Event
 
 import numpy as np
 import pytest
+from diffusers import UNet2DConditionModel
 from PIL import Image
 
 from lookahead.config import World
 from lookahead.demo.studio import TUNED, UNTUNED, Drawn, Options, Stopped, Studio
 from lookahead.errors import InputError
 from lookahead.pipeline import LookaheadPipeline
+from tests.tiny import alive
 
 OPTIONS = Options("a photo of a person in the snow", 2, 5, 0.6, 1.0, True, False)
 FRAME = (212, 85, 42)
@@ -44,6 +46,15 @@ def test_it_draws_what_the_pipeline_draws(studio, world, encoder, photos):
         assert [one.seed for one in got[name]] == [5, 6]
         assert all(differ(one.picture, other) == 0 for one, other in zip(got[name], alone, strict=True))
     assert all(-1 <= one.prompt <= 1 for one in got[TUNED])
+
+
+def test_one_pipeline_draws_for_both_and_a_second_drawing_is_the_first(world, encoder, photos):
+    before = alive(UNet2DConditionModel)
+    studio = Studio(world, encoder)
+    first, second = (drawn(studio, photos[0]) for _ in range(2))
+    assert len(alive(UNet2DConditionModel) - before) == 1
+    for name in (UNTUNED, TUNED):
+        assert all(differ(a.picture, b.picture) == 0 for a, b in zip(first[name], second[name], strict=True))
 
 
 CONTROLS = [{"guidance": 2.0}, {"adapter_scale": 0.0}, {"fast": True}, {"seed": 9}, {"kv": False}]

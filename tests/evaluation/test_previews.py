@@ -1,18 +1,18 @@
 """The curves of one-step previews: against what previews are, in any batches, and what they need."""
 
-from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
 import pytest
 
-from lookahead.config import Checkpoints, Evaluate, PreviewCurves, read_params
+from lookahead.config import Checkpoints, Evaluate, PreviewCurves, read_params, with_overrides
 from lookahead.errors import InputError
 from lookahead.evaluation.cells import Cell
+from lookahead.evaluation.evaluate import evaluate
 from lookahead.evaluation.evaluator import Evaluator, open_evaluator
 from lookahead.evaluation.previews import measure_previews
-from lookahead.portraits import Person
-from tests.evaluation.conftest import layers_of
+from tests.evaluation.conftest import Encoders, layers_of
+from tests.tiny import no_log
 
 
 def measured(evaluator: Evaluator, cache: Path) -> pd.DataFrame:
@@ -41,9 +41,12 @@ def test_batches_change_nothing_and_the_pipeline_is_the_base_again(
     tiny: Checkpoints, quick: Evaluate, table: pd.DataFrame, tmp_path: Path
 ) -> None:
     alone = open_evaluator(tiny, quick.model_copy(update={"batch_size": 1}))
-    layers = layers_of(alone.pipe.unet)
+    layers, seen = layers_of(alone.pipe.unet), set[int]()
+    for network in (alone.pipe.unet, alone.pipe.vae.encoder):
+        network.register_forward_pre_hook(lambda _, given: seen.add(len(given[0])))
     pd.testing.assert_frame_equal(measured(alone, tmp_path), table, rtol=1e-4, atol=1e-4)
     assert layers_of(alone.pipe.unet) == layers
+    assert seen == {1}  # references and previews alike
 
 
 def test_the_noisier_the_less_of_the_miniatures_people_is_seen(tmp_path: Path) -> None:
@@ -55,7 +58,10 @@ def test_the_noisier_the_less_of_the_miniatures_people_is_seen(tmp_path: Path) -
     assert table["error"].is_monotonic_increasing and table["identity"].is_monotonic_decreasing
 
 
-def test_too_few_people_with_a_second_photo_are_refused(evaluator: Evaluator, tmp_path: Path) -> None:
-    alone = replace(evaluator, people=[Person(person.name, person.reference, ()) for person in evaluator.people])
-    with pytest.raises(InputError, match=r"previews\.people is 2, but 0 people"):
-        measured(alone, tmp_path)
+def test_too_few_people_with_a_second_photo_are_refused_before_anything_is_drawn(
+    tiny: Checkpoints, quick: Evaluate, encoders: Encoders, tmp_path: Path
+) -> None:
+    many = with_overrides(quick, {"previews.people": 9})
+    with pytest.raises(InputError, match=r"previews\.people is 9, but 4 people have a second photo"):
+        evaluate(tiny, many, encoders, 0, tmp_path / "work", no_log, tmp_path / "cache")
+    assert not (tmp_path / "cache").exists()

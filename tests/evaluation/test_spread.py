@@ -9,7 +9,6 @@ from PIL import Image, ImageEnhance, ImageOps
 
 from lookahead.config import Diversity, Evaluate
 from lookahead.dataset.prompts import read_prompts
-from lookahead.errors import InputError
 from lookahead.evaluation.drawing.pictures import Plan, make_plan
 from lookahead.evaluation.scores import CELLS, colours, layout, leaking
 from lookahead.evaluation.spread import distances, spread_plan
@@ -55,17 +54,6 @@ def test_everybody_has_a_photo_and_styles_in_turn_from_every_noise(quick: Evalua
     assert all((person, plan.styles[0]) in met for person in range(4))
     assert len({style for _, style in met}) == 1 + 4  # another style for each person
     assert len({shot.noise_seed for shot in spread.shots}) == len(spread.shots)
-
-
-@pytest.mark.parametrize(
-    ("change", "message"),
-    [({"people": 5}, "diversity.people is 5, but evaluate.people only 4"), ({"prompts": 7}, "diversity.prompts is 7")],
-)
-def test_more_diversity_than_there_is_is_refused(
-    change: dict[str, int], message: str, quick: Evaluate, plan: Plan
-) -> None:
-    with pytest.raises(InputError, match=message):
-        spread_plan(plan, quick.model_copy(update={"diversity": quick.diversity.model_copy(update=change)}))
 
 
 def _dressed(body: int, clothes: int) -> Image.Image:

@@ -10,14 +10,14 @@ from PIL import Image
 from torch import Tensor
 
 from lookahead.artifacts import load_tensors, save_tensors
-from lookahead.config import Checkpoints, Features
+from lookahead.config import Checkpoints
 from lookahead.dataset.shards import decode_png, list_shards, read_pictures
 from lookahead.errors import InputError
 from lookahead.features.encode import Encoders, encode
 from lookahead.features.store import open_features
 from lookahead.world import open_faces, open_image_encoder, open_pipeline
 from tests.project import files_of
-from tests.tiny import no_log
+from tests.tiny import ENCODING, no_log
 
 
 @pytest.fixture(scope="module")
@@ -102,7 +102,7 @@ def test_dropped_pictures_are_not_encoded(
 ) -> None:
     kept = [0, 2, 3, 4, 5, 13, 14]  # of the second shard none, of the third no photo
     source = _keeping(dataset, set(kept), tmp_path / "in")
-    encode(tiny_world, Features(batch_size=4), source, None, tmp_path / "out", no_log)
+    encode(tiny_world, ENCODING, source, None, tmp_path / "out", no_log)
     some, every = open_features(tmp_path / "out"), open_features(features)
     assert some.table.index.tolist() == kept
     assert _close(some.latents(torch.arange(7)), every.latents(some.table.index))
@@ -121,7 +121,14 @@ def test_a_run_continues_at_missing_parts_with_the_same_bytes(
     first = sorted((features / "images").glob("*"))[0]
     (tmp_path / "images" / first.name).write_bytes(first.read_bytes())
     encoded: list[int] = []
-    encode(tiny_world, Features(batch_size=4), dataset, None, tmp_path, lambda _metrics, number: encoded.append(number))
+    encode(
+        tiny_world,
+        ENCODING,
+        dataset,
+        None,
+        tmp_path,
+        lambda _metrics, number: encoded.append(number),
+    )
     assert encoded == [1, 2]
     assert files_of(tmp_path) == files_of(features)
 
@@ -150,4 +157,4 @@ def test_damaged_features_are_one_error(features: Path, tmp_path: Path, name: st
 
 def test_a_dataset_without_table_is_refused(tiny_world: Checkpoints, tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"table\.parquet cannot be read.*run the stage `generate`"):
-        encode(tiny_world, Features(batch_size=4), tmp_path, None, tmp_path / "out", no_log)
+        encode(tiny_world, ENCODING, tmp_path, None, tmp_path / "out", no_log)

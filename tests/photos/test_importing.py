@@ -16,7 +16,7 @@ import torch
 from PIL import Image
 
 from lookahead.artifacts import read_json
-from lookahead.config import Checkpoints, Features, Photos
+from lookahead.config import Checkpoints, Photos
 from lookahead.dataset.shards import decode_png, list_shards, read_pictures
 from lookahead.errors import InputError
 from lookahead.features.encode import encode
@@ -25,7 +25,7 @@ from lookahead.photos.importing import import_photos
 from lookahead.portraits import open_picture
 from lookahead.training.data import Pairs
 from tests.project import files_of
-from tests.tiny import no_log
+from tests.tiny import ENCODING, no_log
 
 Write = Callable[[Path], None]
 
@@ -188,7 +188,14 @@ def test_the_same_folder_gives_the_same_bytes(
 def test_features_mixes_it_with_the_invented_people(
     tiny_world: Checkpoints, dataset: Path, features: Path, imported: Path, tmp_path: Path
 ) -> None:
-    encode(tiny_world, Features(batch_size=4), dataset, imported, tmp_path / "features", no_log)
+    encode(
+        tiny_world,
+        ENCODING,
+        dataset,
+        imported,
+        tmp_path / "features",
+        no_log,
+    )
     mixed, alone = open_features(tmp_path / "features"), open_features(features)
     table, invented = mixed.table, len(alone.table)
     assert table.own.tolist() == [False] * invented + [True] * (len(GOOD) + 2)

@@ -1,19 +1,22 @@
 """The command's work: portraits that it accepts, all files or none, and what the pictures tell of themselves."""
 
+import gc
 import json
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
+from transformers import CLIPVisionModelWithProjection
 
-from lookahead.config import read_params, with_overrides
+from lookahead.config import Checkpoints, read_params, with_overrides
 from lookahead.errors import InputError
 from lookahead.models.adapter import ADAPTER_FILE
-from lookahead.pipeline import LookaheadPipeline
+from lookahead.pipeline import LookaheadPipeline, pipeline
 from lookahead.pipeline.personalize import GRID, FaceCheck, Request, find_encoder, personalize, square_around
 from lookahead.portraits import open_picture
 from tests.modules import ROOT
+from tests.tiny import alive
 from tests.tiny_faces import save_detector
 
 PROMPTS = ("a photo of a person in the snow", "a comic drawing of a person on the beach")
@@ -39,6 +42,23 @@ def test_a_grid_and_every_picture_with_its_origin(world, encoder, portraits, tmp
     with Image.open(portraits[0]) as photo, Image.open(out / "01-8.png") as ours:
         alone = np.asarray(again(photo, PROMPTS[1], "an oil painting", seed=8)[0], dtype=np.int16)
         assert abs(np.asarray(ours, dtype=np.int16) - alone).max() <= 1  # another batch size rounds otherwise
+
+
+def test_the_image_encoder_and_the_face_pack_are_closed_before_the_base_is_opened(
+    world, encoder, portraits, tmp_path, monkeypatch
+):
+    """Together they would not fit into 8 GB (Stable Diffusion 1.5 in float32)."""
+    before, open_base, left = alive(CLIPVisionModelWithProjection), pipeline.open_pipeline, []
+
+    def open_pipeline(checkpoints: Checkpoints) -> object:
+        left.append(alive(CLIPVisionModelWithProjection) - before)
+        left.append([one for one in gc.get_objects() if type(one) is FaceCheck])
+        return open_base(checkpoints)
+
+    monkeypatch.setattr(pipeline, "open_pipeline", open_pipeline)
+    personalize(world, encoder, request_of(portraits), tmp_path / "out")
+    assert left == [set(), []]
+    assert alive(CLIPVisionModelWithProjection) == before
 
 
 def test_interrupted_it_leaves_nothing_and_a_full_folder_is_never_touched(world, portraits, tmp_path, monkeypatch):

@@ -73,6 +73,21 @@ def studio(tiny_world, photos, tmp_path_factory) -> Studio:
     return Studio(with_bright_previews(tiny_world, tmp_path_factory.mktemp("bright")), photos[:2])
 
 
+def test_large_pictures_are_steered_one_by_one_to_the_same_gradient(studio: Studio) -> None:
+    guide, vae, seen = studio.guide(SETTINGS), studio.identifier.preview_vae, list[int]()
+    noisy, t = start_noise(studio.pipe, [torch.Generator().manual_seed(i) for i in BOTH]), torch.tensor([600, 600])
+    together = guide.gradient(noisy, t, studio.given, studio.aims)
+    hook = studio.pipe.unet.register_forward_pre_hook(lambda _, given: seen.append(len(given[0])))
+    vae.enable_slicing()
+    try:
+        apart = guide.gradient(noisy, t, studio.given, studio.aims)
+    finally:
+        vae.disable_slicing()
+        hook.remove()
+    assert seen == [1, 1] and together.abs().max() > 0
+    torch.testing.assert_close(apart, together, rtol=1e-3, atol=1e-5)
+
+
 @pytest.mark.parametrize("preview_steps", [1, 2])
 def test_it_lowers_each_distance_to_the_own_aim(studio, preview_steps):
     steered = studio.draw(SETTINGS.model_copy(update={"preview_steps": preview_steps}))

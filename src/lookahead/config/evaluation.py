@@ -19,6 +19,7 @@ from lookahead.config.fields import (
     Timesteps,
     read_yaml,
 )
+from lookahead.errors import InputError
 
 
 class KVGuidance(Section):
@@ -64,6 +65,12 @@ class Splits(Section):
     validation: str
     test: str
 
+    @property
+    def folders(self) -> list[Path]:
+        """The folders of everybody, one a person; a split that does not exist holds nobody."""
+        splits = [Path(split) for split in self.model_dump().values()]
+        return [path for split in splits if split.is_dir() for path in sorted(split.iterdir()) if path.is_dir()]
+
 
 class Protocol(Drawing):
     """People, prompts and sampler of an evaluation: all that decides whether two evaluations may be compared.
@@ -92,6 +99,11 @@ class Protocol(Drawing):
         """The folder of the split in use."""
         folder: str = getattr(self.splits, self.split)
         return folder
+
+    @property
+    def invented(self) -> bool:
+        """Whether its people are invented ones that the training never saw: nobody brought portraits."""
+        return Path(self.portraits).parts[:1] == ("runs",)
 
     @property
     def sampling(self) -> Sampling:
@@ -130,6 +142,20 @@ class EvaluateStage(Section):
 
 class Evaluate(Protocol, EvaluateStage):
     """An evaluation: its protocol, and how it is carried out."""
+
+    def check(self, second_photos: int, styles: int) -> None:
+        """Refuse what it would ask in vain, before any work: of people with a second photo, and of styles."""
+        asked, further = self.diversity, styles - 1
+        if asked.people > self.people:
+            raise InputError(f"diversity.people is {asked.people}, but evaluate.people only {self.people}: lower it")
+        if asked.prompts > styles:
+            raise InputError(
+                f"diversity.prompts is {asked.prompts}: there are a photo and {further} other styles; lower it"
+            )
+        if (wanted := self.previews.people) > second_photos:
+            raise InputError(f"previews.people is {wanted}, but {second_photos} people have a second photo: lower it")
+        if self.steering is not None and self.steering.strength == 0:
+            raise InputError("evaluate.steering.strength is 0, which steers nothing: raise it, or set steering to null")
 
 
 class Personalize(Drawing):

@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from lookahead.config.evaluation import Evaluate, EvaluateStage, Personalize, read_protocol
+from lookahead.config.evaluation import Evaluate, EvaluateStage, Personalize, Protocol, Splits, read_protocol
 from lookahead.config.fields import Count, Section, Steps, Timestep, checked, merged, read_tree
 from lookahead.config.studies import Studies
 from lookahead.config.train import Features, Generate, Photos, Train
@@ -106,19 +106,29 @@ class World(Section):
     def settings(self, section: str) -> dict[str, object]:
         """A section as plain data; that of the evaluation with the protocol that it names, and its own portraits only.
 
-        That of `generate` names the portraits of all splits: nobody of them may be drawn.
+        That of `features` names the portraits of all splits: whoever looks like one of them is left out.
         """
         if section == "evaluate":
             evaluation = self.evaluation()
             return evaluation.model_dump(mode="json", exclude={"splits"}) | {"portraits": evaluation.portraits}
-        portraits = {"portraits": self.evaluation().splits.model_dump(mode="json")} if section == "generate" else {}
+        portraits = {"portraits": self.protocol().splits.model_dump(mode="json")} if section == "features" else {}
         own: Section = getattr(self, section)
         return own.model_dump(mode="json") | portraits
 
     def evaluation(self) -> Evaluate:
-        """The protocol, and how the stage `evaluate` carries it out."""
-        protocol = read_protocol(Path("protocols") / f"{self.name}.yaml")
-        return Evaluate.model_validate(protocol.model_dump() | self.evaluate.model_dump())
+        """The protocol, and how the stage `evaluate` carries it out.
+
+        Without any portraits its people are those that the stage `features` holds out of the training.
+        """
+        protocol = self.protocol()
+        settings = protocol.model_dump() | self.evaluate.model_dump()
+        if not protocol.splits.folders:
+            settings["splits"] = {name: f"runs/{self.name}/features/people/{name}" for name in Splits.model_fields}
+        return Evaluate.model_validate(settings)
+
+    def protocol(self) -> Protocol:
+        """The protocol's file."""
+        return read_protocol(Path("protocols") / f"{self.name}.yaml")
 
 
 class Tracking(Section):

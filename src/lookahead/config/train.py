@@ -33,7 +33,6 @@ class Generate(Section):
     min_stylised_similarity: Similarity
     min_images: Count
     max_second_face: Fraction
-    max_evaluation_similarity: Similarity
     licences: dict[str, str]
 
 
@@ -59,9 +58,10 @@ class Photos(Section):
 
 
 class Features(Section):
-    """How the dataset is encoded."""
+    """How the dataset is encoded; whoever is more similar to a person of the evaluation is left out."""
 
     batch_size: Count
+    max_evaluation_similarity: Similarity
 
 
 class Density(Timesteps):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,7 @@ from tqdm import tqdm
 
 from lookahead.artifacts import Log, keep_only
 from lookahead.config import Checkpoints, Generate
-from lookahead.dataset.faces import Face, find_face, read_evaluated
+from lookahead.dataset.faces import Face, find_face
 from lookahead.dataset.prompts import Prompts, read_prompts
 from lookahead.dataset.shards import Picture, encode_png, shard_is_done, shard_path, write_shard
 from lookahead.dataset.summary import summarise_dataset
@@ -105,7 +105,7 @@ def _draw_shards(checkpoints: Checkpoints, settings: Generate, plan: Plan, work:
         return
     pipe, faces = open_generator(checkpoints), open_faces(checkpoints.faces.select, checkpoints.faces.detection_size)
     total = sum(len(indices) for _, indices in missing)
-    with quiet_alignment(), tqdm(total=total, desc="drawing people", unit="image") as bar:
+    with quiet_alignment(), tqdm(total=total, desc="generate", unit="image") as bar:
         for path, indices in missing:
             pictures = plan.pictures(indices)
             pngs, found = draw_and_inspect(pipe, faces, pictures, checkpoints, settings.batch_size, bar)
@@ -113,22 +113,18 @@ def _draw_shards(checkpoints: Checkpoints, settings: Generate, plan: Plan, work:
             log({"images": float(bar.n), "faces_found": 1 - found.count(None) / len(found)}, int(path.stem))
 
 
-def synthesise(
-    checkpoints: Checkpoints, settings: Generate, portraits: Iterable[tuple[Path, Pixels]], work: Path, log: Log
-) -> None:
+def synthesise(checkpoints: Checkpoints, settings: Generate, work: Path, log: Log) -> None:
     """Draw, check and describe the dataset in `work`: shards, `table.parquet`, `metrics.json`, its card and pictures.
 
-    `portraits` are the folder and the reference photo of everybody in the evaluation, from whom a person with such a
-    face is dropped. Every process calls this and draws its share of the shards; a run that was cut off continues at its
-    missing shards.
+    Every process calls this and draws its share of the shards; a run that was cut off continues at its missing shards,
+    so that a kill loses `shard_size` pictures at most.
     """
     plan = Plan(prompts := read_prompts(settings.prompts), settings)
     if is_main_process():
-        evaluated = read_evaluated(checkpoints, portraits)
         keep_only(work, [])
         keep_only(work / "shards", [shard_path(work, number).name for number in range(len(plan.shards))])
     wait_for_everyone()
     _draw_shards(checkpoints, settings, plan, work, log)
     wait_for_everyone()
     if is_main_process():
-        summarise_dataset(work, settings, prompts.plain, evaluated)
+        summarise_dataset(work, settings, prompts.plain)

@@ -1,4 +1,4 @@
-"""Face check: which pictures show a face, the same person's as the other photos do, and nobody's of the evaluation.
+"""Face check: which pictures show a face, and the same person's as the other photos do.
 
 Its columns are a row a picture, people one after the other: `identity`, `style`, `photo`, `found`, `second_face`; the
 faces (N, E) beside them are zero where none was found.
@@ -6,9 +6,7 @@ faces (N, E) beside them are zero where none was found.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -16,16 +14,15 @@ from insightface.app import FaceAnalysis
 from insightface.app.common import Face as Found
 from numpy.typing import NDArray
 
-from lookahead.config import Checkpoints, Generate, Photos
-from lookahead.errors import InputError
+from lookahead.config import Generate, Photos
 from lookahead.portraits import Pixels
-from lookahead.world import detect_faces, open_faces, quiet_alignment
+from lookahead.world import detect_faces
 
 Array = NDArray[np.float32]
 Rows = NDArray[np.int64]
 KEPT, NO_FACE, SEVERAL, UNLIKE = "", "no face", "several faces", "unlike the person's photos"
-FEW, EVALUATED = "too few pictures of the person", "like a person of the evaluation"
-REASONS = [KEPT, NO_FACE, SEVERAL, UNLIKE, FEW, EVALUATED]
+FEW = "too few pictures of the person"
+REASONS = [KEPT, NO_FACE, SEVERAL, UNLIKE, FEW]
 
 
 @dataclass(frozen=True)
@@ -101,35 +98,3 @@ def check_faces(columns: pd.DataFrame, embedding: Array, settings: Generate | Ph
     codes = np.select(reasons, [REASONS.index(reason) for reason in (SEVERAL, NO_FACE, FEW, UNLIKE)], 0)
     reason = pd.Categorical.from_codes(codes, REASONS)
     return columns.assign(similarity=similarity, stranger=stranger, reason=reason)
-
-
-def read_evaluated(checkpoints: Checkpoints, portraits: Iterable[tuple[Path, Pixels]]) -> Array:
-    """The faces (K, E) of the people's reference photos, by pack `select`."""
-    faces = open_faces(checkpoints.faces.select, checkpoints.faces.detection_size)
-    with quiet_alignment():
-        found = [(folder, find_face(faces, pixels)) for folder, pixels in portraits]
-    if missing := [str(folder) for folder, face in found if face is None]:
-        raise InputError(
-            f"no face is found in the first photo of {', '.join(missing)}: replace it, or remove the person, from whom "
-            "nobody can be kept apart"
-        )
-    embeddings = [face.embedding for _, face in found if face is not None]
-    return np.stack(embeddings) if embeddings else np.zeros((0, 1), np.float32)
-
-
-def drop_evaluated(columns: pd.DataFrame, embedding: Array, faces: Array, limit: float) -> float | None:
-    """Drop people whose mean kept photo is more similar to one of `faces` (K, E) than the limit, by their `reason`.
-
-    Returns the similarity of the most similar pair that is left, if there is any.
-    """
-    kept, left = (columns["reason"] == KEPT).to_numpy(), list[float]()
-    photos = kept & columns["photo"].to_numpy()
-    for start, stop in _people(columns) if len(faces) else ():
-        if not photos[start:stop].any():
-            continue
-        similarity = float((faces @ unit(embedding[start:stop][photos[start:stop]].mean(axis=0))).max())
-        if similarity > limit:
-            columns.loc[start + np.flatnonzero(kept[start:stop]), "reason"] = EVALUATED
-        else:
-            left.append(similarity)
-    return max(left, default=None)

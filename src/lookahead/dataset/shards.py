@@ -144,6 +144,15 @@ def read_rows(folder: Path, plain: str) -> tuple[pa.Table, pd.DataFrame, Array]:
     return rows, columns.assign(found=found), embedding
 
 
+def read_table(folder: Path, columns: list[str], stage: str) -> pa.Table:
+    """Columns of `table.parquet`, which a stage has written."""
+    path = folder / TABLE
+    try:
+        return pq.read_table(path, columns=columns).select(columns)
+    except (pa.ArrowException, OSError, KeyError) as error:
+        raise InputError(f"{path} cannot be read ({error!s:.200}): run the stage `{stage}` again") from None
+
+
 def write_table(folder: Path, rows: pa.Table, columns: pd.DataFrame) -> None:
     """Write `table.parquet`: the rows with what the face check decided on each, and why."""
     similarity = pa.array(columns["similarity"], pa.float32(), from_pandas=True)

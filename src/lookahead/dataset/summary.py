@@ -15,7 +15,7 @@ from PIL import Image
 
 from lookahead.artifacts import atomic, write_json
 from lookahead.config import Generate
-from lookahead.dataset.faces import EVALUATED, KEPT, REASONS, Array, check_faces, drop_evaluated
+from lookahead.dataset.faces import KEPT, REASONS, Array, check_faces
 from lookahead.dataset.shards import decode_png, list_shards, read_pictures, read_rows, write_table
 from lookahead.errors import InputError
 
@@ -28,7 +28,7 @@ def _mean(values: pd.Series) -> float:
     return float(known.mean()) if len(known) else 0.0
 
 
-def summarise(columns: pd.DataFrame, reasons: list[str] = REASONS[1:]) -> dict[str, Any]:
+def summarise(columns: pd.DataFrame) -> dict[str, Any]:
     """The metrics of a dataset: similarities over kept pictures, counts over all by reason, and both by style."""
     kept, counts, styles = columns[columns["reason"] == KEPT], columns["reason"].value_counts(), {}
     for style, own in columns.groupby("style", sort=False, observed=True):
@@ -38,7 +38,7 @@ def summarise(columns: pd.DataFrame, reasons: list[str] = REASONS[1:]) -> dict[s
             "same_person": _mean(own["similarity"]),
             "other_person": _mean(own["stranger"]),
             "kept": float(shares[KEPT]),
-            "dropped": {reason: float(shares[reason]) for reason in reasons},
+            "dropped": {reason: float(shares[reason]) for reason in REASONS[1:]},
         }
     return {
         "same_person": _mean(kept["similarity"]),
@@ -47,7 +47,7 @@ def summarise(columns: pd.DataFrame, reasons: list[str] = REASONS[1:]) -> dict[s
         "images": len(kept),
         "people": int(kept["identity"].nunique()),
         "faces_found": 1 - int((~columns["found"]).sum()) / len(columns),
-        "dropped": {reason: int(counts[reason]) for reason in reasons},
+        "dropped": {reason: int(counts[reason]) for reason in REASONS[1:]},
         "styles": styles,
     }
 
@@ -108,19 +108,16 @@ def card_text(metrics: dict[str, Any], licences: dict[str, str]) -> str:
     return templates.get_template("card.md.j2").render(metrics, licences=licences) + "\n"
 
 
-def summarise_dataset(work: Path, settings: Generate, plain: str, evaluated: Array) -> None:
-    """Check all faces, drop whoever resembles `evaluated` (K, E), and write everything but the shards."""
+def summarise_dataset(work: Path, settings: Generate, plain: str) -> None:
+    """Check all faces, and write everything but the shards."""
     table, columns, embedding = read_rows(work, plain)
     columns = check_faces(columns, embedding, settings)
-    nearest = drop_evaluated(columns, embedding, evaluated, settings.max_evaluation_similarity)
     metrics = summarise(columns) | {"rank_1": rank_one(columns, embedding)}
-    metrics |= {"evaluation_people": len(evaluated), "nearest_evaluation_person": nearest}
     if not metrics["images"]:
-        limits = ("min_photo_similarity", "min_stylised_similarity", "min_images", "max_evaluation_similarity")
+        limits = ("min_photo_similarity", "min_stylised_similarity", "min_images")
         raise InputError(
-            f"none of {len(table)} pictures is kept: their median similarity is {columns['similarity'].median():.2f}, "
-            f"{metrics['dropped'][EVALUATED]} are too similar to the evaluation's people; look at the generator, or "
-            f"change {', '.join(f'{name} ({getattr(settings, name)})' for name in limits)}"
+            f"none of {len(table)} pictures is kept: their median similarity is {columns['similarity'].median():.2f}; "
+            f"look at the generator, or change {', '.join(f'{name} ({getattr(settings, name)})' for name in limits)}"
         )
     write_table(work, table, columns)
     write_json(work / "metrics.json", metrics)

@@ -58,21 +58,20 @@ class Drawn:
 
 
 class Studio:
-    """The world's scorers and its pipelines: untuned and, where an encoder is given, tuned.
+    """The world's scorers and its one pipeline, untuned and, where an encoder is given, tuned in turns.
 
-    `settings` are the controls' initial values, `encoders` the pipelines' names in the order of `draw`.
+    `settings` are the controls' initial values, `encoders` the names in the order of `draw`.
     """
 
     def __init__(self, world: World, encoder: Path | None) -> None:
         """Open everything."""
         self.settings, checkpoints = world.personalize, world.checkpoints
-        self._pipes = {UNTUNED: LookaheadPipeline(checkpoints, self.settings, None)}
-        if encoder is not None:
-            self._pipes[TUNED] = LookaheadPipeline(checkpoints, self.settings, encoder)
-        self.encoders = tuple(self._pipes)
+        self.encoders = {UNTUNED: None} if encoder is None else {UNTUNED: None, TUNED: encoder}
+        self._pipe = LookaheadPipeline(checkpoints, self.settings, None)
+        self._pipe.exchange(encoder)  # both are opened once, so that a damaged one is known now
+        self.has_kv = self._pipe.has_kv
         self._check = FaceCheck(checkpoints, self.settings.min_face_size)
         self._faces, self._scorer = FaceReader(checkpoints.faces), open_scorer(checkpoints)
-        self.has_kv = any(pipe.has_kv for pipe in self._pipes.values())
 
     def look(self, portrait: Image.Image) -> tuple[Image.Image, str]:
         """The portrait with a frame around every detected face, and whether it can be used."""
@@ -112,7 +111,8 @@ class Studio:
             done += 1
             progress(name, min(done, total), total)
 
-        return self._pipes[name](
+        self._pipe.exchange(self.encoders[name])
+        return self._pipe(
             square,
             options.prompt,
             guidance_scale=options.guidance * chosen.guidance_scale,

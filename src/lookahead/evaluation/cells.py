@@ -34,6 +34,8 @@ CONTRASTS = (
 )
 TRAINED = (NOISE_ONLY, TUNED)  # those with an encoder of their own
 HASH, STEERING = "hash", "steering"
+INVENTED = "invented"  # where it is: why the people are not real
+_INVENTED = "no portraits were given: the people are invented by the generator and were held out of the training"
 Description = dict[str, object]
 
 
@@ -105,7 +107,7 @@ def describe(settings: Evaluate, checkpoints: Checkpoints, people: list[Person],
         "scorers": models_of(checkpoints),
     }
     steering = None if settings.steering is None else settings.steering.model_dump(mode="json")
-    return content | {HASH: digest(content), STEERING: steering}
+    return content | {HASH: digest(content), STEERING: steering} | ({INVENTED: _INVENTED} if settings.invented else {})
 
 
 def groups(settings: Protocol, styles: list[str]) -> dict[str, list[str]]:
@@ -117,7 +119,7 @@ def groups(settings: Protocol, styles: list[str]) -> dict[str, list[str]]:
 def differences(one: Mapping[str, object], other: Mapping[str, object], above: str = "") -> list[str]:
     """The dotted names in which two protocols differ, the hash and what it leaves out aside."""
     found: list[str] = []
-    for name in sorted({*one, *other} - {HASH, STEERING}):
+    for name in sorted({*one, *other} - {HASH, STEERING, INVENTED}):
         left, right = one.get(name), other.get(name)
         if isinstance(left, Mapping) and isinstance(right, Mapping):
             found += differences(left, right, f"{above}{name}.")

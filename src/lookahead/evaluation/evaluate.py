@@ -13,10 +13,10 @@ import pandas as pd
 from lookahead.artifacts import Log, code_digest, digest, write_json
 from lookahead.config import Checkpoints, Evaluate
 from lookahead.evaluation import spread
-from lookahead.evaluation.cells import BASE, CONTRASTS, FULL, TUNED, base_cell, describe, groups, main_cells
+from lookahead.evaluation.cells import BASE, CONTRASTS, FULL, INVENTED, TUNED, base_cell, describe, groups, main_cells
 from lookahead.evaluation.contrasts import ALL, UNTRAINED, contrasts, summary
 from lookahead.evaluation.evaluator import Evaluator, open_evaluator, save_csv, save_table
-from lookahead.evaluation.previews import measure_previews, people_shown
+from lookahead.evaluation.previews import measure_previews
 from lookahead.evaluation.statistics import Array
 from lookahead.portraits import Person
 from lookahead.world.distributed import is_main_process
@@ -60,8 +60,7 @@ def evaluate(
     """
     cells = main_cells(encoders, settings, training_seed)
     evaluator = open_evaluator(checkpoints, settings)
-    spread.spread_plan(evaluator.plan, settings)  # this and the next refuse wrong numbers before anything is drawn
-    people_shown(evaluator)
+    settings.check(sum(bool(person.others) for person in evaluator.people), len(evaluator.plan.styles))
     table = evaluator.run(cells, work / PICTURES, cache)
     repeated = [cell for cell in cells if cell.sampling.steering is None]  # steered pictures cost more
     spreads = spread.measure_spread(evaluator, repeated, base_cell(settings.sampling), cache)
@@ -77,7 +76,8 @@ def evaluate(
         for name, frame in (("previews", previews), ("summary", means), ("contrasts", differences)):
             save_csv(frame, work / f"{name}.csv")
         write_json(work / "metrics.json", headline(means, differences))
-        write_json(work / "intervals.json", as_intervals(means, differences))
+        invented = {INVENTED: protocol[INVENTED]} if INVENTED in protocol else {}
+        write_json(work / "intervals.json", as_intervals(means, differences) | invented)
         write_json(work / "protocol.json", protocol)
         log(headline(means, differences), 0)
     return Tables(table, means, differences, previews, evaluator.people, protocol)

@@ -13,7 +13,6 @@ from PIL import Image
 
 from lookahead.artifacts import code_digest, digest
 from lookahead.config import Evaluate
-from lookahead.errors import InputError
 from lookahead.evaluation.cells import Cell
 from lookahead.evaluation.drawing.pictures import Plan, Shot, choose_prompts, make_shots, read_pictures
 from lookahead.evaluation.evaluator import Evaluator
@@ -28,12 +27,6 @@ def spread_plan(plan: Plan, settings: Evaluate) -> Plan:
     Noise follows the plan's rule, so that its own first repeats are among these shots.
     """
     wanted, styles = settings.diversity, len(plan.styles) - 1
-    if wanted.people > settings.people:
-        raise InputError(f"diversity.people is {wanted.people}, but evaluate.people only {settings.people}: lower it")
-    if wanted.prompts > styles + 1:
-        raise InputError(
-            f"diversity.prompts is {wanted.prompts}: there are a photo and {styles} other styles; lower it"
-        )
     chosen = []
     for person in range(wanted.people):
         prompts = choose_prompts(person, plan.styles, plan.scenes, settings.photo_prompts)

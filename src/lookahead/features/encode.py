@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -10,7 +10,6 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 import torch
 from insightface.utils.face_align import norm_crop
 from numpy.typing import NDArray
@@ -20,8 +19,7 @@ from tqdm import tqdm
 
 from lookahead.artifacts import Log, keep_only, save_tensors, write_parquet
 from lookahead.config import Checkpoints, Features
-from lookahead.dataset.shards import decode_png, list_shards, read_pictures, read_shard
-from lookahead.errors import InputError
+from lookahead.dataset.shards import decode_png, list_shards, read_pictures, read_shard, read_table
 from lookahead.features.store import IMAGES, PROMPTS, TABLE
 from lookahead.portraits import Pixels
 from lookahead.world import (
@@ -85,13 +83,11 @@ class _Shard:
     features: Path
 
 
-def _shards(folder: Path, stage: str, images: Path, prefix: str) -> Iterator[_Shard]:
-    """The shards in which pictures are kept; the names of their features sort as the rows of the features' table."""
-    path, start = folder / "table.parquet", 0
-    try:
-        table = pq.read_table(path, columns=_COLUMNS).select(_COLUMNS)
-    except (pa.ArrowException, OSError, KeyError) as error:
-        raise InputError(f"{path} cannot be read ({error!s:.200}): run the stage `{stage}` again") from None
+def _shards(folder: Path, stage: str, images: Path, prefix: str, left_out: Collection[int] = ()) -> Iterator[_Shard]:
+    """The shards with pictures to encode; the names of their features sort as the rows of the features' table."""
+    table, start = read_table(folder, _COLUMNS, stage), 0
+    encoded = pc.and_not(table["kept"], pc.is_in(table["identity"], pa.array(sorted(left_out), pa.int64())))
+    table = table.set_column(_COLUMNS.index("kept"), "kept", encoded)
     for path in list_shards(folder):
         rows = table.slice(start, count := len(read_shard(path, ["index"])))
         start += count
@@ -136,14 +132,21 @@ def _write_table(kept: pa.Table, own: NDArray[np.bool_], prompts: Sequence[str],
 
 
 def encode(
-    checkpoints: Checkpoints, settings: Features, generated: Path, photos: Path | None, work: Path, log: Log
+    checkpoints: Checkpoints,
+    settings: Features,
+    generated: Path,
+    photos: Path | None,
+    work: Path,
+    log: Log,
+    left_out: Collection[int] = (),
 ) -> None:
     """Encode the kept pictures of a dataset and of own photos: `images/`, `prompts.safetensors`, `table.parquet`.
 
-    `generated` and `photos` are outputs of the stages of these names; one of nobody's photos counts as none. Every
-    process calls this and encodes its share of the shards; a run that was cut off continues at its missing parts.
+    `generated` and `photos` are outputs of the stages of these names; one of nobody's photos counts as none. `left_out`
+    are people of the first. Every process calls this and encodes its share of the shards; a run that was cut off
+    continues at its missing parts.
     """
-    shards = list(_shards(generated, "generate", work / IMAGES, ""))
+    shards = list(_shards(generated, "generate", work / IMAGES, "", left_out))
     invented = len(shards)
     if photos is not None and (photos / "table.parquet").exists():
         shards += _shards(photos, "photos", work / IMAGES, "own-")
@@ -154,7 +157,7 @@ def encode(
     encoders = Encoders(checkpoints)
     missing = [number for number in own_share(range(len(shards))) if not shards[number].features.is_file()]
     total = sum(len(shards[number].kept) for number in missing)
-    with quiet_alignment(), tqdm(total=total, desc="encoding pictures", unit="image") as bar:
+    with quiet_alignment(), tqdm(total=total, desc="features", unit="image") as bar:
         for number in missing:
             for count in _encode_shard(encoders, shards[number], settings.batch_size):
                 bar.update(count)

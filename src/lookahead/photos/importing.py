@@ -20,7 +20,7 @@ from tqdm import tqdm
 
 from lookahead.artifacts import Log, atomic, keep_only, write_json
 from lookahead.config import Checkpoints, Photos
-from lookahead.dataset.faces import EVALUATED, KEPT, REASONS, Face, check_faces, find_face
+from lookahead.dataset.faces import KEPT, Face, check_faces, find_face
 from lookahead.dataset.prompts import Prompts, read_prompts
 from lookahead.dataset.shards import Picture, encode_png, read_rows, shard_path, write_shard, write_table
 from lookahead.dataset.summary import save_gallery, summarise
@@ -195,6 +195,6 @@ def import_photos(checkpoints: Checkpoints, settings: Photos, folder: Path, work
         table, columns, embedding = read_rows(work, prompts.plain)
         columns = check_faces(columns, embedding, settings)
         write_table(work, table, columns)
-        metrics = summarise(columns, [reason for reason in REASONS[1:] if reason != EVALUATED])
+        metrics = summarise(columns)
         save_gallery(work, (columns["reason"] == KEPT).to_numpy(), min(_WIDTH, count))
     write_json(work / "metrics.json", metrics | {"skipped": len(skipped)})

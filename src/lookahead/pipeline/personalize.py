@@ -21,7 +21,7 @@ from lookahead.artifacts import publish
 from lookahead.config import Checkpoints, World, with_overrides
 from lookahead.errors import InputError
 from lookahead.models.adapter import ADAPTER_FILE
-from lookahead.pipeline.pipeline import LookaheadPipeline
+from lookahead.pipeline.pipeline import Features, LookaheadPipeline, encode_portraits
 from lookahead.portraits import open_picture
 from lookahead.world import detect_faces, open_faces
 
@@ -94,10 +94,10 @@ def personalize(world: World, encoder: Path | None, request: Request, out: Path)
         raise InputError(f"{out} exists already and is not empty: choose another folder")
     overrides = {path: value for path, value in request.overrides.items() if value is not None}
     settings = with_overrides(world.personalize, overrides)
-    check = FaceCheck(world.checkpoints, settings.min_face_size)
-    portraits = [check(open_picture(path), str(path)) for path in request.portraits]
+    portraits = _checked(world.checkpoints, settings.min_face_size, request.portraits)
+    encoded = encode_portraits(world.checkpoints, portraits, settings.batch_size)
     pipe = LookaheadPipeline(world.checkpoints, settings, encoder)
-    pictures = _draw(pipe, portraits, request)
+    pictures = _draw(pipe, portraits, request, encoded)
     out.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=f".{out.name}.", dir=out.parent) as work:
         _write(Path(work), pictures, portraits[0], request, _origin(pipe, request))
@@ -105,7 +105,15 @@ def personalize(world: World, encoder: Path | None, request: Request, out: Path)
         publish(Path(work), out)
 
 
-def _draw(pipe: LookaheadPipeline, portraits: Sequence[Image.Image], request: Request) -> list[Image.Image]:
+def _checked(checkpoints: Checkpoints, min_face_size: float, portraits: Sequence[Path]) -> list[Image.Image]:
+    """The portraits, cropped; the face pack is closed again."""
+    check = FaceCheck(checkpoints, min_face_size)
+    return [check(open_picture(path), str(path)) for path in portraits]
+
+
+def _draw(
+    pipe: LookaheadPipeline, portraits: Sequence[Image.Image], request: Request, encoded: Features
+) -> list[Image.Image]:
     settings, count = pipe.settings, len(request.prompts) * request.num_images_per_prompt
     steps = (settings.fast if request.fast else settings).num_inference_steps * -(-count // settings.batch_size)
     with tqdm(total=steps, desc=f"drawing {count} pictures", unit="step") as bar:
@@ -117,6 +125,7 @@ def _draw(pipe: LookaheadPipeline, portraits: Sequence[Image.Image], request: Re
             seed=request.seed,
             fast=request.fast,
             callback=lambda step, t, latents: bar.update() and None,
+            encoded=encoded,
         )
 
 

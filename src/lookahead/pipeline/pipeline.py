@@ -13,6 +13,7 @@ from typing import Any, Literal
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from PIL import Image
 from torch import Tensor
+from transformers import CLIPImageProcessor, CLIPVisionModelWithProjection
 
 from lookahead.artifacts import atomic, read_json, write_json
 from lookahead.config import Checkpoints, KVGuidance, Personalize, Section, with_overrides
@@ -31,8 +32,18 @@ from lookahead.sampling.conditions import (
 )
 from lookahead.sampling.loop import Callback, Sampler, draw, image_guidance, kv_guidance, prepare
 from lookahead.sampling.steering import Identifier, open_guide, open_identifier
-from lookahead.world import FAST_CHILD, attach_adapter, attach_fast_child, open_image_encoder, open_pipeline, to_uint8
+from lookahead.world import (
+    FAST_CHILD,
+    attach_adapter,
+    attach_fast_child,
+    detach_adapter,
+    detach_fast_child,
+    open_image_encoder,
+    open_pipeline,
+    to_uint8,
+)
 
+Features = tuple[Tensor, Tensor]  # of photos (N, S, D), and of no photo (1, S, D)
 SETTINGS_FILE, CARD = "lookahead.json", "README.md"
 _ROWS = {"adapter": "untuned adapter", "noise_only": "tuned, noise loss only", "tuned": "tuned with lookahead"}
 
@@ -53,16 +64,27 @@ class LookaheadPipeline:
 
     def __init__(self, checkpoints: Checkpoints, settings: Personalize, encoder: Path | None) -> None:
         """Open a world with a trained encoder, the folder that training wrote, or with its untuned adapter."""
-        kv = None if encoder is None else encoder / KV_FILE
-        self.checkpoints, self.settings, self.encoder = checkpoints, settings, encoder
+        self.checkpoints, self.settings = checkpoints, settings
         self.base: Any = open_pipeline(checkpoints)
+        self._scheduler: Any = self.base.scheduler  # the base's own; every call starts from it
+        self._attach(encoder)
+
+    def exchange(self, encoder: Path | None) -> None:
+        """Draw with another encoder from now on, or with the untuned adapter; the rest of the world stays open."""
+        if encoder != self.encoder:
+            detach_adapter(self.base)
+            detach_fast_child(self.base)
+            self._attach(encoder)
+
+    def _attach(self, encoder: Path | None) -> None:
+        """Attach an encoder to the plain base."""
+        kv = None if encoder is None else encoder / KV_FILE
+        self.encoder = encoder
         self._kv = open_kv_encoder(kv, self.base.unet) if kv is not None and kv.is_file() else None
-        attach_fast_child(self.base, checkpoints)
-        attach_adapter(self.base, checkpoints if encoder is None else encoder / ADAPTER_FILE)
+        attach_fast_child(self.base, self.checkpoints)
+        attach_adapter(self.base, self.checkpoints if encoder is None else encoder / ADAPTER_FILE)
         self._child = lora_layers(self.base.unet, FAST_CHILD)
         switch_off(self._child)
-        self._image_encoder = open_image_encoder(checkpoints)
-        self._scheduler: Any = self.base.scheduler  # the base's own; every call starts from it
 
     @property
     def has_kv(self) -> bool:
@@ -108,6 +130,7 @@ class LookaheadPipeline:
         combine: Literal["average", "concatenate"] | None = None,
         steering: float | None = None,
         callback: Callback | None = None,
+        encoded: Features | None = None,
     ) -> list[Image.Image]:
         """Draw pictures of each prompt, with seeds `seed`, `seed` + 1, ...; what is None comes from `settings`.
 
@@ -115,7 +138,8 @@ class LookaheadPipeline:
         does not depend on its batch. `fast` draws with the fast child (LCM-LoRA) in the few steps of `settings.fast`.
         `guidance_scale` is for drawing without the KV-encoder, or in few steps, `kv_guidance` for drawing with it.
         `steering` is the strength of lookahead guidance, in standard deviations of the clean latents; 0 is off.
-        `callback` gets the index, the timestep and the latents of each step of each batch.
+        `callback` gets the index, the timestep and the latents of each step of each batch. `encoded` are the portraits'
+        features by `encode_portraits`, without which the image encoder is opened, and stays.
         """
         several = [portraits] if isinstance(portraits, Image.Image) else portraits
         photos = [photo.convert("RGB") for photo in several]
@@ -135,7 +159,8 @@ class LookaheadPipeline:
             "steering.strength": steering,
         }
         settings = with_overrides(self.settings, {path: v for path, v in overrides.items() if v is not None})
-        return self._draw(photos, prompts, negative_prompt, count, seed, settings, fast, callback)
+        encoded = encoded or encode_photos(*self._image_encoder, photos, settings.batch_size)
+        return self._draw(photos, prompts, negative_prompt, count, seed, settings, fast, callback, encoded)
 
     def _draw(
         self,
@@ -147,6 +172,7 @@ class LookaheadPipeline:
         settings: Personalize,
         fast: bool,
         callback: Callback | None,
+        encoded: Features,
     ) -> list[Image.Image]:
         """Draw `count` pictures of each prompt, in batches."""
         rows = [row for row in range(len(prompts)) for _ in range(count)]  # of each picture the index of its prompt
@@ -156,7 +182,7 @@ class LookaheadPipeline:
             return one.expand(len(rows), *one.shape[1:])
 
         text, no_text = embed_prompts(self.base, prompts, negative_prompt)
-        image, no_image = self._image_features(photos, settings)
+        image, no_image = combined(encoded, settings.combine)
         given = Condition(text.map(lambda each: each[rows]), expanded(image))
         free = Condition(no_text, no_image).map(expanded)
         sampler = self._sampler(settings, fast)
@@ -177,13 +203,6 @@ class LookaheadPipeline:
                 drawn += to_pictures(pixels)
         return drawn
 
-    def _image_features(self, photos: list[Image.Image], settings: Personalize) -> tuple[Tensor, Tensor]:
-        """Image features (1, S, D) of one person's photos, and of no photo."""
-        image, no_image = encode_photos(*self._image_encoder, photos, settings.batch_size)
-        if settings.combine == "average":
-            return image.mean(0, keepdim=True), no_image
-        return image.flatten(0, 1)[None], no_image.repeat(1, len(photos), 1)  # the resampler attends to all of them
-
     def _sampler(self, settings: Personalize, fast: bool) -> Sampler:
         kv, chosen = self._kv if settings.kv else None, settings.fast if fast else settings
         guidance = image_guidance(chosen.guidance_scale)
@@ -198,8 +217,28 @@ class LookaheadPipeline:
         return replace(sampler, steer=open_guide(self.base, child, self._identifier, settings.steering).steer)
 
     @cached_property
+    def _image_encoder(self) -> tuple[CLIPVisionModelWithProjection, CLIPImageProcessor]:
+        return open_image_encoder(self.checkpoints)
+
+    @cached_property
     def _identifier(self) -> Identifier:
         return open_identifier(self.checkpoints)
+
+
+def encode_portraits(checkpoints: Checkpoints, photos: Sequence[Image.Image], batch_size: int) -> Features:
+    """The features of one person's photos; the image encoder is closed again.
+
+    Before a pipeline is opened, so that both are never in memory together (7.5 GB of Stable Diffusion 1.5 in float32).
+    """
+    return encode_photos(*open_image_encoder(checkpoints), photos, batch_size)
+
+
+def combined(encoded: Features, combine: Literal["average", "concatenate"]) -> Features:
+    """Image features (1, S, D) of one person's N photos as one, and of no photo."""
+    image, no_image = encoded
+    if combine == "average":
+        return image.mean(0, keepdim=True), no_image
+    return image.flatten(0, 1)[None], no_image.repeat(1, len(image), 1)  # the resampler attends to all of them
 
 
 def to_pictures(pixels: Tensor) -> list[Image.Image]:
@@ -229,4 +268,5 @@ def card(pipe: LookaheadPipeline, metrics: Mapping[str, Any]) -> str:
         kv=KV_FILE if pipe.has_kv else None,
         tuned=pipe.encoder is not None,
         rows=rows,
+        invented=metrics.get("invented"),
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from operator import itemgetter
 from typing import Any
 
 import torch
@@ -88,7 +89,13 @@ class Guide:
         return steered(self.schedule, prediction, gradient, times, self.settings.strength)
 
     def gradient(self, noisy: Tensor, t: Tensor, given: Condition, aims: Tensor) -> Tensor:
-        """Of each D(preview, aim) by its noisy latents (B, C, h, w) at t (B,); 0 where the preview shows no face."""
+        """Of each D(preview, aim) by its noisy latents (B, C, h, w) at t (B,); 0 where the preview shows no face.
+
+        Large pictures, of which a gradient needs gigabytes each, are taken one by one, as the preview decoder does.
+        """
+        if self.identifier.preview_vae.use_slicing and len(noisy) > 1:
+            each = [slice(i, i + 1) for i in range(len(noisy))]
+            return torch.cat([self.gradient(noisy[i], t[i], given.map(itemgetter(i)), aims[i]) for i in each])
         with torch.enable_grad(), child_at(self.child, FAST_CHILD, 1.0):
             noisy = noisy.detach().float().requires_grad_()
             noises = self._noises(noisy, t)  # gradient through every step, as only the first one uses `noisy`

@@ -170,11 +170,13 @@ def save_encoder(training: Training, folder: Path) -> None:
         _swap_ema(training)
 
 
-def fit(training: Training, resume: Path, log: Log, on_checkpoint: OnCheckpoint | None = None) -> Curves:
+def fit(
+    training: Training, resume: Path, log: Log, on_checkpoint: OnCheckpoint | None = None, name: str = "training"
+) -> Curves:
     """Train from the newest checkpoint in `resume` to the last step; checkpoints and samples are written there."""
     settings, main, curves = training.settings, is_main_process(), load_checkpoint(resume, training)
     start = len(curves)
-    bar = tqdm(total=settings.steps, initial=start, desc="training", unit="step", disable=not main)
+    bar = tqdm(total=settings.steps, initial=start, desc=name, unit="step", disable=not main)
     for step in range(start, settings.steps + 1):
         last = step == settings.steps
         # The sample comes first: killed between the two, a resumed run draws it again.
@@ -207,6 +209,7 @@ def train(
     log: Log,
     resume: Path | None = None,
     on_checkpoint: OnCheckpoint | None = None,
+    name: str = "training",
 ) -> None:
     """Tune the untuned adapter and write `encoder/`, `curves.csv`, `samples/` and, last, `metrics.json` into `work`.
 
@@ -214,7 +217,7 @@ def train(
     training that has ended, where its schedules are constant. Samples drawn before their own settings changed stay.
 
     `log` receives every row of the curves, and the speed; checkpoints lie in `resume`, by default beside `work`;
-    `on_checkpoint` is called in the main process at every checkpoint before the last step.
+    `on_checkpoint` is called in the main process at every checkpoint before the last step; `name` is on its bar.
     """
     count, processes = settings.gradient_accumulation_steps, distributed().num_processes
     if count % processes:
@@ -224,7 +227,7 @@ def train(
         )
     resume = resume or resume_folder(work)
     training = open_training(checkpoints, settings, features)
-    curves = fit(training, resume, log, on_checkpoint)
+    curves = fit(training, resume, log, on_checkpoint, name)
     if is_main_process():
         _write_output(work, training, curves, resume)
 

@@ -29,6 +29,7 @@ from lookahead.world.published import scorer_weights
 
 FAST_CHILD = "fast_child"
 Pipeline = Any  # StableDiffusionXLPipeline or StableDiffusionPipeline, which get their modules when they run
+_SLICED = 256  # pixels a side, from which a VAE takes pictures one by one: of smaller ones many fit, and are faster
 _ENCODERS = ("vae", "text_encoder", "text_encoder_2", "tokenizer", "tokenizer_2")
 
 
@@ -90,6 +91,8 @@ def _open_pipeline(label: str, name: str, checkpoints: Checkpoints, replaced: di
     options = {part: module for part, module in {**dict.fromkeys(UNUSED), **replaced}.items() if part in has}
     options |= {"add_watermarker": False} if "text_encoder_2" in has else {"requires_safety_checker": False}
     pipe = _open(AutoPipelineForText2Image, label, name, checkpoints, **options)
+    if "vae" in pipe.components and pipe.vae is not None:
+        _slice(pipe.vae, checkpoints)
     pipe.set_progress_bar_config(disable=True)
     _set_resolution(pipe, checkpoints)
     return pipe
@@ -106,6 +109,13 @@ def _set_resolution(pipe: Pipeline, checkpoints: Checkpoints) -> None:
         raise InputError(f"checkpoints.resolution is {checkpoints.resolution}: choose a multiple of {factor}")
     pipe.vae_scale_factor = factor
     pipe.unet.register_to_config(sample_size=checkpoints.resolution // factor)
+
+
+def _slice(vae: Any, checkpoints: Checkpoints) -> Any:
+    """Let a VAE take pictures one by one, where they are large: it needs gigabytes for each."""
+    if max(checkpoints.resolution, checkpoints.generator.resolution) >= _SLICED:
+        vae.enable_slicing()
+    return vae
 
 
 def open_pipeline(checkpoints: Checkpoints) -> Pipeline:
@@ -204,7 +214,8 @@ def detach_adapter(pipe: Pipeline) -> None:
 def open_preview_vae(checkpoints: Checkpoints) -> Any:
     """Open the preview decoder, in float32 because Eq. 3 is computed in it."""
     with _without_warnings():
-        return _open(AutoencoderTiny, "preview decoder", "preview_vae", checkpoints, dtype=torch.float32)
+        vae = _open(AutoencoderTiny, "preview decoder", "preview_vae", checkpoints, dtype=torch.float32)
+    return _slice(vae, checkpoints)
 
 
 def open_image_encoder(checkpoints: Checkpoints) -> tuple[CLIPVisionModelWithProjection, CLIPImageProcessor]:

@@ -147,10 +147,10 @@ def encode_conditions(
 ) -> Conditions:
     """Encode the plan's prompts, and the reference photos in batches; the image encoder is closed again."""
     prompts, free = embed_prompts(pipe, [prompt for row in plan.prompts for prompt in row])
-    encoder, processor = open_image_encoder(checkpoints)
     references = [person.reference for person in people]
-    encoded = in_batches(references, batch_size, lambda photos: encode_photos(encoder, processor, photos))
     latents = in_batches(references, batch_size, lambda photos: reference_latents(pipe, photos))
+    encoder, processor = open_image_encoder(checkpoints)
+    encoded = in_batches(references, batch_size, lambda photos: encode_photos(encoder, processor, photos))
     image = torch.cat([features for features, _ in encoded])
     return Conditions(prompts, image, Condition(free, encoded[0][1]), torch.cat(latents))
 
