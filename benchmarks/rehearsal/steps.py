@@ -265,10 +265,10 @@ STEPS: dict[str, Callable[[Rehearsal], str]] = {
     "fetch": fetch,
     "doctor": doctor,
     "personalize": personalize,
-    "generate": stage("generate", "table.parquet", "metrics.json"),
-    "features": stage("features"),
+    "generate": stage("generate", "generate/table.parquet", "generate/metrics.json"),
+    "features": stage("features", "features/table.parquet"),
     "train": stage("train", *(f"train/{name}/encoder/kv.safetensors" for name in ("noise_only", "lookahead"))),
-    "evaluate": stage("evaluate", "metrics.json", "report.html"),
+    "evaluate": stage("evaluate", "evaluate/metrics.json", "evaluate/report.html"),
     "export": export,
     "demo": demo,
 }
