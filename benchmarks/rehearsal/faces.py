@@ -53,7 +53,7 @@ def save(path: Path, network: nn.Module, side: int, outputs: list[str], batches:
     axes = {"input": {0: "N"}, **{name: {0: "N"} for name in outputs}} if batches else {}
     pixels = (torch.zeros(1, 3, side, side),)
     names: dict[str, Any] = {"input_names": ["input"], "output_names": outputs, "dynamic_axes": axes}
-    torch.onnx.export(network.eval(), pixels, str(path), opset_version=17, dynamo=False, **names)
+    torch.onnx.export(network.eval(), pixels, str(path), opset_version=11, dynamo=False, **names)
 
 
 def write_pack(name: str, origin: Origin, recogniser: Mapping[str, tuple[int, ...]], side: int) -> None:
@@ -65,7 +65,14 @@ def write_pack(name: str, origin: Origin, recogniser: Mapping[str, tuple[int, ..
     def save_recogniser(path: Path) -> None:
         with torch.random.fork_rng():
             torch.manual_seed(len(name))
-            save(path, iresnet(sizes["widths"], sizes["blocks"]), 112, ["embedding"], batches=True)
+            network = iresnet(sizes["widths"], sizes["blocks"])
+            for module in network.modules():
+                if isinstance(
+                    module, nn.BatchNorm2d | nn.BatchNorm1d
+                ):  # differing: equal tensors are written once
+                    torch.nn.init.uniform_(module.running_var, 0.5, 2.0)
+                    torch.nn.init.normal_(module.running_mean, 0.0, 0.1)
+            save(path, network, 112, ["embedding"], batches=True)
 
     def pack(path: Path) -> None:
         with zipfile.ZipFile(path, "w") as archive:
