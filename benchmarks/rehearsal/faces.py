@@ -66,12 +66,11 @@ def write_pack(name: str, origin: Origin, recogniser: Mapping[str, tuple[int, ..
         with torch.random.fork_rng():
             torch.manual_seed(len(name))
             network = iresnet(sizes["widths"], sizes["blocks"])
-            for module in network.modules():
-                if isinstance(
-                    module, nn.BatchNorm2d | nn.BatchNorm1d
-                ):  # differing: equal tensors are written once
-                    torch.nn.init.uniform_(module.running_var, 0.5, 2.0)
-                    torch.nn.init.normal_(module.running_mean, 0.0, 0.1)
+            for key, tensor in network.state_dict().items():  # differing: torch writes equal tensors once
+                if key.endswith("running_var"):
+                    tensor.uniform_(0.5, 2.0)
+                elif key.endswith("running_mean"):
+                    tensor.normal_(0.0, 0.1)
             save(path, network, 112, ["embedding"], batches=True)
 
     def pack(path: Path) -> None:
