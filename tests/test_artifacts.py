@@ -8,7 +8,16 @@ from pathlib import Path
 import pytest
 import torch
 
-from lookahead.artifacts import atomic, digest_paths, load_tensors, publish, read_json, save_tensors, write_json
+from lookahead.artifacts import (
+    atomic,
+    digest_paths,
+    load_tensors,
+    local_paths,
+    publish,
+    read_json,
+    save_tensors,
+    write_json,
+)
 from lookahead.errors import InputError
 from tests.project import largest_file
 
@@ -106,3 +115,10 @@ def test_what_cannot_be_published_leaves_the_earlier_output(tmp_path: Path, monk
     monkeypatch.undo()
     assert (out / "earlier").exists()
     assert (work / "new").exists()
+
+
+def test_the_sub_folder_of_a_repository_is_no_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "models").mkdir()
+    monkeypatch.chdir(tmp_path)
+    assert not list(local_paths({"adapter": {"source": "owner/name", "subfolder": "models"}}))
+    assert list(local_paths({"base": "models"})) == [Path("models")]

@@ -12,7 +12,7 @@ LIMITS = {  # lines, blank ones, docstrings and templates included
     "benchmarks": 1_300,
 }
 FILES = 110  # in src/
-APART = ("tests/official", "tests/campaign")  # which count for themselves
+APART = ("tests/official", "tests/campaign", "benchmarks/rehearsal")  # which count for themselves
 EXCEEDED = {
     "lines in src/lookahead",
     "lines in tests",

@@ -127,9 +127,9 @@ def digest_paths(paths: Iterable[Path]) -> str:
 
 
 def local_paths(settings: object) -> Iterator[Path]:
-    """The files and folders that parameters name; hub ids name none."""
+    """The files and folders that parameters name; hub ids name none, nor do sub-folders of a repository."""
     if isinstance(settings, dict):
-        for value in settings.values():
+        for value in (value for name, value in settings.items() if name != "subfolder"):
             yield from local_paths(value)
     elif isinstance(settings, str) and settings:
         path = Path(settings.removeprefix("local-dir:"))
