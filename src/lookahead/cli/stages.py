@@ -88,13 +88,11 @@ def evaluate(world: World = None) -> None:
 def plan(world: World = None) -> None:
     """Say what a world's stages will take here: pictures, hours, disk, downloads; and what makes them cheaper."""
     chosen = parameters().of(world)
-    from lookahead.doctor import known
     from lookahead.plan import cheaper, table
-    from lookahead.world.hub import parts
+    from lookahead.world.hub import downloads
 
-    missing = {part.source for part in parts(chosen.checkpoints) if part.kind != "folder" and part.missing()}
     print(table(chosen).to_markdown(index=False, disable_numparse=True))
-    size = sum(known(source)[1] for source in missing)
+    size = sum(part.size for part in downloads(chosen.checkpoints) if part.missing())
     print(f"\nStill to be downloaded: {size:.1f} GB (`lookahead doctor` lists them)")
     print("Assumed rates were not measured; once a stage has run here, its own rate replaces them. Cheaper:")
     for override, share in cheaper(chosen):
