@@ -1,4 +1,4 @@
-"""A picture by stock diffusers with an exported encoder; no code of this project takes part."""
+"""A picture by stock diffusers with an exported encoder; this project only says where the files lie."""
 
 from __future__ import annotations
 
@@ -7,29 +7,23 @@ from pathlib import Path
 
 import torch
 from diffusers import AutoencoderKL, StableDiffusionPipeline
-from huggingface_hub import snapshot_download
 from PIL import Image
 from transformers import CLIPImageProcessor, CLIPVisionModelWithProjection
 
 from lookahead.config import read_params
-
-
-def at(source: str) -> str:
-    """The snapshot of a repository."""
-    repository, commit = source.split(":")[0].split("@")
-    return snapshot_download(repository, revision=commit, local_files_only=True)
+from lookahead.world.hub import find
 
 
 def main(world: str, exported: str, out: str) -> None:
     """Draw one picture in two steps."""
     row = read_params().of(world).checkpoints
     vision = CLIPVisionModelWithProjection.from_pretrained(
-        at(row.image_encoder.source), subfolder=row.image_encoder.subfolder
+        find("image_encoder", row)[0], subfolder=row.image_encoder.subfolder
     )
     pipe = StableDiffusionPipeline.from_pretrained(
-        at(row.base),
+        find("base", row)[0],
         variant=row.base.partition(":")[2] or None,
-        vae=AutoencoderKL.from_pretrained(at(row.vae or row.base)),
+        vae=AutoencoderKL.from_pretrained(find("vae", row)[0]),
         image_encoder=vision,
         feature_extractor=CLIPImageProcessor(),
         safety_checker=None,
