@@ -29,7 +29,7 @@ def test_the_miniatures_prompts_say_what_it_was_trained_on() -> None:
 
 
 def test_sdxls_prompts_invent_more_people_than_its_dataset_needs_and_none_has_a_name() -> None:
-    prompts = read_prompts(PROMPTS / "sdxl.yaml")
+    prompts = read_prompts(PROMPTS / "people.yaml")
     names = prompts.invent(100_000, 0)
     assert len(set(names)) == 100_000
     assert "{" not in prompts.caption("pencil", "snow", names[0])
