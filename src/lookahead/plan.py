@@ -105,10 +105,11 @@ def networks(checkpoints: Checkpoints) -> Networks:
     base = find("base", checkpoints)[0]
     vae = (base, "vae") if checkpoints.vae is None else (find("vae", checkpoints)[0], None)
     vision = Path(find("image_encoder", checkpoints)[0], checkpoints.image_encoder.subfolder)
+    tiny = AutoencoderTiny.load_config(find("preview_vae", checkpoints)[0])
     return counted(
         UNet2DConditionModel.load_config(base, subfolder="unet"),
         AutoencoderKL.load_config(vae[0], subfolder=vae[1]),
-        AutoencoderTiny.load_config(find("preview_vae", checkpoints)[0]),
+        {name: value for name, value in tiny.items() if name != "block_out_channels"},  # which diffusers adds itself
         CLIPVisionConfig.from_pretrained(vision),
         checkpoints.resolution,
     )
