@@ -213,19 +213,19 @@ def in_turn(options: argparse.Namespace) -> Iterator[tuple[str, Cost | str]]:
 def table(found: Iterator[tuple[str, Cost | str]], rate: float, json_file: Path | None) -> None:
     """Print each row when it ends, with the full method's as measure; keep them in the file, too."""
     costs: list[Cost] = []
-    told: dict[str, object] = {"matrix": rate}
+    results: dict[str, object] = {"matrix": rate}
     print(HEAD, flush=True)
     for name, cost in found:
         if isinstance(cost, str):
             print(f"| {name} | {cost} |{' |' * 6}", flush=True)
-            told[name] = cost
+            results[name] = cost
         else:
             costs.append(with_work(cost, costs))
             whole = next((other for other in costs if other.row == FULL_METHOD), None)
             print(line(costs[-1], whole, rate), flush=True)
-            told[name] = asdict(costs[-1])
+            results[name] = asdict(costs[-1])
         if json_file:
-            json_file.write_text(json.dumps(told, indent=2) + "\n", encoding="utf-8")
+            json_file.write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
 
 
 def arguments() -> argparse.Namespace:

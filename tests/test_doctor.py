@@ -14,6 +14,7 @@ from lookahead.doctor import Finding, database, disk, examine, gpu, tracking
 from lookahead.world import device
 from lookahead.world.hub import downloads, parts
 from lookahead.world.published import LICENCES
+from tests.modules import ROOT
 
 
 @pytest.fixture
@@ -75,9 +76,12 @@ def test_half_precision_needs_a_gpu_and_float32_does_not(params: Params, precisi
     assert gpu(with_overrides(params.active, {"checkpoints.precision": precision})).state == state
 
 
-def test_the_disk_has_to_hold_pictures_and_checkpoints(params: Params) -> None:
+def test_the_disk_has_to_hold_outputs_and_checkpoints(params: Params, here: Path) -> None:
+    for name in ("models", "prompts", "protocols"):
+        (here / name).symlink_to(ROOT / name)
     assert "about 3 for outputs, 0 for checkpoints" in disk(params.worlds["miniature"]).message
     finding = disk(params.worlds["sdxl"])
+    assert "about 78 for outputs" in finding.message, "pictures, features and evaluation, in runs and in DVC's cache"
     assert "20 for checkpoints" in finding.message and "generate.people" in finding.mend
 
 

@@ -20,6 +20,7 @@ import torch
 from lookahead.config import Params, World
 from lookahead.dataset.prompts import read_prompts
 from lookahead.errors import InputError
+from lookahead.plan import stages
 from lookahead.portraits import read_people, read_photo
 from lookahead.stage import cores
 from lookahead.tracking import connect, store_uri
@@ -27,8 +28,7 @@ from lookahead.world import device, face_providers
 from lookahead.world.hub import Part, downloads, parts
 from lookahead.world.published import GB, LICENCES
 
-OUTPUTS = 3.0  # GB of the miniature's outputs, once in `runs` and once in DVC's cache
-PNG_BYTES = 1.5  # a pixel of the generator's pictures; a rule of thumb
+OUTPUTS = 3.0  # GB of the miniature's outputs and stores, at least
 MEMORY, GPU_MEMORY = 8.0, 24.0  # GB: the miniature; training SDXL at batch size 4 with checkpointing (docs/sdxl.md)
 TIMEOUT = 3.0  # seconds
 
@@ -75,7 +75,7 @@ def gpu(world: World) -> Finding:
     message = f"none that torch {torch.__version__} sees;"
     mend = "run on a machine with an NVIDIA GPU and a CUDA build of torch, or in a world for the CPU"
     if world.checkpoints.precision == "auto":
-        return Finding("note", f"{message} a CPU draws in minutes, but does not train this world")
+        return Finding("note", f"{message} a CPU draws slowly, and is too slow to train this world")
     if half:
         return Finding("bad", f"{message} this world needs one", mend)
     return Finding("ok", f"{message} this world runs on the CPU")
@@ -142,8 +142,7 @@ def protocol(world: World) -> Finding:
 
 def disk(world: World) -> Finding:
     """Whether outputs and missing checkpoints find room."""
-    drawn = world.generate.people * (world.generate.photos + world.generate.stylised)
-    outputs = max(OUTPUTS, 2 * drawn * world.checkpoints.resolution**2 * PNG_BYTES / 1e9)
+    outputs = max(OUTPUTS, 2 * sum(stage.size for stage in stages(world)) / 1e9)  # in `runs` and in DVC's cache
     size = sum(part.size for part in downloads(world.checkpoints) if part.missing())
     free = shutil.disk_usage(Path.cwd()).free / 1e9
     message = f"{free:.0f} GB free; about {outputs:.0f} for outputs, {size:.0f} for checkpoints still to be downloaded"

@@ -25,6 +25,7 @@ from lookahead.world import device
 from lookahead.world.hub import find
 
 RATES = STATE / "rates.json"
+STAGES = ("generate", "features", "train/noise_only", "train/lookahead", "evaluate")
 ASSUMED = {"cuda": 30.0, "cpu": 0.04}  # TFLOP/s of a GPU such as an RTX 4070, and of a processor's core: not measured
 STEERED = 4  # plain steps that one with lookahead guidance costs
 EXTENDED = 1.2  # of a U-Net's FLOP, with the keys and values of a reference in its self-attention (docs/sdxl.md)
@@ -167,12 +168,13 @@ def estimates(world: World) -> list[Estimate]:
 
 def record(world: World, name: str, seconds: float) -> None:
     """Note the rate at which a stage has run here, the lowest so far: a run that was continued seems fast."""
+    if name not in STAGES:
+        return
     work = {stage.name: stage.tflop for stage in stages(world)}
-    if name in work:
-        rates = read_json(RATES) if RATES.is_file() else {}
-        own = rates.setdefault(world.name, {})
-        own[name] = min(own.get(name, math.inf), work[name] / seconds)
-        write_json(RATES, rates)
+    rates = read_json(RATES) if RATES.is_file() else {}
+    own = rates.setdefault(world.name, {})
+    own[name] = min(own.get(name, math.inf), work[name] / seconds)
+    write_json(RATES, rates)
 
 
 def cheaper(world: World) -> Iterator[tuple[str, float]]:

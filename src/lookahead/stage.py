@@ -125,13 +125,14 @@ def run_stage(stage: Stage, params: Params, world_name: str) -> Path:
         start = time.monotonic()
         try:
             stage.build(Job(world, runs, work, recorder.log))
-            record(world, stage.name, time.monotonic() - start)
+            seconds = time.monotonic() - start
             publish(work, out)
         except BaseException:
             recorder.finish(None)
             raise
         write_json(out.with_name(f"{out.name}.run.json"), recorder.finish(out))
     shutil.rmtree(STATE / "work" / world_name / stage.name, ignore_errors=True)  # resume state, also of older runs
+    record(world, stage.name, seconds)
     wait_for_everyone()
     return out
 

@@ -31,11 +31,11 @@ def test_a_grid_and_every_picture_with_its_origin(world, encoder, portraits, tmp
     personalize(world, encoder, request_of(portraits), out)
     assert {path.name for path in out.iterdir()} == {GRID, "00-7.png", "00-8.png", "01-7.png", "01-8.png"}
     assert [path.name for path in out.parent.iterdir()] == ["out"]
-    told = Image.open(out / "01-8.png").text
-    assert told["prompt"] == PROMPTS[1] and told["seed"] == "8" and told["negative_prompt"] == "an oil painting"
-    assert json.loads(told["settings"])["adapter_scale"] == 0.5 and told["encoder"] == "tuned"
-    assert "torch" in told["versions"] and "generated" in told["Software"]
-    assert str(tmp_path) not in str(told) and told["portraits"] == "0.jpg"
+    text = Image.open(out / "01-8.png").text
+    assert text["prompt"] == PROMPTS[1] and text["seed"] == "8" and text["negative_prompt"] == "an oil painting"
+    assert json.loads(text["settings"])["adapter_scale"] == 0.5 and text["encoder"] == "tuned"
+    assert "torch" in text["versions"] and "generated" in text["Software"]
+    assert str(tmp_path) not in str(text) and text["portraits"] == "0.jpg"
     with Image.open(out / GRID) as grid:
         assert grid.size == (3 * 64, 2 * 64)
     again = LookaheadPipeline(world.checkpoints, with_overrides(world.personalize, {"adapter_scale": 0.5}), encoder)

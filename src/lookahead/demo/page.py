@@ -135,4 +135,4 @@ def build(studio: Studio, prompts: Prompts, examples: Sequence[Path]) -> gr.Bloc
         begun = start.click(page.begin, None, [status], queue=False, trigger_mode="multiple", show_progress="hidden")
         begun.then(page.draw, inputs, [*galleries, status], show_progress_on=[galleries[0]])
         stop.click(page.stop, None, [status], queue=False, show_progress="hidden")
-    return blocks.queue(default_concurrency_limit=1)
+    return blocks.queue(default_concurrency_limit=1)  # the one pipeline draws for one visitor at a time

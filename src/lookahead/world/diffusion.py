@@ -88,7 +88,7 @@ def _open_pipeline(label: str, name: str, checkpoints: Checkpoints, replaced: di
     folder, _ = find(name, checkpoints)
     with opening(label, folder):
         has = DiffusionPipeline.load_config(folder, local_files_only=True)
-    options = {part: module for part, module in {**dict.fromkeys(UNUSED), **replaced}.items() if part in has}
+    options = {key: module for key, module in {**dict.fromkeys(UNUSED), **replaced}.items() if key in has}
     options |= {"add_watermarker": False} if "text_encoder_2" in has else {"requires_safety_checker": False}
     pipe = _open(AutoPipelineForText2Image, label, name, checkpoints, **options)
     if "vae" in pipe.components and pipe.vae is not None:

@@ -227,22 +227,25 @@ def require(checkpoints: Checkpoints, world: str | None = None, needed: Collecti
 
 def locate(found: Part) -> Path:
     """The folder that a part is opened from."""
-    if found.missing():
-        world = _world(lambda every: found.source in {part.source for part in every})
-        fault = f"is not downloaded: run `lookahead fetch --world {world}`"
-        if found.kind == "folder":
-            fault = "is neither a folder nor a hub id: check `checkpoints`, or run `git checkout -- models`"
-        raise InputError(f"checkpoints.{found.name}: {found.source} {fault}")
-    return found.folder()
+    try:
+        return found.folder()
+    except OSError:
+        fault = "is neither a folder nor a hub id: check `checkpoints`, or run `git checkout -- models`"
+        if found.kind != "folder":
+            world = _world(lambda every: found.source in {part.source for part in every})
+            fault = f"is not downloaded: run `lookahead fetch --world {world}`"
+        raise InputError(f"checkpoints.{found.name}: {found.source} {fault}") from None
 
 
 def find(name: str, checkpoints: Checkpoints) -> tuple[str, str | None]:
     """The folder that a part is opened from, and the variant of its weights."""
     found = part(name, checkpoints)
     assert found is not None, name
-    if found.kind != "folder" and found.missing():
-        require(checkpoints)
-    return str(locate(found)), found.variant
+    try:
+        return str(locate(found)), found.variant
+    except InputError:
+        require(checkpoints)  # its error names all that is missing
+        raise
 
 
 def _complete(found: Part, report: Callable[[str], None]) -> None:
