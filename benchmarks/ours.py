@@ -116,7 +116,7 @@ def new_batch(sizes: Sizes, count: int) -> Batch:
         return torch.randn(count, *shape, device=device())
 
     def prompt() -> Prompt:
-        return Prompt(draw(77, sizes.unet["cross_attention_dim"]), draw(sizes.text_2["projection_dim"]))
+        return Prompt(draw(77, sizes.unet["cross_attention_dim"]), draw(sizes.text_2.get("projection_dim", 0)))
 
     latents = sizes.side // 8
     eyes = torch.tensor([[0.4, 0.45], [0.6, 0.45], [0.5, 0.55], [0.42, 0.65], [0.58, 0.65]], device=device())

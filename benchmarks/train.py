@@ -34,9 +34,10 @@ from torch.utils.flop_counter import FlopCounterMode, sdpa_flop_count
 
 from benchmarks.official import RELOAD, Official
 from benchmarks.ours import Levers, Ours
-from benchmarks.sdxl import FULL, REDUCED, Sizes
+from benchmarks.sdxl import FULL, REDUCED, SD15, Sizes
 from lookahead.world import device
 
+BASES = {"sdxl": FULL, "sd15": SD15}
 FULL_METHOD = "+ KV-encoder"
 ROWS = {
     FULL_METHOD: Levers(),
@@ -189,7 +190,15 @@ def measure(name: str, sizes: Sizes, batch: int, steps: int) -> Cost:
 def in_process(name: str, options: argparse.Namespace, limit: float) -> Cost | str:
     """Run one row in a process of its own; its cost, or the last line that it said when it failed."""
     command = [sys.executable, "-m", "benchmarks.train", "--row", name]
-    command += ["--steps", str(options.steps), "--batch", str(options.batch), *["--reduced"] * options.reduced]
+    command += [
+        "--base",
+        options.base,
+        "--steps",
+        str(options.steps),
+        "--batch",
+        str(options.batch),
+        *["--reduced"] * options.reduced,
+    ]
     try:
         done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=limit)
     except subprocess.TimeoutExpired:
@@ -238,6 +247,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--limit", type=float, default=120, help="seconds a row may take that is not compiled")
     parser.add_argument("--rows", nargs="*", default=list(ROWS), choices=list(ROWS), help="only these")
     parser.add_argument("--project", action="store_true", help="FLOP and memory on paper; nothing is measured")
+    parser.add_argument("--base", choices=list(BASES), default="sdxl", help="whose full size; sd15 has no official row")
     parser.add_argument("--rate", type=float, default=790, help="TFLOP/s that a projected time supposes (an H200's)")
     parser.add_argument("--row", choices=list(ROWS), help=argparse.SUPPRESS)
     parser.add_argument("--json", type=Path, help="also write what is measured to this file")
@@ -251,10 +261,10 @@ def main() -> None:
         from benchmarks import projection  # here, because it reads the rows above
 
         os.environ["CUDA_VISIBLE_DEVICES"] = ""  # on paper a GPU is not used, so that it projects the same everywhere
-        projection.table(options.rows, REDUCED if options.reduced else FULL, options.batch, options.rate)
+        projection.table(options.rows, REDUCED if options.reduced else BASES[options.base], options.batch, options.rate)
         return
     options.reduced = options.reduced or device().type == "cpu"
-    sizes = REDUCED if options.reduced else FULL
+    sizes = REDUCED if options.reduced else BASES[options.base]
     if options.row:
         print(json.dumps(asdict(measure(options.row, sizes, options.batch, options.steps))))
         return

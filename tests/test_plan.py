@@ -9,7 +9,7 @@ from typer.testing import CliRunner
 from benchmarks.sdxl import FULL, SD15
 from lookahead import cli
 from lookahead.config import Params, read_params, with_overrides
-from lookahead.plan import ASSUMED, KNOWN, counted, duration, estimates, record, stages
+from lookahead.plan import ASSUMED, COMPUTED, KNOWN, counted, duration, estimates, peak_memory, record, stages
 from tests.modules import ROOT
 
 
@@ -44,9 +44,17 @@ def test_a_measured_rate_replaces_the_assumed_one_and_the_slowest_counts(params)
     record(world, "generate", 120.0)
     record(world, "generate", 60.0)  # continued, so that it seems fast
     record(world, "photos", 60.0)  # which has no plan
+    record(world, "features", 60.0)
     found = {each.stage.name: each for each in estimates(world)}
     assert found["generate"].hours * 3600 == pytest.approx(120) and found["generate"].basis == "measured"
     assert found["evaluate"].basis == "from other stages"
+    assert found["generate"].memory == pytest.approx(peak_memory(), rel=0.2) and found["evaluate"].memory is None
+
+
+def test_memory_is_known_of_a_training_before_it_ran(params):
+    found = {each.stage.name: each.memory for each in estimates(params.of("sd15"))}
+    assert found["train/lookahead"] == COMPUTED["stable-diffusion-v1-5/stable-diffusion-v1-5"]["train"]
+    assert found["generate"] is None
 
 
 @pytest.mark.parametrize("world", ["miniature", "sd15", "sdxl", "sdxl_paper"])

@@ -20,7 +20,7 @@ import torch
 from lookahead.config import Params, World
 from lookahead.dataset.prompts import read_prompts
 from lookahead.errors import InputError
-from lookahead.plan import stages
+from lookahead.plan import duration, estimates, stages
 from lookahead.portraits import read_people, read_photo
 from lookahead.stage import cores
 from lookahead.tracking import connect, store_uri
@@ -29,7 +29,7 @@ from lookahead.world.hub import Part, downloads, parts
 from lookahead.world.published import GB, LICENCES
 
 OUTPUTS = 3.0  # GB of the miniature's outputs and stores, at least
-MEMORY, GPU_MEMORY = 8.0, 24.0  # GB: the miniature; training SDXL at batch size 4 with checkpointing (docs/sdxl.md)
+MEMORY = 8.0  # GB: the miniature
 TIMEOUT = 3.0  # seconds
 
 
@@ -48,7 +48,7 @@ def examine(params: Params, world: World, storage: str | None) -> Iterator[tuple
     found = downloads(world.checkpoints) + [part for part in parts(world.checkpoints) if part.kind == "folder"]
     checks |= {f"checkpoints.{part.name}": partial(checkpoint, part, world.name) for part in found}
     checks |= {"licences": partial(licences, found), "face packs": faces}
-    checks |= {"protocol": partial(protocol, world), "disk": partial(disk, world)}
+    checks |= {"protocol": partial(protocol, world), "disk": partial(disk, world), "time": partial(work, world)}
     checks |= {"tracking": partial(tracking, params)}
     checks |= {} if storage is None else {"search storage": partial(database, storage)}
     for subject, check in checks.items():
@@ -66,19 +66,32 @@ def machine(world: World) -> Finding:
 
 
 def gpu(world: World) -> Finding:
-    """The GPU; half precision needs one, as it is slower than float32 on most CPUs."""
-    half = world.checkpoints.precision != "float32"
+    """The GPU, and whether every stage finds room in its memory; a CPU serves where it computes in float32."""
     if device().type == "cuda":
         found = torch.cuda.get_device_properties(0)
-        small = half and found.total_memory / 1e9 < GPU_MEMORY * 0.95
-        return Finding("note" if small else "ok", f"{found.name}, {found.total_memory / 1e9:.0f} GB")
+        free, needs = found.total_memory / 1e9, {each.stage.name: each.memory or 0.0 for each in estimates(world)}
+        small = [f"{name} ({needed:.0f} GB)" for name, needed in needs.items() if needed > free]
+        more = (
+            f"; too small for {', '.join(small)}: a smaller batch_size, or another world (docs/sdxl.md)"
+            if small
+            else ""
+        )
+        return Finding("note" if small else "ok", f"{found.name}, {free:.0f} GB{more}")
     message = f"none that torch {torch.__version__} sees;"
     mend = "run on a machine with an NVIDIA GPU and a CUDA build of torch, or in a world for the CPU"
     if world.checkpoints.precision == "auto":
         return Finding("note", f"{message} a CPU draws slowly, and is too slow to train this world")
-    if half:
+    if world.checkpoints.precision != "float32":
         return Finding("bad", f"{message} this world needs one", mend)
     return Finding("ok", f"{message} this world runs on the CPU")
+
+
+def work(world: World) -> Finding:
+    """What all stages will take."""
+    found = estimates(world)
+    assumed = any(each.basis == "assumed" for each in found)
+    note = " if it reaches the assumed rate" if assumed else ", by the rates at which stages ran here"
+    return Finding("ok", f"{duration(sum(each.hours for each in found))}{note}; stage by stage: `lookahead plan`")
 
 
 def packages() -> Finding:

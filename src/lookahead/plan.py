@@ -1,12 +1,14 @@
-"""What a world's stages will take before they start: pictures, hours, disk and downloads.
+"""What a world's stages will take before they start: pictures, hours, memory, disk and downloads.
 
 Work is counted in FLOP of the networks. Hours follow from the rate at which a stage ran here before, else from
-that of another stage, else from an assumed one, and say which.
+that of another stage, else from an assumed one, and say which. Memory is that of the earlier run, else computed.
 """
 
 from __future__ import annotations
 
 import math
+import resource
+import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -22,7 +24,7 @@ from lookahead.artifacts import STATE, read_json, write_json
 from lookahead.config import Checkpoints, World, with_overrides
 from lookahead.dataset.prompts import read_prompts
 from lookahead.world import device
-from lookahead.world.hub import find
+from lookahead.world.hub import downloads, find
 
 RATES = STATE / "rates.json"
 STAGES = ("generate", "features", "train/noise_only", "train/lookahead", "evaluate")
@@ -48,6 +50,11 @@ KNOWN = {  # at the pictures' size that the base was trained for; `counted` of t
     "stabilityai/stable-diffusion-xl-base-1.0": (1024, Networks(6.761, 4.879, 10.470, 0.565, 0.335, 0.8e6)),
 }
 
+COMPUTED = {  # GB of a GPU, at the worlds' batch sizes; docs/sdxl.md has the command
+    "stable-diffusion-v1-5/stable-diffusion-v1-5": {"train": 4.3},
+    "stabilityai/stable-diffusion-xl-base-1.0": {"train": 23.5},
+}
+
 
 class Stage(NamedTuple):
     """A stage's work: how many pictures (or samples of a training), their TFLOP, and the bytes of its output."""
@@ -58,13 +65,21 @@ class Stage(NamedTuple):
     size: float = 0.0
 
 
+class Measured(NamedTuple):
+    """What a stage took here: TFLOP a second, and GB at its peak."""
+
+    rate: float
+    memory: float
+
+
 class Estimate(NamedTuple):
-    """The hours of a stage here, whether its rate was measured, and its hours on a GPU of `ASSUMED` rate."""
+    """The hours of a stage here, whether its rate was measured, its hours on a GPU of `ASSUMED` rate, and memory."""
 
     stage: Stage
     hours: float
     basis: str
     gpu_hours: float
+    memory: float | None  # GB, of the GPU if there is one; None is not known
 
 
 def counted(unet: Any, vae: Any, preview: Any, vision: Any, side: int) -> Networks:
@@ -152,29 +167,44 @@ def stages(world: World) -> list[Stage]:
     ]
 
 
+def measurements(world: World) -> dict[str, Measured]:
+    """What stages of this world took here before."""
+    found = read_json(RATES).get(world.name, {}) if RATES.is_file() else {}
+    return {name: Measured(*figures) for name, figures in found.items()}
+
+
 def estimates(world: World) -> list[Estimate]:
-    """The hours of each stage on this machine."""
-    measured: Mapping[str, float] = read_json(RATES).get(world.name, {}) if RATES.is_file() else {}
-    kind = device().type
+    """The hours and the memory of each stage on this machine."""
+    measured, kind = measurements(world), device().type
     assumed = ASSUMED[kind] * (psutil.cpu_count(logical=False) or 1 if kind == "cpu" else 1)
+    computed = COMPUTED.get(world.checkpoints.base.split("@")[0], {})
     found = []
     for stage in stages(world):
-        rate, basis = measured.get(stage.name), "measured"
-        if rate is None:
-            rate, basis = (min(measured.values()), "from other stages") if measured else (assumed, "assumed")
-        found.append(Estimate(stage, stage.tflop / rate / 3600, basis, stage.tflop / ASSUMED["cuda"] / 3600))
+        own = measured.get(stage.name)
+        rate, basis = (own.rate, "measured") if own else (assumed, "assumed")
+        if measured and not own:
+            rate, basis = min(other.rate for other in measured.values()), "from other stages"
+        memory = own.memory if own else computed.get(stage.name.split("/")[0])
+        found.append(Estimate(stage, stage.tflop / rate / 3600, basis, stage.tflop / ASSUMED["cuda"] / 3600, memory))
     return found
 
 
+def peak_memory() -> float:
+    """GB at this process's peak: of the GPU if there is one, else of the machine."""
+    if device().type == "cuda":
+        return torch.cuda.max_memory_reserved() / 1e9
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (1e9 if sys.platform == "darwin" else 1e6)
+
+
 def record(world: World, name: str, seconds: float) -> None:
-    """Note the rate at which a stage has run here, the lowest so far: a run that was continued seems fast."""
+    """Note the rate at which a stage has run here, the lowest so far (a run that was continued seems fast)."""
     if name not in STAGES:
         return
-    work = {stage.name: stage.tflop for stage in stages(world)}
-    rates = read_json(RATES) if RATES.is_file() else {}
-    own = rates.setdefault(world.name, {})
-    own[name] = min(own.get(name, math.inf), work[name] / seconds)
-    write_json(RATES, rates)
+    rate = next(stage.tflop for stage in stages(world) if stage.name == name) / seconds
+    own = measurements(world)
+    before = own.get(name, Measured(math.inf, 0.0))
+    own[name] = Measured(min(before.rate, rate), max(before.memory, peak_memory()))
+    write_json(RATES, (read_json(RATES) if RATES.is_file() else {}) | {world.name: own})
 
 
 def cheaper(world: World) -> Iterator[tuple[str, float]]:
@@ -201,7 +231,7 @@ def gigabytes(size: float) -> str:
 
 
 def table(world: World) -> pd.DataFrame:
-    """A row a stage, and their sum: pictures, hours here and on a GPU, and what the output takes on the disk."""
+    """A row a stage, and their sum: pictures, hours here and on a GPU, memory, and the output's size on the disk."""
     found = estimates(world)
     rows = [
         {
@@ -209,10 +239,22 @@ def table(world: World) -> pd.DataFrame:
             "pictures": f"{each.stage.pictures:,}",
             "here": f"{duration(each.hours)} ({each.basis})",
             f"at {ASSUMED['cuda']:.0f} TFLOP/s": duration(each.gpu_hours),
+            "memory": "–" if each.memory is None else f"{each.memory:.1f} GB",
             "disk": gigabytes(each.stage.size),
         }
         for each in found
     ]
     hours, gpu_hours = sum(each.hours for each in found), sum(each.gpu_hours for each in found)
-    total = ["all", "", duration(hours), duration(gpu_hours), gigabytes(sum(each.stage.size for each in found))]
+    total = ["all", "", duration(hours), duration(gpu_hours), "", gigabytes(sum(each.stage.size for each in found))]
     return pd.DataFrame([*rows, dict(zip(rows[0], total, strict=True))])
+
+
+def announcement(world: World) -> str:
+    """What a run of all stages will take, as `lookahead plan` and the first stage say it."""
+    size = sum(part.size for part in downloads(world.checkpoints) if part.missing())
+    lines = [table(world).to_markdown(index=False, disable_numparse=True), ""]
+    lines += [f"Still to be downloaded: {size:.1f} GB (`lookahead doctor` lists them)"] if size else []
+    lines += ["Assumed rates were not measured; once a stage has run here, its own rate replaces them. Cheaper:"]
+    for override, share in cheaper(world):
+        lines.append(f"  dvc exp run -S world={world.name} {override}    {share:.0%} of the work")
+    return "\n".join(lines)

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import torch
 from filelock import FileLock, Timeout
+from tqdm import tqdm
 
 from lookahead.artifacts import (
     STATE,
@@ -102,7 +103,7 @@ def run_stage(stage: Stage, params: Params, world_name: str) -> Path:
     Every process of a launch calls this. The output is published before tracking is finished, so that a broken store
     loses nothing.
     """
-    from lookahead.plan import record  # here: it is no code that decides an output
+    from lookahead.plan import STAGES, announcement, record  # here: it is no code that decides an output
 
     world, runs = params.of(world_name), RUNS / world_name
     if "checkpoints" in stage.sections:
@@ -121,6 +122,8 @@ def run_stage(stage: Stage, params: Params, world_name: str) -> Path:
         return out
     with _alone(work):
         recover(work, out)
+        if stage.name == STAGES[0]:
+            tqdm.write(announcement(world))
         recorder = open_recorder(params, Origin(stage.name, world_name, settings, tuple(inputs), key))
         start = time.monotonic()
         try:

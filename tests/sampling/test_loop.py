@@ -149,6 +149,18 @@ def test_without_weight_the_kv_encoder_never_runs(kv_pipe, conditions, pipe):
     assert calls == []
 
 
+@pytest.mark.parametrize("weights", [(1.0, 0.0, 0.0), (0.0, 1.0, 0.0), (0.0, 0.0, 1.0)])
+def test_at_a_scale_of_one_the_unconditional_prediction_is_not_computed(weights, kv_pipe, conditions, reference):
+    """It cancels (classifier-free guidance): the picture is that of any scale near 1, at one U-Net pass a step."""
+    passes: list[int] = []
+    handle = kv_pipe[0].unet.register_forward_hook(lambda _, inputs, *__: passes.append(len(inputs[0])))
+    drawn = draw(with_weights(kv_pipe, *weights), *conditions, [1, 2, 3], reference)
+    handle.remove()
+    assert passes == [3, 3]
+    near = with_weights(kv_pipe, *(scale * (1 + 1e-6) for scale in weights))
+    torch.testing.assert_close(drawn, draw(near, *conditions, [1, 2, 3], reference), atol=1e-4, rtol=0)
+
+
 @pytest.mark.parametrize("weights", [(0.0, 2.0, 0.0), (0.0, 0.0, 2.0), (3.0, 2.0, 2.0)])
 def test_each_condition_shows_the_reference(weights, kv_pipe, conditions, reference):
     """Image tokens with keys and values, these alone, all three of the release: another reference, another picture."""

@@ -86,17 +86,11 @@ def evaluate(world: World = None) -> None:
 
 @app.command()
 def plan(world: World = None) -> None:
-    """Say what a world's stages will take here: pictures, hours, disk, downloads; and what makes them cheaper."""
+    """Say what a world's stages will take here: pictures, hours, memory, disk, downloads; and what makes them cheaper."""
     chosen = parameters().of(world)
-    from lookahead.plan import cheaper, table
-    from lookahead.world.hub import downloads
+    from lookahead.plan import announcement
 
-    print(table(chosen).to_markdown(index=False, disable_numparse=True))
-    size = sum(part.size for part in downloads(chosen.checkpoints) if part.missing())
-    print(f"\nStill to be downloaded: {size:.1f} GB (`lookahead doctor` lists them)")
-    print("Assumed rates were not measured; once a stage has run here, its own rate replaces them. Cheaper:")
-    for override, share in cheaper(chosen):
-        print(f"  dvc exp run -S world={chosen.name} {override}    {share:.0%} of the work")
+    print(announcement(chosen))
 
 
 @app.command()

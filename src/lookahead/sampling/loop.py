@@ -142,10 +142,14 @@ def _guided(
     reference: Reference | None,
 ) -> Tensor:
     scales = sampler.guidance
-    plain = [(0.0, free)] + [(scales.image, given)] * (scales.image > 0)
+    plain = [(scales.image, given)] * (scales.image > 0)
     extended = [(scales.both, given)] * (scales.both > 0)
     extended += [(scales.kv, Condition(given.prompt, free.image))] * (scales.kv > 0)
-    predictions = predict(sampler.pipe, noisy, t, [condition for _, condition in plain])
+    weights = [scale for scale, _ in plain + extended]
+    alone = weights == [1.0]  # where the unconditional prediction cancels
+    asked = [] if alone else [free]
+    asked += [condition for _, condition in plain]
+    predictions = predict(sampler.pipe, noisy, t, asked) if asked else []
     if extended:
         assert sampler.kv is not None, "guidance by keys and values needs a KV-encoder"
         assert reference is not None, "guidance by keys and values needs a reference"
@@ -153,7 +157,7 @@ def _guided(
         repeats = (len(extended), 1, 1)
         with appended(sampler.bank, {name: (k.repeat(repeats), v.repeat(repeats)) for name, (k, v) in encoded.items()}):
             predictions += predict(sampler.pipe, noisy, t, [condition for _, condition in extended])
-    return guided(predictions[0], predictions[1:], [scale for scale, _ in plain[1:] + extended])
+    return predictions[0] if alone else guided(predictions[0], predictions[1:], weights)
 
 
 def _encode(pipe: Pipeline, kv: KVEncoder, reference: Reference, noise: Tensor, t: Tensor) -> KeysValues:
