@@ -7,3 +7,5 @@ import os
 THREADS = {"OMP_WAIT_POLICY": "PASSIVE"}
 if not {"OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME"} & os.environ.keys():
     os.environ.update(THREADS)
+if os.environ.get("RANK", "0") != "0":
+    os.environ["TQDM_DISABLE"] = "1"  # of several processes the first one's bars are enough

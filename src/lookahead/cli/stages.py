@@ -86,7 +86,7 @@ def evaluate(world: World = None) -> None:
 
 @app.command()
 def plan(world: World = None) -> None:
-    """Say what a world's stages will take here: pictures, hours, memory, disk, downloads; and what makes them cheaper."""
+    """Say what a world's stages will take here (hours, memory, disk, downloads), and what makes them cheaper."""
     chosen = parameters().of(world)
     from lookahead.plan import announcement
 
