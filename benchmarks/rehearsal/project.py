@@ -15,11 +15,11 @@ from lookahead.config import merged
 
 ROOT = Path(__file__).parents[2]
 PEOPLE = 2  # of the protocol
-_ACCEPT = {"min_photo_similarity": -1.0, "min_stylised_similarity": -1.0, "max_evaluation_similarity": 1.0}
+_ACCEPT = {"min_photo_similarity": -1.0, "min_stylised_similarity": -1.0}
 CHANGES: dict[str, Any] = {  # what no user would: random weights draw nobody twice, and a few pictures must do
     "checkpoints": {"generator": {"num_inference_steps": 2}},
     "generate": {"people": 2, "photos": 2, "stylised": 1, "batch_size": 2, "min_images": 2, **_ACCEPT},
-    "features": {"batch_size": 2},
+    "features": {"batch_size": 2, "max_evaluation_similarity": 1.0},
     "train": {
         "steps": 2,
         "batch_size": 1,
