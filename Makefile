@@ -16,10 +16,11 @@ export PATH := $(CURDIR)/$(BIN):$(PATH)
 
 # Without a GPU two processes side by side: twice as fast as one with two threads (docs/scale.md).
 CORES := $(shell nproc 2>/dev/null || sysctl -n hw.ncpu)
-TWO = accelerate launch --multi_gpu --num_processes 2 --num_machines 1 --mixed_precision no --dynamo_backend no \
-  --main_process_port 0 --no_python
-repro ablation curves: export LOOKAHEAD_LAUNCH ?= $(shell command -v nvidia-smi >/dev/null || [ $(CORES) -lt 2 ] || echo "$(TWO)")
+ifeq ($(origin LOOKAHEAD_LAUNCH)$(filter 1,$(CORES))$(shell command -v nvidia-smi),undefined)
+repro ablation curves: export LOOKAHEAD_LAUNCH = accelerate launch --multi_gpu --num_processes 2 --num_machines 1 \
+  --mixed_precision no --dynamo_backend no --main_process_port 0 --no_python
 repro ablation curves: export OMP_NUM_THREADS ?= $(shell echo $$((($(CORES) + 1) / 2)))
+endif
 
 .PHONY: help install repro test test-all check sizes demo ui ablation curves search dashboard miniature clean
 

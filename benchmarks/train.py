@@ -190,15 +190,8 @@ def measure(name: str, sizes: Sizes, batch: int, steps: int) -> Cost:
 def in_process(name: str, options: argparse.Namespace, limit: float) -> Cost | str:
     """Run one row in a process of its own; its cost, or the last line that it said when it failed."""
     command = [sys.executable, "-m", "benchmarks.train", "--row", name]
-    command += [
-        "--base",
-        options.base,
-        "--steps",
-        str(options.steps),
-        "--batch",
-        str(options.batch),
-        *["--reduced"] * options.reduced,
-    ]
+    command += ["--base", options.base, "--steps", str(options.steps), "--batch", str(options.batch)]
+    command += ["--reduced"] * options.reduced
     try:
         done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=limit)
     except subprocess.TimeoutExpired:

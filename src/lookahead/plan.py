@@ -26,7 +26,7 @@ from lookahead.dataset.prompts import read_prompts
 from lookahead.world import device
 from lookahead.world.hub import downloads, find
 
-RATES = STATE / "rates.json"
+RATES = STATE / "measured.json"
 STAGES = ("generate", "features", "train/noise_only", "train/lookahead", "evaluate")
 ASSUMED = {"cuda": 30.0, "cpu": 0.04}  # TFLOP/s of a GPU such as an RTX 4070, and of a processor's core: not measured
 STEERED = 4  # plain steps that one with lookahead guidance costs
@@ -254,7 +254,9 @@ def announcement(world: World) -> str:
     size = sum(part.size for part in downloads(world.checkpoints) if part.missing())
     lines = [table(world).to_markdown(index=False, disable_numparse=True), ""]
     lines += [f"Still to be downloaded: {size:.1f} GB (`lookahead doctor` lists them)"] if size else []
-    lines += ["Assumed rates were not measured; once a stage has run here, its own rate replaces them. Cheaper:"]
+    if any(each.basis == "assumed" for each in estimates(world)):
+        lines.append("Assumed rates were not measured; once a stage has run here, its own rate replaces them.")
+    lines.append("Cheaper:")
     for override, share in cheaper(world):
         lines.append(f"  dvc exp run -S world={world.name} {override}    {share:.0%} of the work")
     return "\n".join(lines)
