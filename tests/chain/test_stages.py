@@ -36,7 +36,7 @@ def test_stages_publish_what_the_contract_names_with_lineage_outside_and_nothing
         assert read_json(finished / "runs" / WORLD / f"{stage}.run.json")["tracked"] is False
     assert not list((finished / "runs").rglob(".*"))
     left = [path.relative_to(finished / "state") for path in (finished / "state").rglob("*") if path.is_file()]
-    assert {path.parts[0] for path in left} == {"pictures", "checkpoints", "rates.json"}  # for the next run
+    assert {path.parts[0] for path in left} == {"pictures", "checkpoints", "measured.json"}  # for the next run
 
 
 @pytest.mark.slow

@@ -17,7 +17,7 @@ from lookahead.models.recogniser import align
 from lookahead.training.data import Batch
 from lookahead.training.losses import decode, preview_distances
 from lookahead.training.networks import Networks, open_networks
-from lookahead.world import LandmarkDetector, encode_latents, open_pipeline
+from lookahead.world import LandmarkDetector, device, encode_latents, open_pipeline
 
 PEOPLE = Path("models/miniature/portraits/search")
 DEGREES = 10.0  # what the gradient may turn, for any one person
@@ -37,15 +37,15 @@ def networks_and_batch() -> tuple[Networks, Batch]:
     networks = open_networks(world.checkpoints, world.train)[1]
     faces = world.checkpoints.faces
     detector = LandmarkDetector(faces.loss, faces.detection_size)
-    shown, other = photos(0), photos(1)
+    shown, other = photos(0).to(device()), photos(1).to(device())
     (landmarks, found), (others, also_found) = detector(shown), detector(other)
     seen = found & also_found
     assert seen.sum() >= COUNT - 2
     with torch.no_grad():
         latents = encode_latents(open_pipeline(world.checkpoints).vae, shown)[seen]
-        wanted = networks.recogniser(align(other, others))[seen]
-    noise = torch.randn(latents.shape, generator=torch.Generator().manual_seed(0))
-    batch = Batch(torch.arange(len(latents)), latents + 0.15 * noise, landmarks[seen], None, None, wanted)
+        wanted = networks.recogniser(align(other, others.to(device())))[seen]
+    noise = torch.randn(latents.shape, generator=torch.Generator().manual_seed(0)).to(latents)
+    batch = Batch(torch.arange(len(latents)), latents + 0.15 * noise, landmarks[seen].to(device()), None, None, wanted)
     return networks, batch
 
 
