@@ -213,6 +213,7 @@ def build_tiny_world(root: Path, prediction_type: str = "v_prediction", xl: bool
         image_encoder=ImageEncoder(source=str(root / "image_encoder"), subfolder=""),
         faces=FacePacks(**packs, detection_size=64),
         scorer=Scorer(model=f"local-dir:{root / 'clip'}", pretrained=None),
+        safety_checker=None,
         precision="float32",
         resolution=RESOLUTION,
     )

@@ -1,5 +1,7 @@
 """The pipeline against stock diffusers, its round trip, what each option changes, attention to the reference."""
 
+import re
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -7,7 +9,10 @@ import pytest
 import torch
 from diffusers import DPMSolverMultistepScheduler, LCMScheduler, StableDiffusionXLPipeline
 from diffusers.models.attention_processor import Attention
+from diffusers.pipelines.stable_diffusion.safety_checker import StableDiffusionSafetyChecker
 from PIL import Image
+from safetensors.torch import load_file, save_file
+from transformers import CLIPConfig, CLIPImageProcessor
 
 from lookahead.config import KVGuidance, with_overrides
 from lookahead.errors import InputError
@@ -57,6 +62,49 @@ def test_the_fast_child_is_the_stock_lora_with_the_lcm_scheduler(pipe, stock, ph
     stock.load_lora_weights(tiny_world.fast_child.source, weight_name="pytorch_lora_weights.safetensors")
     steps = settings.fast.num_inference_steps
     assert differ(ours, draw_stock(stock, LCMScheduler, photos[0], steps, guidance_scale=1.0)) <= 1
+
+
+def test_a_lora_for_a_few_timesteps_is_drawn_with_at_these(tiny_world, settings, photos, tmp_path):
+    """As Hyper-SD and SDXL-Lightning: kohya's names, DDIM, timesteps that end at the last one."""
+    written = load_file(Path(tiny_world.fast_child.source, tiny_world.fast_child.weight_name))
+    named = {
+        f"lora_unet_{module.removeprefix('unet.').replace('.', '_')}.{half}": tensor
+        for name, tensor in written.items()
+        for module, half in [re.fullmatch(r"(.+)\.(lora.*)", name).groups()]
+    }
+    named = {name.replace("lora_A", "lora_down").replace("lora_B", "lora_up"): named[name] for name in named}
+    alphas = {re.sub("lora_down.weight$", "alpha", name): torch.tensor(4.0) for name in named if "lora_down" in name}
+    save_file(named | alphas, tmp_path / "four.safetensors")
+    few = {"source": str(tmp_path), "weight_name": "four.safetensors", "timesteps": [249, 499, 749, 999]}
+    settings = with_overrides(settings, {"fast.num_inference_steps": 4, "fast.scheduler": "DDIMScheduler"})
+    pictures, seen = {}, {"few": [], "all": []}
+    for name, child in {"few": few, "all": few | {"timesteps": None}}.items():
+        pipe = LookaheadPipeline(with_overrides(tiny_world, {"fast_child": child}), settings, None)
+        note = lambda step, t, latents, ts=seen[name]: ts.append(int(t))  # noqa: E731
+        pictures[name] = pipe(photos[0], PROMPT, fast=True, callback=note)[0]
+    assert seen["few"] == [999, 749, 499, 249] != seen["all"]
+    assert differ(pictures["few"], pictures["all"]) > 1
+    plain = LookaheadPipeline(tiny_world, settings, None)
+    assert differ(pictures["all"], plain(photos[0], PROMPT, fast=True)[0]) <= 1, "kohya's names are the same weights"
+
+
+@pytest.mark.parametrize(("threshold", "black"), [(-1.0, True), (1.0, False)])
+def test_the_safety_checker_blackens_what_it_flags(threshold, black, tiny_world, settings, photos, tmp_path):
+    tower = {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
+    config = CLIPConfig(vision_config=tower | {"image_size": 32, "patch_size": 16}, projection_dim=8)
+    checker = StableDiffusionSafetyChecker(config)
+    checker.concept_embeds_weights.data.fill_(threshold)  # of the cosine, which is 0 here
+    checker.special_care_embeds_weights.data.fill_(1.0)
+    for embeddings in (checker.concept_embeds, checker.special_care_embeds):
+        embeddings.data.zero_()
+    checker.save_pretrained(tmp_path / "safety_checker")
+    size = {"size": {"shortest_edge": 32}, "crop_size": {"height": 32, "width": 32}}
+    CLIPImageProcessor(**size).save_pretrained(tmp_path / "feature_extractor")
+    checked = tiny_world.model_copy(update={"safety_checker": str(tmp_path)})
+    drawn = LookaheadPipeline(checked, settings, None)(photos[0], PROMPT)[0]
+    plain = LookaheadPipeline(tiny_world, settings, None)(photos[0], PROMPT)[0]
+    assert bool(np.asarray(drawn).max() == 0) is black
+    assert black or differ(drawn, plain) == 0
 
 
 def test_it_comes_back_bit_for_bit(pipe, exported, photos, tmp_path):

@@ -116,6 +116,14 @@ def test_another_commit_of_a_repository_does_not_count_and_a_truncated_file_is_n
     assert str(path) in str(caught.value)
 
 
+def test_a_safety_checker_is_downloaded_only_where_a_world_names_one(sdxl, home):
+    source = "stable-diffusion-v1-5/stable-diffusion-v1-5"
+    named = with_overrides(sdxl, {"safety_checker": f"{source}@{'0' * 40}:fp16"})
+    assert "safety_checker" not in {found.name for found in downloads(sdxl)}
+    (found,) = [found for found in downloads(named) if found.name == "safety_checker"]
+    assert "safety_checker/model.fp16.safetensors" in found.files and found.size == 0.61
+
+
 def test_a_world_of_folders_misses_nothing(tiny_world):
     assert {each.kind for each in parts(tiny_world)} == {"folder"}
     world.require(tiny_world)

@@ -75,7 +75,8 @@ class Checkpoints(Section):
 
     The commit has 40 digits; `weights` names the variant of the files, such as fp16. Packs and scorers are names.
     `precision` "auto" is bfloat16 on a GPU that has it, float16 on another one, which then draws but does not train,
-    and float32 on a CPU. `resolution` is the side of all pictures in pixels.
+    and float32 on a CPU. `resolution` is the side of all pictures in pixels. `safety_checker` holds Stable Diffusion's:
+    what it flags comes back black to people who draw; the chain does not open it.
     """
 
     base: str
@@ -87,6 +88,7 @@ class Checkpoints(Section):
     image_encoder: ImageEncoder
     faces: FacePacks
     scorer: Scorer
+    safety_checker: str | None
     precision: Literal["auto", "float32", "float16", "bfloat16"]
     resolution: Count
 

@@ -10,6 +10,8 @@ from operator import itemgetter
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
+from diffusers.pipelines.stable_diffusion.safety_checker import StableDiffusionSafetyChecker
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from PIL import Image
 from torch import Tensor
@@ -40,6 +42,7 @@ from lookahead.world import (
     detach_fast_child,
     open_image_encoder,
     open_pipeline,
+    open_safety_checker,
     to_uint8,
 )
 
@@ -200,7 +203,7 @@ class LookaheadPipeline:
                 own = reference and reference.map(take)
                 towards = aims if aims is None else aims[batch]
                 pixels = draw(sampler, given.map(take), free.map(take), seeds[batch], own, towards, callback)
-                drawn += to_pictures(pixels)
+                drawn += self._checked(to_pictures(pixels))
         return drawn
 
     def _sampler(self, settings: Personalize, fast: bool) -> Sampler:
@@ -210,7 +213,8 @@ class LookaheadPipeline:
             guidance = kv_guidance(chosen.guidance_scale) if fast else settings.kv_guidance
         self.base.scheduler = self._scheduler
         steps = chosen.num_inference_steps
-        sampler = prepare(self.base, chosen.scheduler, steps, settings.adapter_scale, guidance, kv)
+        trailing = fast and self.checkpoints.fast_child.timesteps is not None
+        sampler = prepare(self.base, chosen.scheduler, steps, settings.adapter_scale, guidance, kv, trailing)
         if settings.steering.strength == 0:
             return sampler
         child = [] if fast else self._child  # while drawing in few steps the U-Net is the fast child already
@@ -219,6 +223,19 @@ class LookaheadPipeline:
     @cached_property
     def _image_encoder(self) -> tuple[CLIPVisionModelWithProjection, CLIPImageProcessor]:
         return open_image_encoder(self.checkpoints)
+
+    def _checked(self, pictures: list[Image.Image]) -> list[Image.Image]:
+        """The pictures, black where the safety checker, if the world has one, flags them; it warns of each."""
+        if self.checkpoints.safety_checker is None:
+            return pictures
+        checker, processor = self._safety_checker
+        inputs = processor(pictures, return_tensors="pt").pixel_values.to(checker.device, checker.dtype)
+        shown, _ = checker(images=np.stack([np.asarray(picture) for picture in pictures]), clip_input=inputs)
+        return [Image.fromarray(picture) for picture in shown]
+
+    @cached_property
+    def _safety_checker(self) -> tuple[StableDiffusionSafetyChecker, CLIPImageProcessor]:
+        return open_safety_checker(self.checkpoints)
 
     @cached_property
     def _identifier(self) -> Identifier:

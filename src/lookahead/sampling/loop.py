@@ -57,9 +57,14 @@ def prepare(
     adapter_scale: float,
     guidance: KVGuidance,
     kv: KVEncoder | None = None,
+    trailing: bool = False,
 ) -> Sampler:
-    """Prepare a pipeline with an image adapter; without a KV-encoder nothing of it is built or run."""
-    pipe.scheduler = scheduler_class(scheduler).from_config(pipe.scheduler.config)
+    """Prepare a pipeline with an image adapter; without a KV-encoder nothing of it is built or run.
+
+    `trailing` spaces the timesteps backwards from the last one, as few-step LoRAs want that know a few timesteps only.
+    """
+    spacing = {"timestep_spacing": "trailing"} if trailing else {}
+    pipe.scheduler = scheduler_class(scheduler).from_config(pipe.scheduler.config, **spacing)
     pipe.set_ip_adapter_scale(adapter_scale)
     bank = extend_self_attention(pipe.unet) if kv is not None else {}
     return Sampler(pipe, num_inference_steps, guidance, kv, bank)

@@ -18,6 +18,7 @@ from lookahead.world.diffusion import (
     open_image_encoder,
     open_pipeline,
     open_preview_vae,
+    open_safety_checker,
     open_scorer,
     scheduler_class,
     to_uint8,

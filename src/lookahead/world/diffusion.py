@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from diffusers import AutoencoderKL, AutoencoderTiny, AutoPipelineForText2Image, DiffusionPipeline
 from diffusers.models.attention_processor import AttnProcessor2_0
+from diffusers.pipelines.stable_diffusion.safety_checker import StableDiffusionSafetyChecker
 from diffusers.pipelines.stable_diffusion_xl.pipeline_stable_diffusion_xl_img2img import retrieve_latents
 from diffusers.utils import logging
 from numpy.typing import NDArray
@@ -225,6 +226,15 @@ def open_image_encoder(checkpoints: Checkpoints) -> tuple[CLIPVisionModelWithPro
     size = model.config.image_size
     processor = CLIPImageProcessor(size={"shortest_edge": size}, crop_size={"height": size, "width": size})
     return model, processor
+
+
+def open_safety_checker(checkpoints: Checkpoints) -> tuple[StableDiffusionSafetyChecker, CLIPImageProcessor]:
+    """Open Stable Diffusion's checker of pictures, where the world has one, and its processor."""
+    folder, _ = find("safety_checker", checkpoints)
+    options: dict[str, Any] = {"subfolder": "safety_checker"}
+    checker = _open(StableDiffusionSafetyChecker, "safety checker", "safety_checker", checkpoints, **options)
+    with opening("safety checker", folder):
+        return checker, CLIPImageProcessor.from_pretrained(folder, subfolder="feature_extractor", local_files_only=True)
 
 
 @dataclass(frozen=True)

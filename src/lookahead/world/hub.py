@@ -20,12 +20,13 @@ from lookahead.config import Checkpoints, read_params
 from lookahead.errors import InputError
 from lookahead.world.published import GB, SHA256, fault_of, scorer_weights
 
-UNUSED = ("safety_checker", "feature_extractor", "image_encoder")  # components of pipelines that are not opened
+UNUSED = ("safety_checker", "feature_extractor", "image_encoder")  # components of pipelines that are not opened there
 PARTS = (
     *("base", "vae", "preview_vae", "fast_child", "generator.pipeline", "generator.lora", "adapter"),
-    *("image_encoder", "scorer", "faces.loss", "faces.select", "faces.report"),
+    *("image_encoder", "scorer", "faces.loss", "faces.select", "faces.report", "safety_checker"),
 )
-PICTURES = ("base", "vae", "preview_vae", "fast_child", "adapter", "image_encoder", "faces.loss")  # drawing needs them
+PICTURES = ("base", "vae", "preview_vae", "fast_child", "adapter", "image_encoder", "faces.loss", "safety_checker")
+_CHECKER = ("safety_checker/config.json", "feature_extractor/preprocessor_config.json")
 _HUB_ID = re.compile(r"(?P<repository>[\w.-]+/[\w.-]+)(@(?P<revision>[0-9a-f]{40}))?(:(?P<variant>\w+))?")
 
 
@@ -74,7 +75,7 @@ class Part:
     @property
     def size(self) -> float:
         """GB to download; 0 where it is not known."""
-        return GB.get(self.source) or sum(GB.get(f"{self.source}/{file}", 0.0) for file in self.files)
+        return sum(GB.get(f"{self.source}/{file}", 0.0) for file in self.files) or GB.get(self.source, 0.0)
 
     def folder(self, local_files_only: bool = True) -> Path:
         """The folder that it is opened from (of a repository the hub's snapshot); OSError where a file is missing."""
@@ -174,6 +175,7 @@ def _files(name: str, variant: str | None, checkpoints: Checkpoints) -> tuple[st
         "scorer": ("open_clip_model.safetensors",),
         "fast_child": (checkpoints.fast_child.weight_name,),
         "generator.lora": () if lora is None else (lora.weight_name,),
+        "safety_checker": (f"safety_checker/model{suffix}", *_CHECKER),
     }[name]
 
 

@@ -39,6 +39,7 @@ GB = {  # of the files that are downloaded, at half precision; a repository's si
     "madebyollin/taesdxl": 0.01,
     "latent-consistency/lcm-lora-sdxl": 0.39,
     "stable-diffusion-v1-5/stable-diffusion-v1-5": 2.13,
+    "stable-diffusion-v1-5/stable-diffusion-v1-5/safety_checker/model.fp16.safetensors": 0.61,
     "stabilityai/sd-vae-ft-mse": 0.33,
     "madebyollin/taesd": 0.01,
     "latent-consistency/lcm-lora-sdv1-5": 0.13,

@@ -52,7 +52,8 @@ def open_sampler(
         kv = None if trained_kv is None else open_kv_encoder(trained_kv, pipe.unet)
         world.attach_adapter(pipe, checkpoints if encoder is None else encoder / ADAPTER_FILE)
         guidance = plain if kv is None else sampling.kv_guidance
-        sampler = prepare(pipe, sampling.scheduler, steps, sampling.adapter_scale, guidance, kv)
+        trailing = sampling.fast and checkpoints.fast_child.timesteps is not None
+        sampler = prepare(pipe, sampling.scheduler, steps, sampling.adapter_scale, guidance, kv, trailing)
         if sampling.fast or sampling.steering is not None:
             world.attach_fast_child(pipe, checkpoints)
             restoring.callback(world.detach_fast_child, pipe)
