@@ -58,7 +58,7 @@ def rehearse(run: Rehearsal, steps: list[str], again: bool) -> bool:
 def main() -> None:
     """Run the rehearsal; exit code 1 if a step fails."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--world", default="sd15", choices=["sd15"])
+    parser.add_argument("--world", default="sd15", choices=["sd15", "sdxl"])
     parser.add_argument("--steps", nargs="+", choices=list(STEPS), help="these, done or not; default: all not done")
     parser.add_argument("--small", action="store_true", help="narrow networks and small pictures")
     parser.add_argument("--root", type=Path, default=Path("/tmp/rehearsal"), help="where everything is written")

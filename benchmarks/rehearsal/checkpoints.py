@@ -13,14 +13,27 @@ from typing import Any
 
 import open_clip
 import torch
-from diffusers import AutoencoderKL, AutoencoderTiny, PNDMScheduler, UNet2DConditionModel
+from diffusers import (
+    AutoencoderKL,
+    AutoencoderTiny,
+    EulerAncestralDiscreteScheduler,
+    EulerDiscreteScheduler,
+    PNDMScheduler,
+    UNet2DConditionModel,
+)
 from safetensors.torch import save_file
 from torch import Tensor, nn
-from transformers import CLIPTextConfig, CLIPTextModel, CLIPVisionConfig, CLIPVisionModelWithProjection
+from transformers import (
+    CLIPTextConfig,
+    CLIPTextModel,
+    CLIPTextModelWithProjection,
+    CLIPVisionConfig,
+    CLIPVisionModelWithProjection,
+)
 
 from benchmarks.rehearsal import MANIFEST, UNOPENED
 from benchmarks.rehearsal.faces import write_pack
-from benchmarks.sdxl import LORA_TARGETS, SD15, Sizes, adapter_shapes, cross_attentions
+from benchmarks.sdxl import FULL, LORA_TARGETS, REDUCED, SD15, Sizes, adapter_shapes, cross_attentions
 from lookahead.config import Checkpoints
 from lookahead.world.hub import Part, parts
 
@@ -37,17 +50,25 @@ SMALL = Sizes(  # every layer's kind, narrowed
     lora_rank=4,
     side=128,
 )
-SIZES = {("sd15", False): SD15, ("sd15", True): SMALL}
-INDEX = {  # model_index.json
-    "_class_name": "StableDiffusionPipeline",
-    "_diffusers_version": "0.6.0",
-    "feature_extractor": ["transformers", "CLIPImageProcessor"],
-    "safety_checker": ["stable_diffusion", "StableDiffusionSafetyChecker"],
-    "scheduler": ["diffusers", "PNDMScheduler"],
+SIZES = {("sd15", False): SD15, ("sd15", True): SMALL, ("sdxl", False): FULL, ("sdxl", True): REDUCED}
+_SHARED = {  # of model_index.json
     "text_encoder": ["transformers", "CLIPTextModel"],
     "tokenizer": ["transformers", "CLIPTokenizer"],
     "unet": ["diffusers", "UNet2DConditionModel"],
     "vae": ["diffusers", "AutoencoderKL"],
+}
+INDEX: dict[str, Any] = _SHARED | {
+    "_class_name": "StableDiffusionPipeline",
+    "_diffusers_version": "0.6.0",
+    "feature_extractor": ["transformers", "CLIPImageProcessor"],
+    "safety_checker": ["stable_diffusion", "StableDiffusionSafetyChecker"],
+}
+INDEX_XL: dict[str, Any] = _SHARED | {
+    "_class_name": "StableDiffusionXLPipeline",
+    "_diffusers_version": "0.19.0.dev0",
+    "force_zeros_for_empty_prompt": True,
+    "text_encoder_2": ["transformers", "CLIPTextModelWithProjection"],
+    "tokenizer_2": ["transformers", "CLIPTokenizer"],
 }
 MARKS = {"bos_token": "<|startoftext|>", "eos_token": "<|endoftext|>", "unk_token": "<|endoftext|>"}
 Shapes = Mapping[str, tuple[int, ...]]
@@ -91,14 +112,14 @@ def lora_shapes(unet: nn.Module, rank: int) -> dict[str, tuple[int, ...]]:
     return shapes
 
 
-def tokenizer_files() -> dict[str, str]:
-    """CLIP's vocabulary and merges, as open_clip brings them along."""
+def tokenizer_files(padding: str) -> dict[str, str]:
+    """CLIP's vocabulary and merges, as open_clip brings them along, and a pad token."""
     path = Path(open_clip.__file__).with_name("bpe_simple_vocab_16e6.txt.gz")
     merges = gzip.decompress(path.read_bytes()).decode().split("\n")[1 : 49152 - 256 - 2 + 1]
     letters = list(open_clip.tokenizer.bytes_to_unicode().values())
     words = [*letters, *(f"{letter}</w>" for letter in letters), *("".join(merge.split()) for merge in merges)]
     vocabulary = {word: number for number, word in enumerate([*words, "<|startoftext|>", "<|endoftext|>"])}
-    marks = MARKS | {"pad_token": "<|endoftext|>"}
+    marks = MARKS | {"pad_token": padding}
     settings = marks | {"tokenizer_class": "CLIPTokenizer", "model_max_length": 77, "do_lower_case": True}
     return {
         "vocab.json": json.dumps(vocabulary),
@@ -154,28 +175,48 @@ class Origin:
         self.weights(f"{stem}{file}", lambda: {**(more or {}), **shapes_of(build)}, half)
 
     def pipeline(self, part: Part) -> None:
-        """Write Stable Diffusion 1.5 in half precision."""
+        """Write Stable Diffusion 1.5 or XL in half precision."""
         repository, sizes, diffusers = part.source, self.sizes, "diffusion_pytorch_model.fp16.safetensors"
-        self.text(f"{repository}/model_index.json", json.dumps(INDEX))
-        self.text(f"{repository}/feature_extractor/preprocessor_config.json", "{}")
-        for name, content in tokenizer_files().items():
-            self.text(f"{repository}/tokenizer/{name}", content)
         schedule: dict[str, Any] = {"beta_schedule": "scaled_linear", "beta_start": 0.00085, "beta_end": 0.012}
-        scheduler = PNDMScheduler(**schedule, skip_prk_steps=True, steps_offset=1)
+        scheduler: Any = PNDMScheduler(**schedule, skip_prk_steps=True, steps_offset=1)
+        if sizes.text_2:
+            kind: Any = EulerAncestralDiscreteScheduler if part.name == "generator.pipeline" else EulerDiscreteScheduler
+            scheduler = kind(**schedule, steps_offset=1)
+        index = (INDEX_XL if sizes.text_2 else INDEX) | {"scheduler": ["diffusers", type(scheduler).__name__]}
+        self.text(f"{repository}/model_index.json", json.dumps(index))
         self.text(f"{repository}/scheduler/scheduler_config.json", scheduler.to_json_string())
         self.model(f"{repository}/unet/", lambda: UNet2DConditionModel(**sizes.unet), diffusers, half=True)
         self.model(f"{repository}/vae/", lambda: AutoencoderKL(**sizes.vae), diffusers, half=True)
-        stem, config = f"{repository}/text_encoder/", CLIPTextConfig(**sizes.text)
-        self.text(f"{stem}config.json", config.to_json_string())
-        self.weights(f"{stem}model.fp16.safetensors", lambda: self._text_shapes(config), half=True)
+        self.text_encoder(f"{repository}/text_encoder/", CLIPTextModel, sizes.text)
+        self.tokenizer(f"{repository}/tokenizer", "<|endoftext|>")
+        if sizes.text_2:
+            self.text_encoder(f"{repository}/text_encoder_2/", CLIPTextModelWithProjection, sizes.text_2)
+            self.tokenizer(f"{repository}/tokenizer_2", "!")
+        else:
+            self.text(f"{repository}/feature_extractor/preprocessor_config.json", "{}")
         for name in UNOPENED:
             self.text(f"{repository}/{name}", "not opened by anybody")
 
-    @staticmethod
-    def _text_shapes(config: CLIPTextConfig) -> Shapes:
-        found = shapes_of(lambda: CLIPTextModel(config))
-        published = {f"text_model.{name.removeprefix('text_model.')}": shape for name, shape in found.items()}
-        return {"text_model.embeddings.position_ids": (1, config.max_position_embeddings), **published}
+    def tokenizer(self, stem: str, padding: str) -> None:
+        """Write a tokenizer."""
+        for name, content in tokenizer_files(padding).items():
+            self.text(f"{stem}/{name}", content)
+
+    def text_encoder(self, stem: str, kind: Callable[[CLIPTextConfig], nn.Module], shape: dict[str, Any]) -> None:
+        """Write a CLIP text encoder under its published names."""
+        config = CLIPTextConfig(**shape)
+        self.text(f"{stem}config.json", config.to_json_string())
+
+        def shapes() -> Shapes:
+            found: dict[str, tuple[int, ...]] = {
+                "text_model.embeddings.position_ids": (1, config.max_position_embeddings)
+            }
+            for name, shape in shapes_of(lambda: kind(config)).items():
+                inner = "" if name.startswith(("text_model.", "text_projection.")) else "text_model."
+                found[inner + name] = shape
+            return found
+
+        self.weights(f"{stem}model.fp16.safetensors", shapes, half=True)
 
     def scorer(self, part: Part, name: str) -> None:
         """Write open_clip's text-image scorer."""

@@ -44,6 +44,10 @@ SMALL: dict[str, Any] = {  # a scorer whose weights are a quarter of ViT-L's; it
         "scorer": {"model": "RN50-quickgelu", "pretrained": "openai"},
     },
 }
+LARGE: dict[str, Any] = {  # a CPU's memory holds SDXL for small pictures only
+    "sd15": {},
+    "sdxl": {"checkpoints": {"resolution": 256, "generator": {"resolution": 256}}},
+}
 PROTOCOL = {"people": PEOPLE, "photo_prompts": 1, "num_inference_steps": 2}
 
 
@@ -78,7 +82,7 @@ def write(root: Path, world: str, small: bool) -> None:
     kept = ("photo", "pencil")
     _cut(root / "prompts/people.yaml", lambda tree: tree | {"styles": {name: tree["styles"][name] for name in kept}})
     shutil.copy(ROOT / "params.yaml", root)
-    changes = merged(CHANGES, SMALL) if small else CHANGES
+    changes = merged(CHANGES, SMALL if small else LARGE[world])
 
     def changed(tree: Any) -> Any:
         tree["worlds"][world], tree["world"] = merged(tree["worlds"][world], changes), world

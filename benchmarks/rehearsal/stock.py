@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 import torch
-from diffusers import AutoencoderKL, StableDiffusionPipeline
+from diffusers import AutoencoderKL, AutoPipelineForText2Image, DiffusionPipeline
 from PIL import Image
 from transformers import CLIPImageProcessor, CLIPVisionModelWithProjection
 
@@ -20,13 +20,14 @@ def main(world: str, exported: str, out: str) -> None:
     vision = CLIPVisionModelWithProjection.from_pretrained(
         find("image_encoder", row)[0], subfolder=row.image_encoder.subfolder
     )
-    pipe = StableDiffusionPipeline.from_pretrained(
-        find("base", row)[0],
+    base = find("base", row)[0]
+    pipe = AutoPipelineForText2Image.from_pretrained(
+        base,
         variant=row.base.partition(":")[2] or None,
         vae=AutoencoderKL.from_pretrained(find("vae", row)[0]),
         image_encoder=vision,
         feature_extractor=CLIPImageProcessor(),
-        safety_checker=None,
+        **({"safety_checker": None} if "safety_checker" in DiffusionPipeline.load_config(base) else {}),
         dtype=torch.float32,
     )
     pipe.load_ip_adapter(exported, subfolder="", weight_name="ip-adapter.safetensors", image_encoder_folder=None)

@@ -77,6 +77,21 @@ def export(
 
 
 @app.command()
+def convert(
+    checkpoint: Annotated[Path, typer.Argument(help="the authors' model_ckpt.pt")],
+    out: Annotated[Path, typer.Argument(help="a new folder, for `--encoder`")],
+    world: World = "sdxl",
+) -> None:
+    """Make an encoder of the authors' published checkpoint (docs/authors-encoder.md); minutes, without a GPU."""
+    settings = parameters().of(world)
+    from lookahead.pipeline.convert import convert as make
+    from lookahead.world import require
+
+    require(settings.checkpoints, settings.name, ("base", "adapter"))
+    print(f"{out} has {' and '.join(make(settings, checkpoint, out))}")
+
+
+@app.command()
 def register(
     folder: Annotated[Path, typer.Argument(help="what `lookahead export` wrote")],
     name: Annotated[str | None, typer.Option(help="of the model; default: lookahead-WORLD")] = None,
