@@ -4,8 +4,8 @@ import pytest
 import torch
 
 from lookahead.method.diffusion import NoiseSchedule, clean_latents
+from lookahead.method.guidance import direction, steered
 from lookahead.method.lookahead import identity_distance, lookahead_loss
-from lookahead.method.steering import direction, steered
 
 ALPHAS = torch.linspace(0.99999, 0.005, 1000)
 

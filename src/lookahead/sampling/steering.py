@@ -14,9 +14,9 @@ from torch import Tensor
 from lookahead.config import Checkpoints, Steering
 from lookahead.errors import InputError
 from lookahead.method.diffusion import NoiseSchedule
+from lookahead.method.guidance import steered
 from lookahead.method.lookahead import identity_distance
 from lookahead.method.preview import consistency_stepping
-from lookahead.method.steering import steered
 from lookahead.models.fast_child import child_at
 from lookahead.models.recogniser import Recogniser, align, open_recogniser
 from lookahead.sampling.conditions import Condition
