@@ -13,7 +13,15 @@ from lookahead.config import Checkpoints, read_params, with_overrides
 from lookahead.errors import InputError
 from lookahead.models.adapter import ADAPTER_FILE
 from lookahead.pipeline import LookaheadPipeline, pipeline
-from lookahead.pipeline.personalize import GRID, FaceCheck, Request, find_encoder, personalize, square_around
+from lookahead.pipeline.personalize import (
+    GRID,
+    FaceCheck,
+    Request,
+    find_encoder,
+    personalize,
+    settings_of,
+    square_around,
+)
 from lookahead.portraits import open_picture
 from tests.modules import ROOT
 from tests.tiny import alive
@@ -42,6 +50,15 @@ def test_a_grid_and_every_picture_with_its_origin(world, encoder, portraits, tmp
     with Image.open(portraits[0]) as photo, Image.open(out / "01-8.png") as ours:
         alone = np.asarray(again(photo, PROMPTS[1], "an oil painting", seed=8)[0], dtype=np.int16)
         assert abs(np.asarray(ours, dtype=np.int16) - alone).max() <= 1  # another batch size rounds otherwise
+
+
+def test_an_exported_encoder_draws_by_its_own_settings_and_only_on_its_base(world, encoder, exported, tmp_path):
+    assert settings_of(world, None) == settings_of(world, encoder) == world.personalize
+    changed = with_overrides(world, {"personalize.num_inference_steps": 7})
+    assert settings_of(changed, exported).num_inference_steps == world.personalize.num_inference_steps
+    other = with_overrides(world, {"checkpoints.base": "another/base"})
+    with pytest.raises(InputError, match=r"belongs to the base .*, but the world miniature has another/base"):
+        settings_of(other, exported)
 
 
 def test_the_image_encoder_and_the_face_pack_are_closed_before_the_base_is_opened(

@@ -17,11 +17,12 @@ from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 from tqdm import tqdm
 
-from lookahead.artifacts import publish
-from lookahead.config import Checkpoints, World, with_overrides
+from lookahead.artifacts import publish, read_json
+from lookahead.config import Checkpoints, Personalize, World, with_overrides
+from lookahead.config.fields import checked
 from lookahead.errors import InputError
 from lookahead.models.adapter import ADAPTER_FILE
-from lookahead.pipeline.pipeline import Features, LookaheadPipeline, encode_portraits
+from lookahead.pipeline.pipeline import SETTINGS_FILE, Features, LookaheadPipeline, Saved, encode_portraits
 from lookahead.portraits import open_picture
 from lookahead.world import detect_faces, open_faces
 
@@ -88,12 +89,26 @@ def find_encoder(world: str, given: Path | None) -> Path | None:
     return given or (trained if (trained / ADAPTER_FILE).is_file() else None)
 
 
+def settings_of(world: World, encoder: Path | None) -> Personalize:
+    """How an encoder draws: as its own `lookahead.json` says, where it was exported or converted, else as the world."""
+    path = None if encoder is None else encoder / SETTINGS_FILE
+    if path is None or not path.is_file():
+        return world.personalize
+    saved = checked(Saved, read_json(path), str(path), "file")
+    if saved.checkpoints.base != world.checkpoints.base:
+        raise InputError(
+            f"{encoder} belongs to the base {saved.checkpoints.base}, but the world {world.name} has "
+            f"{world.checkpoints.base}: choose another --world or --encoder"
+        )
+    return saved.personalize
+
+
 def personalize(world: World, encoder: Path | None, request: Request, out: Path) -> None:
     """Draw every prompt and write `grid.png` and `<prompt>-<seed>.png` into `out`, all of them or none."""
     if out.is_file() or (out.is_dir() and any(out.iterdir())):
         raise InputError(f"{out} exists already and is not empty: choose another folder")
     overrides = {path: value for path, value in request.overrides.items() if value is not None}
-    settings = with_overrides(world.personalize, overrides)
+    settings = with_overrides(settings_of(world, encoder), overrides)
     portraits = _checked(world.checkpoints, settings.min_face_size, request.portraits)
     encoded = encode_portraits(world.checkpoints, portraits, settings.batch_size)
     pipe = LookaheadPipeline(world.checkpoints, settings, encoder)
