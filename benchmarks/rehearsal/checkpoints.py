@@ -195,6 +195,8 @@ class Origin:
         else:
             self.text(f"{repository}/feature_extractor/preprocessor_config.json", "{}")
         for name in UNOPENED:
+            if sizes.text_2 and name.startswith("safety_checker"):
+                continue  # XL has none
             self.text(f"{repository}/{name}", "not opened by anybody")
 
     def tokenizer(self, stem: str, padding: str) -> None:
