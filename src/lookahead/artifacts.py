@@ -160,6 +160,24 @@ def _beside(work: Path, out: Path) -> tuple[Path, Path]:
     return out.with_name(f".{out.name}.old"), out.with_name(f".{out.name}.{work.name}.new")
 
 
+@contextmanager
+def new_folder(out: Path) -> Iterator[Path]:
+    """A temporary folder that becomes `out` when the block ends well; before it, `out` must be free and writable."""
+    with writing(out):
+        taken = out.is_file() or (out.is_dir() and any(out.iterdir()))
+        if not taken:
+            out.parent.mkdir(parents=True, exist_ok=True)
+            work = Path(tempfile.mkdtemp(prefix=f".{out.name}.", dir=out.parent))
+    if taken:
+        raise InputError(f"{out} exists already and is not empty: choose another folder")
+    try:
+        yield work
+        work.chmod(0o755)  # temporary folders are private
+        publish(work, out)
+    finally:
+        shutil.rmtree(work, ignore_errors=True)
+
+
 def recover(work: Path, out: Path) -> None:
     """Undo a `publish` that was killed halfway: finished work is in `work` again, the earlier output in `out`."""
     old, new = _beside(work, out)

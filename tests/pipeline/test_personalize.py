@@ -2,6 +2,7 @@
 
 import gc
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -59,6 +60,21 @@ def test_an_exported_encoder_draws_by_its_own_settings_and_only_on_its_base(worl
     other = with_overrides(world, {"checkpoints.base": "another/base"})
     with pytest.raises(InputError, match=r"belongs to the base .*, but the world miniature has another/base"):
         settings_of(other, exported)
+
+
+@pytest.mark.parametrize("name", ["file/out", "x" * 300], ids=["below a file", "too long"])
+def test_a_folder_that_cannot_be_written_is_refused_before_the_drawing(name, world, portraits, tmp_path, monkeypatch):
+    (tmp_path / "file").touch()
+    monkeypatch.setattr("lookahead.pipeline.personalize.FaceCheck", None)  # nothing is opened
+    with pytest.raises(InputError, match="cannot be written"):
+        personalize(world, None, request_of(portraits), tmp_path / name)
+
+
+def test_a_photo_whose_name_is_no_utf_8_is_drawn_from(world, portraits, tmp_path):
+    photo = tmp_path / "caf\udce9.jpg"
+    photo.write_bytes(portraits[0].read_bytes())
+    personalize(world, None, replace(request_of(portraits), portraits=(photo,)), tmp_path / "out")
+    assert Image.open(tmp_path / "out" / "00-7.png").text["portraits"] == "caf?.jpg"
 
 
 def test_the_image_encoder_and_the_face_pack_are_closed_before_the_base_is_opened(

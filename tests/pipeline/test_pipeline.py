@@ -1,5 +1,6 @@
 """The pipeline against stock diffusers, its round trip, what each option changes, attention to the reference."""
 
+import math
 import re
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ from lookahead.pipeline import LookaheadPipeline
 from lookahead.pipeline.attention_maps import draw_with_attention, reference_attention
 from lookahead.pipeline.pipeline import CARD
 from lookahead.world import open_image_encoder
+from lookahead.world.diffusion import SCHEDULERS
 
 PROMPT = "a photo of a person in the snow"
 OTHER = "a comic drawing of a person on the beach"
@@ -86,6 +88,12 @@ def test_a_lora_for_a_few_timesteps_is_drawn_with_at_these(tiny_world, settings,
     assert differ(pictures["few"], pictures["all"]) > 1
     plain = LookaheadPipeline(tiny_world, settings, None)
     assert differ(pictures["all"], plain(photos[0], PROMPT, fast=True)[0]) <= 1, "kohya's names are the same weights"
+
+
+@pytest.mark.parametrize("scheduler", SCHEDULERS)
+def test_every_scheduler_that_may_be_chosen_draws_and_again_the_same(scheduler, pipe, photos):
+    drawn = [pipe(photos[0], PROMPT, kv=False, scheduler=scheduler, num_inference_steps=4, seed=1)[0] for _ in "12"]
+    assert drawn[0].tobytes() == drawn[1].tobytes() and np.asarray(drawn[0]).std() > 1
 
 
 @pytest.mark.parametrize(("threshold", "black"), [(-1.0, True), (1.0, False)])
@@ -179,6 +187,15 @@ def test_several_portraits_of_one_person(pipe, photos):
     ("change", "said"),
     [
         ({"scheduler": "FastScheduler"}, "FastScheduler"),
+        ({"scheduler": "FlowMatchEulerDiscreteScheduler"}, "choose one of DDIMScheduler, "),
+        ({"num_inference_steps": 1001}, "num_inference_steps is 1001: not possible with DPMSolverMultistepScheduler"),
+        ({"num_inference_steps": 1001, "fast": True}, "num_inference_steps is 1001: not possible with LCMScheduler"),
+        ({"seed": -1}, "the seed is -1: choose one from 0 to"),
+        ({"seed": 2**63, "num_images_per_prompt": 2}, "the seed is 9223372036854775808"),
+        ({"guidance_scale": math.inf, "kv": False}, "guidance_scale: Input should be a finite number"),
+        ({"adapter_scale": math.inf}, "adapter_scale: Input should be a finite number"),
+        ({"guidance_scale": 3e38, "kv": False}, "not finite: lower guidance or scale"),
+        ({"negative_prompt": "a \udcff person"}, "is not valid text: write it in UTF-8"),
         ({"num_inference_steps": 0}, "num_inference_steps"),
         ({"adapter_scale": -1.0}, "adapter_scale"),
         ({"combine": "mix"}, "'mix'"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import runpy
 import sys
+from io import TextIOWrapper
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -48,6 +49,9 @@ def run_stage(name: str, **options: str | None) -> None:
 
 def main() -> None:
     """The entry point: bad input is one message and exit code 1."""
+    for stream in (sys.stdout, sys.stderr):  # a file's name need not be UTF-8
+        if isinstance(stream, TextIOWrapper):
+            stream.reconfigure(errors="replace")
     try:
         app()
     except InputError as error:

@@ -28,7 +28,7 @@ def personalize(
     adapter_scale: Annotated[float | None, typer.Option(help="how strongly the portrait counts, 0 to 1")] = None,
     guidance: Annotated[float | None, typer.Option(help="how strongly prompt and portrait count, without KV")] = None,
     steps: Annotated[int | None, typer.Option(help="of the scheduler")] = None,
-    scheduler: Annotated[str | None, typer.Option(help="any of diffusers', e.g. EulerDiscreteScheduler")] = None,
+    scheduler: Annotated[str | None, typer.Option(help="of diffusers, e.g. EulerDiscreteScheduler")] = None,
     steering: Annotated[float | None, typer.Option(help="strength of lookahead guidance, e.g. 0.1; 0 is off")] = None,
     combine: Annotated[str | None, typer.Option(help="several portraits: average or concatenate")] = None,
 ) -> None:

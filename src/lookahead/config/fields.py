@@ -25,7 +25,7 @@ Timestep = Annotated[int, Field(ge=0, lt=1000)]
 class Section(BaseModel):
     """A frozen section of the parameters; unknown keys are errors, and nothing has a default."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
 
 
 class Steps(Section):

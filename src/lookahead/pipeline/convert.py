@@ -7,7 +7,6 @@ own name; the frozen networks beside it are compared with the world's base and l
 from __future__ import annotations
 
 import re
-import tempfile
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +17,7 @@ from diffusers import UNet2DConditionModel
 from safetensors import safe_open
 from torch import Tensor
 
-from lookahead.artifacts import publish, save_tensors, write_json
+from lookahead.artifacts import new_folder, save_tensors, write_json
 from lookahead.config import Checkpoints, World, with_overrides
 from lookahead.errors import InputError
 from lookahead.models.adapter import ADAPTER_FILE
@@ -176,20 +175,14 @@ def convert_tensors(path: Path, checkpoints: Checkpoints, out: Path) -> None:
 
 def convert(world: World, checkpoint: Path, out: Path) -> list[str]:
     """Write the folder, whole or not at all; the names of the weights in it."""
-    if out.is_file() or (out.is_dir() and any(out.iterdir())):
-        raise InputError(f"{out} exists already and is not empty: choose another folder")
     saved = Saved(
         checkpoints=world.checkpoints,
         personalize=with_overrides(world.personalize, {"portrait_prompt": PORTRAIT_PROMPT}),
     )
-    out.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=f".{out.name}.", dir=out.parent) as name:
-        work = Path(name)
+    with new_folder(out) as work:
         convert_tensors(checkpoint, world.checkpoints, work)
         weights = sorted(path.name for path in work.iterdir())
         write_json(work / SETTINGS_FILE, saved.model_dump(mode="json"))
         card = _CARD.format(name=checkpoint.name, base=world.checkpoints.base, world=world.name)
         (work / CARD).write_text(card, encoding="utf-8")
-        work.chmod(0o755)  # temporary folders are private
-        publish(work, out)
     return weights

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -17,7 +16,7 @@ from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 from tqdm import tqdm
 
-from lookahead.artifacts import publish, read_json
+from lookahead.artifacts import new_folder, read_json
 from lookahead.config import Checkpoints, Personalize, World, with_overrides
 from lookahead.config.fields import checked
 from lookahead.errors import InputError
@@ -105,19 +104,14 @@ def settings_of(world: World, encoder: Path | None) -> Personalize:
 
 def personalize(world: World, encoder: Path | None, request: Request, out: Path) -> None:
     """Draw every prompt and write `grid.png` and `<prompt>-<seed>.png` into `out`, all of them or none."""
-    if out.is_file() or (out.is_dir() and any(out.iterdir())):
-        raise InputError(f"{out} exists already and is not empty: choose another folder")
     overrides = {path: value for path, value in request.overrides.items() if value is not None}
     settings = with_overrides(settings_of(world, encoder), overrides)
-    portraits = _checked(world.checkpoints, settings.min_face_size, request.portraits)
-    encoded = encode_portraits(world.checkpoints, portraits, settings.batch_size)
-    pipe = LookaheadPipeline(world.checkpoints, settings, encoder)
-    pictures = _draw(pipe, portraits, request, encoded)
-    out.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=f".{out.name}.", dir=out.parent) as work:
-        _write(Path(work), pictures, portraits[0], request, _origin(pipe, request))
-        Path(work).chmod(0o755)  # temporary folders are private
-        publish(Path(work), out)
+    with new_folder(out) as work:
+        portraits = _checked(world.checkpoints, settings.min_face_size, request.portraits)
+        encoded = encode_portraits(world.checkpoints, portraits, settings.batch_size)
+        pipe = LookaheadPipeline(world.checkpoints, settings, encoder)
+        pictures = _draw(pipe, portraits, request, encoded)
+        _write(work, pictures, portraits[0], request, _origin(pipe, request))
 
 
 def _checked(checkpoints: Checkpoints, min_face_size: float, portraits: Sequence[Path]) -> list[Image.Image]:
@@ -148,7 +142,7 @@ def _origin(pipe: LookaheadPipeline, request: Request) -> dict[str, str]:
     """The metadata that all pictures share; portraits by name only, as paths tell about their owner."""
     return {
         "negative_prompt": request.negative_prompt or "",
-        "portraits": ", ".join(path.name for path in request.portraits),
+        "portraits": ", ".join(path.name.encode(errors="replace").decode() for path in request.portraits),
         "encoder": "untuned adapter" if pipe.encoder is None else "tuned",
         "fast": str(request.fast),
         "settings": json.dumps(pipe.settings.model_dump(mode="json"), sort_keys=True),

@@ -48,6 +48,7 @@ from lookahead.world import (
 
 Features = tuple[Tensor, Tensor]  # of photos (N, S, D), and of no photo (1, S, D)
 SETTINGS_FILE, CARD = "lookahead.json", "README.md"
+_LARGEST_SEED = 2**63
 _ROWS = {"adapter": "untuned adapter", "noise_only": "tuned, noise loss only", "tuned": "tuned with lookahead"}
 
 
@@ -150,6 +151,11 @@ class LookaheadPipeline:
         count = num_images_per_prompt
         if not photos or not prompts or count < 1:
             raise InputError(f"{len(photos)} portraits, {len(prompts)} prompts, {count} images: give at least one")
+        if not 0 <= seed <= _LARGEST_SEED - count:
+            raise InputError(f"the seed is {seed}: choose one from 0 to {_LARGEST_SEED - count}")
+        for text in (*prompts, negative_prompt or ""):
+            if text != text.encode(errors="replace").decode():
+                raise InputError(f"the prompt {text!r:.80} is not valid text: write it in UTF-8")
         prefix = "fast." if fast else ""
         overrides = {
             f"{prefix}num_inference_steps": num_inference_steps,
@@ -203,6 +209,8 @@ class LookaheadPipeline:
                 own = reference and reference.map(take)
                 towards = aims if aims is None else aims[batch]
                 pixels = draw(sampler, given.map(take), free.map(take), seeds[batch], own, towards, callback)
+                if not pixels.isfinite().all():
+                    raise InputError("the picture has numbers that are not finite: lower guidance or scale")
                 drawn += self._checked(to_pictures(pixels))
         return drawn
 

@@ -70,6 +70,18 @@ def prepare(
     return Sampler(pipe, num_inference_steps, guidance, kv, bank)
 
 
+def set_timesteps(scheduler: Any, count: int) -> None:
+    """Space a scheduler's timesteps; InputError where it cannot do so many, or so few."""
+    most = scheduler.config.num_train_timesteps
+    try:
+        if count > most:
+            raise ValueError(f"the base was trained with {most} timesteps")
+        scheduler.set_timesteps(count, device=device())
+    except (ValueError, IndexError) as error:  # schedulers check this in ways of their own, or not at all
+        name = type(scheduler).__name__
+        raise InputError(f"num_inference_steps is {count}: not possible with {name} ({str(error)[:120]})") from None
+
+
 def image_guidance(scale: float) -> KVGuidance:
     """Plain classifier-free guidance by prompt and image tokens."""
     return KVGuidance(image=scale, both=0.0, kv=0.0)
@@ -122,7 +134,7 @@ def draw_latents(
 ) -> Tensor:
     """The loop from noise (B, C, h, w) to scaled latents; `generators` serve schedulers that add noise of their own."""
     pipe = sampler.pipe
-    pipe.scheduler.set_timesteps(sampler.num_inference_steps, device=device())
+    set_timesteps(pipe.scheduler, sampler.num_inference_steps)
     latents = noise * pipe.scheduler.init_noise_sigma
     random = pipe.prepare_extra_step_kwargs(list(generators), 0.0)
     for step, t in enumerate(pipe.scheduler.timesteps):

@@ -30,6 +30,12 @@ from lookahead.world.published import scorer_weights
 
 FAST_CHILD = "fast_child"
 Pipeline = Any  # StableDiffusionXLPipeline or StableDiffusionPipeline, which get their modules when they run
+SCHEDULERS = (  # of diffusers, those that our sampling loop drives (each is tested)
+    *("DDIMScheduler", "DDPMScheduler", "DEISMultistepScheduler", "DPMSolverMultistepScheduler"),
+    *("DPMSolverSinglestepScheduler", "EulerAncestralDiscreteScheduler", "EulerDiscreteScheduler"),
+    *("HeunDiscreteScheduler", "KDPM2AncestralDiscreteScheduler", "KDPM2DiscreteScheduler", "LCMScheduler"),
+    *("LMSDiscreteScheduler", "PNDMScheduler", "SASolverScheduler", "TCDScheduler", "UniPCMultistepScheduler"),
+)
 _SLICED = 256  # pixels a side, from which a VAE takes pictures one by one: of smaller ones many fit, and are faster
 _ENCODERS = ("vae", "text_encoder", "text_encoder_2", "tokenizer", "tokenizer_2")
 
@@ -144,10 +150,9 @@ def open_generator(checkpoints: Checkpoints) -> Pipeline:
 
 def scheduler_class(name: str) -> Any:
     """The scheduler class of diffusers with this name."""
-    found = getattr(diffusers, name, None) if name.endswith("Scheduler") else None
-    if found is None:
-        raise InputError(f"{name!r} is no scheduler of diffusers {diffusers.__version__}: e.g. LCMScheduler")
-    return found
+    if name not in SCHEDULERS:
+        raise InputError(f"{name!r} is no scheduler that can be used: choose one of {', '.join(SCHEDULERS)}")
+    return getattr(diffusers, name)
 
 
 def encode_prompts(
