@@ -2,9 +2,9 @@
 
 import os
 
-# How OpenMP's threads wait for each other, read when torch loads: those that spin stop each other wherever another
-# process wants a core (benchmarks/contention.py). Every entry imports this package first; what the user has set stays.
-THREADS = {"OMP_WAIT_POLICY": "PASSIVE"}
+# How OpenMP's threads wait for each other, read when torch loads: those that spin long stop each other wherever another
+# process wants a core (docs/scale.md). Every entry imports this package first; what the user has set stays.
+THREADS = {"GOMP_SPINCOUNT": "1000"}
 if not {"OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME"} & os.environ.keys():
     os.environ.update(THREADS)
 if os.environ.get("RANK", "0") != "0":
