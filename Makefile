@@ -14,7 +14,7 @@ export MLFLOW_SKIP_PIP_REQUIREMENTS_CHECK := true
 export DVC_NO_ANALYTICS := true
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-# Without a GPU two processes side by side: twice as fast as one with two threads (docs/scale.md).
+# Without a GPU two processes side by side: faster than one with two threads (docs/scale.md).
 CORES := $(shell nproc 2>/dev/null || sysctl -n hw.ncpu)
 ifeq ($(origin LOOKAHEAD_LAUNCH)$(filter 1,$(CORES))$(shell command -v nvidia-smi),undefined)
 repro ablation curves: export LOOKAHEAD_LAUNCH = accelerate launch --multi_gpu --num_processes 2 --num_machines 1 \

@@ -25,6 +25,7 @@ from lookahead.method.guidance import guided
 from lookahead.method.preview import lcm_preview, with_boundary
 from lookahead.models.adapter import ADAPTER_FILE, adapter_parameters
 from lookahead.models.kv_encoder import KV_FILE, KVEncoder, extend_self_attention, open_kv_encoder
+from lookahead.models.recogniser import TEMPLATE, similarity
 from lookahead.pipeline.convert import Place, convert_tensors, places_of
 from lookahead.sampling.conditions import Condition, Prompt
 from lookahead.sampling.loop import predict
@@ -204,6 +205,24 @@ def test_densities_of_timesteps(name, strength):
     density = settings.noise_density if name == "density_noise" else settings.lookahead.density
     assert (density.kind, density.strength) == ("cosine", strength)
     close(cosine_density(strength, 1000)[::10], name)
+
+
+def test_the_alignment_differs_by_its_template():
+    """Theirs has the second eye a pixel further left, and fits from the template to the picture."""
+    landmarks = 3 * (torch.tensor(TEMPLATE) + 0.5 * given("landmarks", 20, 5, 2)).double() + 40
+    ones = torch.ones(4, 1, dtype=torch.float64)
+    corners = torch.tensor([[0, 0], [111, 0], [0, 111], [111, 111]], dtype=torch.float64)
+
+    def apart(template: tuple[tuple[float, float], ...]) -> float:
+        a, b = similarity(landmarks, torch.tensor(template, dtype=torch.float64)[None])
+        turn = torch.stack([torch.cat([a.real, -a.imag, b.real], 1), torch.cat([a.imag, a.real, b.imag], 1)], 1)
+        last = torch.tensor([[[0.0, 0.0, 1.0]]], dtype=torch.float64).expand(len(turn), -1, -1)
+        picture = torch.cat([corners, ones], 1) @ torch.cat([GOLDEN["alignment"], last], 1).inverse().mT
+        return float((picture @ turn.mT - corners).norm(dim=2).mean())
+
+    arcface, theirs = apart(TEMPLATE), apart((TEMPLATE[0], (72.5318, 51.5014), *TEMPLATE[2:]))
+    print(f"| crops apart, in pixels; with the official template | {arcface:.2f} | {theirs:.2f} |")  # noqa: T201
+    assert theirs < 0.1 < 0.5 < arcface < 1.0  # pixels of 112
 
 
 def test_gradients_of_the_noise_loss_on_adapter_and_loras(ours):

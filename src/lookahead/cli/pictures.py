@@ -82,7 +82,7 @@ def convert(
     out: Annotated[Path, typer.Argument(help="a new folder, for `--encoder`")],
     world: World = "sdxl",
 ) -> None:
-    """Make an encoder of the authors' published checkpoint (docs/authors-encoder.md); minutes, without a GPU."""
+    """Make an encoder of the authors' published checkpoint (docs/authors-encoder.md); needs no GPU."""
     settings = parameters().of(world)
     from lookahead.pipeline.convert import convert as make
     from lookahead.world import require

@@ -149,13 +149,7 @@ class LookaheadPipeline:
         photos = [photo.convert("RGB") for photo in several]
         prompts = [prompt] if isinstance(prompt, str) else list(prompt)
         count = num_images_per_prompt
-        if not photos or not prompts or count < 1:
-            raise InputError(f"{len(photos)} portraits, {len(prompts)} prompts, {count} images: give at least one")
-        if not 0 <= seed <= _LARGEST_SEED - count:
-            raise InputError(f"the seed is {seed}: choose one from 0 to {_LARGEST_SEED - count}")
-        for text in (*prompts, negative_prompt or ""):
-            if text != text.encode(errors="replace").decode():
-                raise InputError(f"the prompt {text!r:.80} is not valid text: write it in UTF-8")
+        _refuse(len(photos), prompts, negative_prompt or "", count, seed)
         prefix = "fast." if fast else ""
         overrides = {
             f"{prefix}num_inference_steps": num_inference_steps,
@@ -211,7 +205,7 @@ class LookaheadPipeline:
                 pixels = draw(sampler, given.map(take), free.map(take), seeds[batch], own, towards, callback)
                 if not pixels.isfinite().all():
                     raise InputError("the picture has numbers that are not finite: lower guidance or scale")
-                drawn += self._checked(to_pictures(pixels))
+                drawn += self._blackened(to_pictures(pixels))
         return drawn
 
     def _sampler(self, settings: Personalize, fast: bool) -> Sampler:
@@ -232,7 +226,7 @@ class LookaheadPipeline:
     def _image_encoder(self) -> tuple[CLIPVisionModelWithProjection, CLIPImageProcessor]:
         return open_image_encoder(self.checkpoints)
 
-    def _checked(self, pictures: list[Image.Image]) -> list[Image.Image]:
+    def _blackened(self, pictures: list[Image.Image]) -> list[Image.Image]:
         """The pictures, black where the safety checker, if the world has one, flags them; it warns of each."""
         if self.checkpoints.safety_checker is None:
             return pictures
@@ -248,6 +242,17 @@ class LookaheadPipeline:
     @cached_property
     def _identifier(self) -> Identifier:
         return open_identifier(self.checkpoints)
+
+
+def _refuse(photos: int, prompts: Sequence[str], negative_prompt: str, count: int, seed: int) -> None:
+    """InputError for what cannot be drawn, whatever the settings are."""
+    if not photos or not prompts or count < 1:
+        raise InputError(f"{photos} portraits, {len(prompts)} prompts, {count} images: give at least one")
+    if not 0 <= seed <= _LARGEST_SEED - count:
+        raise InputError(f"the seed is {seed}: choose one from 0 to {_LARGEST_SEED - count}")
+    for text in (*prompts, negative_prompt):
+        if text != text.encode(errors="replace").decode():
+            raise InputError(f"the prompt {text!r:.80} is not valid text: write it in UTF-8")
 
 
 def encode_portraits(checkpoints: Checkpoints, photos: Sequence[Image.Image], batch_size: int) -> Features:
