@@ -27,7 +27,8 @@ ALLOWED = {
     "pipeline": {"method", "models", "sampling", "world", "config", "portraits", *BASE},
     "demo": {"pipeline", "evaluation", "dataset.prompts", "world", "config", "portraits", *BASE},
     "serving": {"pipeline", "portraits", *BASE},
-    "tracking": {"config", *BASE},
+    "mlflow_pages": {"config", *BASE},
+    "tracking": {"mlflow_pages", "config", *BASE},
 }
 COMPOSERS = {"stage", "plan", "cli", "doctor"}  # like the scripts in stages/, they may import everything
 IMPORTS = {name_of(path): top_level(path) for path in files()}
@@ -58,7 +59,7 @@ def test_the_method_imports_torch_only() -> None:
 @pytest.mark.parametrize(
     ("package", "parts"),
     [
-        ("mlflow", {"tracking", "serving"}),
+        ("mlflow", {"tracking", "mlflow_pages", "serving"}),
         ("lookahead.tracking", {"tracking", "search", *COMPOSERS}),
         ("miniature", set()),
     ],

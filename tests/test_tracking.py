@@ -1,8 +1,12 @@
 """What MLflow's store holds after stages and studies ran, and that no broken store stops one."""
 
+import json
+import re
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
+from urllib.parse import unquote
 
 import pytest
 from mlflow import MlflowClient
@@ -10,7 +14,7 @@ from mlflow.entities import Run
 from PIL import Image
 
 from lookahead.artifacts import write_json
-from lookahead.config import Params, Tracking, read_params
+from lookahead.config import Params, Tracking, read_params, with_overrides
 from lookahead.tracking import Origin, connect, open_recorder, open_study
 
 
@@ -26,15 +30,20 @@ def params(here: Path, monkeypatch: pytest.MonkeyPatch) -> Params:
 def origin(stage: str, key: str = "k") -> Origin:
     (Path("input")).mkdir(exist_ok=True)
     Path("input/x").write_text("x")
-    return Origin(stage, "tiny", {"train": {"steps": 3, "lookahead": {"weight": 0.5}}}, (Path("input"),), key)
+    return Origin(stage, "miniature", {"train": {"steps": 3, "lookahead": {"weight": 0.5}}}, (Path("input"),), key)
 
 
 def output() -> Path:
-    out = Path("runs/tiny/train")
+    out = Path("runs/miniature/train")
     write_json(out / "metrics.json", {"identity": {"mean": 0.25}, "note": "text", "kept": {"the person's": 3}})
     (out / "samples").mkdir(exist_ok=True)
     Image.new("RGB", (4, 4)).save(out / "samples" / "step_0002.png")
     return out
+
+
+def folder(path: Path) -> Path:
+    path.mkdir(parents=True, exist_ok=True)
+    return path
 
 
 def store(params: Params) -> tuple[MlflowClient, list[Run]]:
@@ -79,10 +88,52 @@ def test_the_first_stage_starts_the_reproduction_and_the_others_join_it(params: 
     (parent,) = {named(runs, stage).data.tags["mlflow.parentRunId"] for stage in ("generate", "train")}
     assert len(runs) == 3
     metrics = next(run for run in runs if run.info.run_id == parent).data.metrics
-    assert metrics["generate.identity.mean"] == metrics["train.identity.mean"] == 0.25
+    assert not metrics  # those of its stages are in their runs
     other = params.model_copy(update={"world": "sdxl"})
     open_recorder(other, origin("generate")).finish(output())
     assert len(store(params)[1]) == 5
+
+
+def test_a_reproduction_carries_what_people_compare(params: Params, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DVC_EXP_NAME", "heavy-weight")
+    out = output()
+    write_json(out / "metrics.json", {"identity": 0.6, "gain_identity": 0.05})
+    (out / "headline.md").write_text("| lookahead | 0.600 |")
+    Image.new("RGB", (4, 4)).save(folder(out / "grids") / "people.png")
+    changed = with_overrides(params, {"worlds.miniature.train.lookahead.weight": 0.2})
+    where = replace(origin("evaluate"), world="miniature", inputs=(Path("models/miniature/portraits/test"),))
+    folder(where.inputs[0])
+    open_recorder(changed, where).finish(out)
+    client, runs = store(params)
+    (run,) = (one for one in runs if one.data.tags.get("lookahead.kind") == "reproduction")
+    assert run.info.run_name == "miniature heavy-weight" and run.data.tags["dvc.experiment"] == "heavy-weight"
+    assert run.data.metrics == {"identity": 0.6, "gain_identity": 0.05}
+    assert run.data.params["train.lookahead.weight"] == "0.2" and run.data.params["checkpoints.resolution"]
+    assert "train.weight_decay" not in run.data.params  # the default
+    assert [each.dataset.name for each in run.inputs.dataset_inputs] == ["models/miniature/portraits/test"]
+    child, note = named(runs, "evaluate").info.run_id, run.data.tags["mlflow.note.content"]
+    assert "| lookahead | 0.600 |" in note and f"/runs/{child}/artifacts" in note
+    picture = re.search(r"get-artifact\?path=([^&]+)&run_uuid=(\w+)\)", note)
+    assert picture is not None and picture[2] == run.info.run_id
+    assert Path(client.download_artifacts(run.info.run_id, unquote(picture[1]))).is_file()
+
+
+def test_the_experiment_has_a_description_and_a_view_with_the_headline_figures(params: Params) -> None:
+    client, experiment = connect(params.tracking)
+    tags = client.get_experiment(experiment).tags
+    view = json.loads(tags["mlflow.sharedViewState.headline"])
+    assert f"#/experiments/{experiment}/runs?viewStateShareKey=headline" in tags["mlflow.note.content"]
+    assert {f"metrics.`{name}`" for name in ("identity", "prompt", "gain_identity")} < set(view["selectedColumns"])
+
+
+def test_mlflows_own_variables_choose_store_and_experiment(params: Params, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "sqlite:///state/another.db")
+    monkeypatch.setenv("MLFLOW_EXPERIMENT_NAME", "mine")
+    client, experiment = connect(params.tracking)
+    assert Path("state/another.db").is_file() and not Path("state/mlflow.db").exists()
+    assert client.get_experiment(experiment).name == "mine"
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "")  # as good as unset
+    assert connect(params.tracking)[0].tracking_uri.endswith("state/mlflow.db")
 
 
 def test_a_failed_run_is_marked_and_keeps_its_curves(params: Params) -> None:
@@ -101,9 +152,9 @@ from lookahead.tracking import Origin, open_recorder, open_study
 tracking = Tracking(enabled=True, uri="sqlite:///state/mlflow.db", experiment="lookahead")
 params, key = read_params().model_copy(update={"tracking": tracking}), sys.argv[1]
 if key == "study":
-    recorder = open_study(params, Origin("search", "tiny", {}, (), key)).child(sys.argv[2], {"rate": 0.5}, {})
+    recorder = open_study(params, Origin("search", "miniature", {}, (), key)).child(sys.argv[2], {"rate": 0.5}, {})
 else:
-    recorder = open_recorder(params, Origin("train", "tiny", {}, (), key))
+    recorder = open_recorder(params, Origin("train", "miniature", {}, (), key))
 recorder.log({"loss": 1.0}, 1)
 print("open", flush=True)
 sys.stdin.read()
@@ -145,7 +196,7 @@ def test_workers_share_a_studys_run_and_a_killed_trial_is_continued(params: Para
     for worker in workers:
         worker.kill()
         worker.communicate()
-    study = open_study(params, Origin("search", "tiny", {}, (), "study"))
+    study = open_study(params, Origin("search", "miniature", {}, (), "study"))
     trial = study.child("trial 0", {"rate": 0.5}, {"optuna.trial": "7"})
     trial.log({"loss": 2.0}, 2)
     trial.finish(output(), {"identity": 0.3})

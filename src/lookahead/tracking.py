@@ -22,6 +22,7 @@ from PIL import Image
 from lookahead.artifacts import STATE, digest, digest_paths, read_json
 from lookahead.config import Params, Tracking
 from lookahead.errors import InputError
+from lookahead.mlflow_pages import LONGEST, TABLE, describe, differing, flatten, introduce
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -37,7 +38,6 @@ SETTINGS = {
     "MLFLOW_ASYNC_LOGGING_THREADPOOL_SIZE": "1",
 }
 FILES = ("*.html", "*.json", "*.csv", "*.md", "*.yaml", "*.parquet")  # of an output, kept as artifacts
-LONGEST = 500  # characters of a parameter
 PATIENCE = 30.0  # seconds after which a row of curves has arrived, or the store is broken
 _SQLITE = "sqlite:///"
 _LOGS = {"alembic": "WARNING", "mlflow.store.db.utils": "WARNING", "mlflow.utils.async_logging": "CRITICAL"}
@@ -62,9 +62,12 @@ def state() -> Path:
 
 
 def store_uri(tracking: Tracking) -> str:
-    """The store's address, a relative SQLite path resolved from the repository's root."""
-    path = tracking.uri.removeprefix(_SQLITE)
-    return f"{_SQLITE}{state().parent / path}" if tracking.uri.startswith(_SQLITE) else tracking.uri
+    """The store's address, a relative SQLite path resolved from the repository's root.
+
+    MLflow's own variable MLFLOW_TRACKING_URI, where it is set, goes before the parameter.
+    """
+    uri = os.environ.get("MLFLOW_TRACKING_URI") or tracking.uri
+    return f"{_SQLITE}{state().parent / uri.removeprefix(_SQLITE)}" if uri.startswith(_SQLITE) else uri
 
 
 def _mlflow() -> Any:
@@ -89,9 +92,12 @@ def connect(tracking: Tracking) -> tuple[MlflowClient, str]:
     mlflow.set_tracking_uri(uri)
     with _lock():  # MLflow fails where several processes create a store's tables
         client = mlflow.MlflowClient(uri)
-        known = client.get_experiment_by_name(tracking.experiment)
+        name = os.environ.get("MLFLOW_EXPERIMENT_NAME") or tracking.experiment
+        known = client.get_experiment_by_name(name)
         artifacts = None if uri.startswith("http") else (state() / "artifacts").as_uri()  # a server has its own
-        experiment = known.experiment_id if known else client.create_experiment(tracking.experiment, artifacts)
+        experiment = known.experiment_id if known else client.create_experiment(name, artifacts)
+        if known is None:
+            introduce(client, experiment)
     mlflow.set_experiment(experiment_id=experiment)
     return client, experiment
 
@@ -132,7 +138,7 @@ def tags_of(origin: Origin) -> dict[str, str]:
     tags = {
         "mlflow.source.name": f"stages/{origin.stage.split('/')[0]}.py",
         "mlflow.source.git.commit": git("rev-parse", "HEAD"),
-        "git.dirty": str(bool(git("status", "--porcelain", "--untracked-files=no"))).lower(),
+        "git.dirty": str(bool(git("status", "--porcelain", "--untracked-files=no", ".", ":!*dvc.lock"))).lower(),
         "dvc.stage": os.environ.get("DVC_STAGE", ""),
         "dvc.experiment": os.environ.get("DVC_EXP_NAME", ""),
         **{f"lookahead.{name}": getattr(origin, name) for name in ("world", "stage", "key")},
@@ -149,12 +155,13 @@ def input_digests(paths: Iterable[Path]) -> dict[str, str]:
     return {path.as_posix(): known.get(path.as_posix()) or digest_paths([path])[:32] for path in paths}
 
 
-def flatten(tree: object, prefix: str = "") -> dict[str, object]:
-    """The leaves of nested mappings by dotted name; an entry `a.b` after a mapping `a` replaces the leaf `b` in it."""
-    if not isinstance(tree, Mapping):
-        return {prefix: tree}
-    pairs = ((f"{prefix}.{name}" if prefix else str(name), value) for name, value in tree.items())
-    return {key: leaf for name, value in pairs for key, leaf in flatten(value, name).items()}
+def _log_inputs(paths: Iterable[Path]) -> None:
+    """Log paths as data sets of the active run."""
+    from mlflow.data.meta_dataset import MetaDataset
+    from mlflow.data.sources import LocalArtifactDatasetSource as Source  # type: ignore[attr-defined]
+
+    for path, md5 in input_digests(path for path in paths if path.exists()).items():
+        _mlflow().log_input(MetaDataset(Source(path), path, md5))  # type: ignore[abstract]
 
 
 def _find(tags: Mapping[str, str], status: str = "") -> list[str]:
@@ -180,12 +187,20 @@ def open_recorder(params: Params, origin: Origin) -> Recorder:
     def start() -> tuple[str, str]:
         client, _ = connect(params.tracking)
         family = digest(git("rev-parse", "HEAD"), params.model_dump(mode="json", exclude={"tracking"}))[:16]
-        world, tags = {"lookahead.world": origin.world}, tags_of(origin)
-        parent = _start(f"{origin.world} reproduction {family[:6]}", {"lookahead.family": family}, world)
+        tags = tags_of(origin)
+        shared = {name: value for name, value in tags.items() if not name.startswith(("lookahead.", "dvc.stage"))}
+        own = {"lookahead.family": family, "lookahead.world": origin.world, "lookahead.kind": "reproduction"}
+        name = f"{origin.world} {tags.get('dvc.experiment') or 'reproduction ' + family[:6]}"
+        parent = _start(name, own, shared | {"mlflow.source.name": "dvc.yaml"})
+        mlflow = _mlflow()
+        mlflow.log_params(differing(params, origin.world))
+        if origin.stage == "evaluate":
+            people = [path for path in origin.inputs if "portraits" in path.parts]
+            _log_inputs([Path("runs", origin.world, "generate"), Path("runs", origin.world, "features"), *people])
         same = {name: value for name, value in tags.items() if name.startswith("lookahead.")}
         for killed in _find(same, "RUNNING"):  # for this process holds the lock of their workspace
             client.set_terminated(killed, "KILLED")
-        run = _mlflow().start_run(run_name=f"{origin.world} {origin.stage}", nested=True, tags=tags)
+        run = mlflow.start_run(run_name=f"{origin.world} {origin.stage}", nested=True, tags=tags)
         return parent, run.info.run_id
 
     return Recorder(start, origin, params.tracking.enabled)
@@ -223,13 +238,9 @@ class Recorder:
             self._failed = True
 
     def _log_origin(self) -> None:
-        from mlflow.data.meta_dataset import MetaDataset
-        from mlflow.data.sources import LocalArtifactDatasetSource as Source  # type: ignore[attr-defined]
-
         leaves = flatten({"world": self._origin.world, **self._origin.settings})
         _mlflow().log_params({name: str(value)[:LONGEST] for name, value in leaves.items()})
-        for path, md5 in input_digests(self._origin.inputs).items():
-            _mlflow().log_input(MetaDataset(Source(path), path, md5))  # type: ignore[abstract]
+        _log_inputs(self._origin.inputs)
 
     def log(self, metrics: Mapping[str, float], step: int) -> None:
         """Take one row of the curves; MLflow sends rows together."""
@@ -277,7 +288,9 @@ class Recorder:
         if out is None:
             return
         for parent in self._runs[:-1]:
-            mlflow.log_metrics({f"{self._origin.stage}.{n}": value for n, value in numbers.items()}, run_id=parent)
+            if (out / TABLE).is_file():  # of the stage `evaluate`
+                mlflow.log_metrics(numbers, run_id=parent)
+                describe(mlflow.MlflowClient(), parent, self._runs[-1], out)
         for path in sorted(out.rglob("*.png")):
             step, key = _STEP.search(path.stem), _STEP.sub("", path.relative_to(out).with_suffix("").as_posix())
             picture = Image.open(path).convert("RGB")

@@ -11,11 +11,10 @@ import torch
 import lookahead.artifacts
 from lookahead.artifacts import code_digest
 from lookahead.config import Checkpoints, Evaluate, with_overrides
-from lookahead.evaluation import scores
+from lookahead.evaluation import pictures, samplers, scores
 from lookahead.evaluation.cells import Cell, base_cell, main_cells
-from lookahead.evaluation.drawing import pictures, samplers
-from lookahead.evaluation.drawing.samplers import CODE
 from lookahead.evaluation.evaluator import Evaluator, open_evaluator
+from lookahead.evaluation.samplers import CODE
 from lookahead.models.kv_encoder import KV_FILE, new_kv_encoder, save_kv_encoder
 from lookahead.world import open_pipeline
 from tests.evaluation.conftest import Encoders
@@ -25,7 +24,7 @@ PICTURES, SCORES = "pictures", "scores"
 DECIDES = {  # by folder or file of the package: the keys that an edit of it moves
     "models/fast_child.py": {PICTURES},
     "sampling/conditions.py": {PICTURES},
-    "evaluation/drawing/samplers.py": {PICTURES},
+    "evaluation/samplers.py": {PICTURES},
     "portraits.py": {PICTURES, SCORES},
     "world/diffusion.py": {PICTURES, SCORES},
     "evaluation/scores.py": {SCORES},
@@ -61,7 +60,7 @@ def test_an_edit_moves_the_keys_of_what_it_decides(package: Path) -> None:
 
 @pytest.mark.parametrize(
     ("starts", "code"),
-    [(sorted(Path(samplers.__file__).parent.glob("*.py")), CODE), ([Path(scores.__file__)], (*CODE, *scores.CODE))],
+    [([Path(samplers.__file__), Path(pictures.__file__)], CODE), ([Path(scores.__file__)], (*CODE, *scores.CODE))],
     ids=["pictures", "scores"],
 )
 def test_the_folders_of_a_key_hold_all_that_decides(starts: list[Path], code: tuple[str, ...]) -> None:

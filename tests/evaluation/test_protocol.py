@@ -9,7 +9,7 @@ import pytest
 from lookahead.config import Checkpoints, Evaluate, Scorer, with_overrides
 from lookahead.dataset.prompts import read_prompts
 from lookahead.evaluation.cells import HASH, Description, describe, differences
-from lookahead.evaluation.drawing.pictures import Shot, choose_prompts, make_plan, make_shots
+from lookahead.evaluation.pictures import Shot, choose_prompts, make_plan, make_shots
 from lookahead.portraits import read_people
 
 STYLES = ["photo", "pencil", "oil"]

@@ -13,9 +13,9 @@ from torch.nn import functional as F
 from lookahead.config import read_params, with_overrides
 from lookahead.evaluation.cells import Cell
 from lookahead.evaluation.contrasts import summary
-from lookahead.evaluation.drawing.pictures import read_pictures
 from lookahead.evaluation.evaluate import photo_scale
 from lookahead.evaluation.evaluator import Evaluator, open_evaluator
+from lookahead.evaluation.pictures import read_pictures
 from lookahead.evaluation.scores import embed_pictures, face_scores, score
 from lookahead.models.recogniser import align, open_recogniser
 from lookahead.portraits import read_people, read_photo

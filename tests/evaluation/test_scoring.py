@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 from lookahead.config import Checkpoints
 from lookahead.errors import InputError
-from lookahead.evaluation.drawing.pictures import in_batches
+from lookahead.evaluation.pictures import in_batches
 from lookahead.evaluation.scores import (
     FaceReader,
     Texts,

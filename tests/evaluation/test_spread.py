@@ -9,7 +9,7 @@ from PIL import Image, ImageEnhance, ImageOps
 
 from lookahead.config import Diversity, Evaluate
 from lookahead.dataset.prompts import read_prompts
-from lookahead.evaluation.drawing.pictures import Plan, make_plan
+from lookahead.evaluation.pictures import Plan, make_plan
 from lookahead.evaluation.scores import CELLS, colours, layout, leaking
 from lookahead.evaluation.spread import distances, spread_plan
 

@@ -13,8 +13,8 @@ from lookahead.config import Checkpoints, Evaluate, Sampling, Steering, with_ove
 from lookahead.errors import InputError
 from lookahead.evaluation.cells import CONTRASTS, HASH, STEERED, STEERING, TUNED, describe, differences, main_cells
 from lookahead.evaluation.contrasts import contrasts
-from lookahead.evaluation.drawing.samplers import open_sampler, sampler_digest
 from lookahead.evaluation.evaluator import Evaluator, open_evaluator
+from lookahead.evaluation.samplers import open_sampler, sampler_digest
 from lookahead.sampling.loop import draw
 from tests.evaluation.conftest import Encoders, layers_of
 from tests.tiny import with_bright_previews
@@ -41,7 +41,7 @@ def test_it_is_a_cell_with_a_contrast_and_null_leaves_it_out(
     table = evaluator.run([cell for cell in cells if cell.name in (TUNED, STEERED)], None, tmp_path, people=2)
     (found,) = contrasts(table, CONTRASTS, ("clip_t",)).itertuples()
     means = table.groupby("cell")["clip_t"].mean()
-    assert found.contrast == "steering_gain" and found.mean == pytest.approx(means[STEERED] - means[TUNED])
+    assert found.contrast == "steering" and found.mean == pytest.approx(means[STEERED] - means[TUNED])
     assert found.mean != 0
     plain = main_cells(encoders, evaluator.settings.model_copy(update={"steering": None}), 0)
     assert [cell.name for cell in cells] == [*(cell.name for cell in plain), STEERED]

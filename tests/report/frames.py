@@ -11,7 +11,7 @@ import pyarrow as pa
 from PIL import Image
 
 from lookahead.artifacts import digest, write_parquet
-from lookahead.evaluation.drawing.pictures import png
+from lookahead.evaluation.pictures import png
 from lookahead.portraits import Person, read_people
 
 PEOPLE, STYLES, SCENES = 4, ["photo", "oil", "pencil"], ["snow", "beach"]

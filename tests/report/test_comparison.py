@@ -112,7 +112,7 @@ def test_the_command_compares_folders_and_runs_of_mlflow(one: Path, other: Path,
     done = invoke(one, other, "--label", "a", "--label", "b", "--out", "folders.html")
     assert done.exit_code == 0, done.exception
     assert "higher" in done.output and (here / "folders.html").is_file()
-    run = open_recorder(read_params(), Origin("evaluate", "tiny", {}, (), "key")).finish(other)["run"]
+    run = open_recorder(read_params(), Origin("evaluate", "miniature", {}, (), "key")).finish(other)["run"]
     done = invoke(one, run)
     assert done.exit_code == 0, done.exception
     assert run in done.output and "higher" in done.output and (here / "compare.html").is_file()

@@ -17,7 +17,7 @@ from tests.modules import ROOT
 from tests.project import files_of
 from tests.report.frames import GROUPS, METRICS, draw, long_table, portraits, previews, protocol
 
-PAIRS = [Contrast("difference", "tuned", "adapter"), Contrast("gain", "tuned", "noise_only")]
+PAIRS = [Contrast("tuning", "tuned", "adapter"), Contrast("gain", "tuned", "noise_only")]
 
 
 def check_self_contained(page: str, pictures: int) -> None:
@@ -47,18 +47,22 @@ def evaluated(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_an_evaluations_report_is_self_contained_and_equal_bytes(evaluated: Path) -> None:
     one = files_of(evaluated / "one")
     assert one == files_of(evaluated / "two")
-    assert {"report.html", "album.parquet", "groups.csv", "preview_curves.csv", "grids/people.png"} < set(one)
+    assert {"report.html", "headline.md", "album.parquet", "preview_curves.csv", "grids/people.png"} < set(one)
     page = one["report.html"].decode()
     check_self_contained(page, 2 * (1 + 3 * 4) + 3)  # people: reference, methods x shots; figures
     assert "Lookahead against noise loss only (4 people, this training): identity +0.07" in page
     assert "], higher; prompt alignment +0.000 [+0.000 to +0.000], not significant." in page
+    table = one["headline.md"].decode()
+    assert all(
+        text in table for text in ("| untuned", "| lookahead against noise loss only", "4 people, this training")
+    )
     assert "no training" in page and "somebody else’s photo: 0.123" in page and "steered" not in page
 
 
 def test_dvc_plots_columns_that_are_written(evaluated: Path) -> None:
     scales = read_params(ROOT / "params.yaml").active.evaluate.previews.scales
     curves = preview_curves(pd.DataFrame([{"t": t, "scale": s, "identity": 0.5} for t in (1, 2) for s in scales]))
-    written = {"preview_curves.csv": set(curves), "groups.csv": set(pd.read_csv(evaluated / "one" / "groups.csv"))}
+    written = {"preview_curves.csv": set(curves)}
     plots = yaml.safe_load((ROOT / "dvc.yaml").read_text(encoding="utf-8"))["plots"]
     wanted: dict[str, set[str]] = {name: set() for name in written}
     for plot in (next(iter(plot.values())) for plot in plots if isinstance(plot, dict)):
@@ -67,9 +71,6 @@ def test_dvc_plots_columns_that_are_written(evaluated: Path) -> None:
                 own = plot["x"] if isinstance(plot["x"], str) else plot["x"][file]
                 wanted[Path(file).name] |= {own, *([columns] if isinstance(columns, str) else columns)}
     assert wanted == written
-    groups = pd.read_csv(evaluated / "one" / "groups.csv").set_index("series")
-    assert list(groups.index[::3]) == ["adapter, recontextualise", "adapter, restyle"] and len(groups) == 6
-    assert groups.loc["tuned, restyle", "identity"] == pytest.approx(0.655, abs=0.003)
     assert preview_curves(previews()).to_numpy().tolist() == [[100, 0.1, 0.6], [900, 0.9, 1.4]]
 
 

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import runpy
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
@@ -114,26 +113,11 @@ def doctor(
         raise typer.Exit(1)
 
 
-def headline_table(intervals: Mapping[str, Mapping[str, Any]]) -> str:
-    """A row for each method and each contrast, with the people and the trainings that its intervals are over."""
-    from lookahead.evaluation.cells import CONTRASTS, LABELS
-    from lookahead.report.formats import Estimate, estimate_table, markdown, title
-
-    labels = LABELS | {one.name: f"{LABELS[one.cell]} − {LABELS[one.baseline]}" for one in CONTRASTS}
-    metrics = ("identity", "prompt")
-    rows = {}
-    for name, label in labels.items():
-        if name in intervals:
-            values = (intervals[name][metric] for metric in metrics)
-            rows[label] = [Estimate(v["mean"], v["low"], v["high"], v["people"], v["seeds"]) for v in values]
-    return markdown(estimate_table(rows, map(title, metrics)))
-
-
 @app.command()
 def headline(world: World = None) -> None:
     """Print the result: identity and prompt alignment of each method, with 95 % intervals."""
     folder = Path("runs") / parameters().of(world).name / "evaluate"
-    from lookahead.artifacts import read_json
-
-    table = headline_table(read_json(folder / "intervals.json"))
+    if not (folder / "headline.md").is_file():
+        raise InputError(f"{folder} holds no result: run `make repro`, or `lookahead evaluate`")
+    table = (folder / "headline.md").read_text(encoding="utf-8")
     print(f"\n{table}\nReport: {folder / 'report.html'}\nRuns:   make ui")

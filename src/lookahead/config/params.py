@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
@@ -149,6 +149,7 @@ class Params(Section):
     tracking: Tracking
     worlds: dict[str, World]
     studies: Studies
+    defaults: dict[str, Any]  # of the worlds, as plain data
 
     @model_validator(mode="after")
     def _known_world(self) -> Params:
@@ -174,7 +175,7 @@ def parse_params(tree: Mapping[str, object]) -> Params:
     DVC tracks a world's sections by name, so that each world has to state all of them, if only as `{}`.
     """
     rest = dict(tree)
-    defaults, worlds = rest.pop("defaults", {}), rest.get("worlds")
+    defaults, worlds = rest.setdefault("defaults", {}), rest.get("worlds")
     if isinstance(defaults, Mapping) and isinstance(worlds, Mapping):
         for name, world in worlds.items():
             stated = {"name", *(world if isinstance(world, Mapping) else ())}

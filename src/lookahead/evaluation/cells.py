@@ -10,8 +10,8 @@ from lookahead.artifacts import digest, digest_paths
 from lookahead.config import Checkpoints, Evaluate, Protocol, Sampling
 from lookahead.errors import InputError
 from lookahead.evaluation.contrasts import UNTRAINED, Contrast
-from lookahead.evaluation.drawing.pictures import Plan
-from lookahead.evaluation.drawing.samplers import kv_file
+from lookahead.evaluation.pictures import Plan
+from lookahead.evaluation.samplers import kv_file
 from lookahead.evaluation.scores import Row, models_of
 from lookahead.models.adapter import ADAPTER_FILE
 from lookahead.portraits import Person
@@ -27,10 +27,10 @@ LABELS = {  # what people read, in the order of every table
     STEERED: "lookahead, steered",
 }
 CONTRASTS = (
-    Contrast("difference", TUNED, UNTUNED),
+    Contrast("tuning", TUNED, UNTUNED),
     Contrast("gain", TUNED, NOISE_ONLY),
-    Contrast("kv_gain", TUNED, WITHOUT_KV),
-    Contrast("steering_gain", STEERED, TUNED),
+    Contrast("kv", TUNED, WITHOUT_KV),
+    Contrast("steering", STEERED, TUNED),
 )
 TRAINED = (NOISE_ONLY, TUNED)  # those with an encoder of their own
 HASH, STEERING = "hash", "steering"

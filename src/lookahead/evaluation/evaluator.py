@@ -19,9 +19,9 @@ from lookahead.artifacts import STATE, atomic, digest_paths, write_parquet, writ
 from lookahead.config import Checkpoints, Evaluate
 from lookahead.dataset.prompts import read_prompts
 from lookahead.errors import InputError
+from lookahead.evaluation import pictures, samplers
 from lookahead.evaluation.cells import Cell
-from lookahead.evaluation.drawing import pictures, samplers
-from lookahead.evaluation.drawing.pictures import Plan, Shot
+from lookahead.evaluation.pictures import Plan, Shot
 from lookahead.evaluation.scores import Scorers, open_scorers, score_key, score_shots
 from lookahead.portraits import Person, read_people
 from lookahead.sampling.steering import Identifier, open_identifier

@@ -14,9 +14,9 @@ from tqdm import tqdm
 from lookahead import world
 from lookahead.artifacts import code_digest, digest, digest_paths
 from lookahead.evaluation.cells import Cell
-from lookahead.evaluation.drawing.pictures import Conditions, in_batches
-from lookahead.evaluation.drawing.samplers import checkpoint_digest
 from lookahead.evaluation.evaluator import Evaluator
+from lookahead.evaluation.pictures import Conditions, in_batches
+from lookahead.evaluation.samplers import checkpoint_digest
 from lookahead.evaluation.scores import similarity
 from lookahead.evaluation.statistics import crossed_interval
 from lookahead.method.diffusion import add_noise

@@ -16,8 +16,8 @@ from torch.nn import functional as F
 from lookahead.artifacts import code_digest, digest, digest_paths
 from lookahead.config import Checkpoints, FacePacks
 from lookahead.errors import InputError
-from lookahead.evaluation.drawing.pictures import Plan, Shot
-from lookahead.evaluation.drawing.samplers import checkpoint_digest
+from lookahead.evaluation.pictures import Plan, Shot
+from lookahead.evaluation.samplers import checkpoint_digest
 from lookahead.portraits import Person, Pixels, open_picture, read_photo
 from lookahead.world import Scorer, device, open_faces, open_scorer, quiet_alignment
 

@@ -14,8 +14,8 @@ from PIL import Image
 from lookahead.artifacts import code_digest, digest
 from lookahead.config import Evaluate
 from lookahead.evaluation.cells import Cell
-from lookahead.evaluation.drawing.pictures import Plan, Shot, choose_prompts, make_shots, read_pictures
 from lookahead.evaluation.evaluator import Evaluator
+from lookahead.evaluation.pictures import Plan, Shot, choose_prompts, make_shots, read_pictures
 from lookahead.evaluation.scores import Array, Row, Scorers, embed_pictures, layout
 
 METRICS = ("diversity", "diversity_faces", "layout")

@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
+from lookahead.artifacts import atomic
 from lookahead.evaluation.cells import FULL, LABELS
 from lookahead.evaluation.contrasts import ALL
 from lookahead.evaluation.evaluate import HEADLINE, PICTURES, PRIMARY, SCALE, Tables
 from lookahead.evaluation.evaluator import save_csv, save_table
 from lookahead.report import figures as plots
 from lookahead.report import pages
-from lookahead.report.formats import read_findings, sample, title
+from lookahead.report.formats import markdown, read_findings, sample, title
 
+TABLE = "headline.md"
 GAIN = "gain"  # the contrast that the verdict is about
 SECTIONS = {  # those below the headline
     "Was the loss’s recogniser fooled?": ("identity", "identity_select", "identity_loss", "identity_detected"),
@@ -34,7 +36,7 @@ PREVIEWS = {"identity": "Recognised as the reference (cosine)", "error": "Square
 
 
 def write_evaluation_report(measured: Tables, out: Path, grid_people: int) -> None:
-    """Write `report.html`, `album.parquet`, `groups.csv`, `preview_curves.csv` and `grids/*.png` into `out`.
+    """Write `report.html`, `headline.md`, `album.parquet`, `preview_curves.csv` and `grids/*.png` into `out`.
 
     `out` has the evaluation's pictures. Those of the first `grid_people` people are shown.
     """
@@ -43,8 +45,9 @@ def write_evaluation_report(measured: Tables, out: Path, grid_people: int) -> No
     folders = {cell: out / PICTURES / cell for cell in found.cells}
     album = pages.make_album(measured.table, measured.people, folders, grid_people)
     save_table(album, out / pages.ALBUM)
-    save_csv(prompt_groups(measured.summary, protocol["groups"]), out / "groups.csv")  # dvc.yaml plots these two
     save_csv(preview_curves(measured.previews), out / "preview_curves.csv")
+    with atomic(out / TABLE) as path:  # methods and contrasts in one
+        path.write_text(markdown(pd.concat(found.tables(PRIMARY))), encoding="utf-8")
     pages.save_grid(album, found.cells, out / "grids" / "people.png")
     figures = {name: out / "grids" / f"{name}.png" for name in ("tradeoff", "contrasts", "previews")}
     plots.save_tradeoff(found, [FULL], figures["tradeoff"])
@@ -69,13 +72,6 @@ def write_evaluation_report(measured: Tables, out: Path, grid_people: int) -> No
         "figures": pages.inline_files(figures),
     }
     pages.save_page("evaluation.html.j2", out / "report.html", content)
-
-
-def prompt_groups(means: pd.DataFrame, groups: Collection[str]) -> pd.DataFrame:
-    """One row a cell and group of prompts: identity and prompt alignment."""
-    rows = means[means["cell"].isin(list(LABELS)) & means["group"].isin(list(groups))]
-    wide = rows.assign(series=rows["cell"] + ", " + rows["group"])
-    return wide.pivot_table("mean", "series", "metric", sort=False).reset_index()
 
 
 def preview_curves(previews: pd.DataFrame, metric: str = "identity") -> pd.DataFrame:

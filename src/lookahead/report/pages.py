@@ -17,7 +17,7 @@ from PIL import Image, ImageDraw, ImageFont, ImageOps
 
 from lookahead.artifacts import atomic, writing
 from lookahead.evaluation.cells import FULL
-from lookahead.evaluation.drawing.pictures import png, read_pngs
+from lookahead.evaluation.pictures import png, read_pngs
 from lookahead.portraits import Person, open_picture
 from lookahead.report.formats import number, title
 

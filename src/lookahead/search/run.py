@@ -35,7 +35,15 @@ HOPELESS = 3  # failed trials without any other: something else than the setting
 Objective = Callable[[optuna.Trial], float | tuple[float, ...]]
 # Folders that can change a trial's numbers; pages, tables and tracking cannot.
 CODE = (
-    *("artifacts.py", "portraits.py", "dataset/prompts.py", "evaluation/drawing", "evaluation/scores.py", "features"),
+    *(
+        "artifacts.py",
+        "portraits.py",
+        "dataset/prompts.py",
+        "evaluation/pictures.py",
+        "evaluation/samplers.py",
+        "evaluation/scores.py",
+        "features",
+    ),
     *("method", "models", "sampling", "search/objective.py", "training", "world"),
 )
 # Changing these continues a study.

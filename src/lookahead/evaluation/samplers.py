@@ -11,14 +11,22 @@ from pathlib import Path
 from lookahead import world
 from lookahead.artifacts import code_digest, digest, digest_paths
 from lookahead.config import Checkpoints, Sampling
-from lookahead.evaluation.drawing.pictures import Plan
+from lookahead.evaluation.pictures import Plan
 from lookahead.models.adapter import ADAPTER_FILE
 from lookahead.models.fast_child import child_at, lora_layers, switch_off
 from lookahead.models.kv_encoder import KV_FILE, open_kv_encoder
 from lookahead.sampling.loop import Sampler, image_guidance, prepare
 from lookahead.sampling.steering import Identifier, open_guide
 
-CODE = ("evaluation/drawing", "method", "models", "portraits.py", "sampling", "world")  # what can change a picture
+CODE = (
+    "evaluation/pictures.py",
+    "evaluation/samplers.py",
+    "method",
+    "models",
+    "portraits.py",
+    "sampling",
+    "world",
+)  # what can change a picture
 _LIBRARIES = ("torch", "diffusers", "transformers", "peft")
 
 
