@@ -39,11 +39,12 @@ LORA_FILE = "pytorch_lora_weights.safetensors"
 TOKENS = 4  # image tokens of the adapter
 VISION = 32  # width of the image encoder
 TREE = {  # a prompts file of 12 people, 3 styles and 2 scenes
-    "template": "{style} of {subject} {scene}",
+    "template": "{style} of {subject} {mood} {scene}",
     "nobody": "a person",
     "plain": "photo",
     "styles": {"photo": "a photo", "pencil": "a pencil drawing", "oil": "an oil painting"},
     "scenes": {"studio": "in a studio", "snow": "in the snow"},
+    "details": {"mood": {"glad": "glad", "sad": "sad"}},
     "people": {
         "template": "{first} {last}",
         "parts": {"first": ["anna", "bela", "cora", "dina"], "last": ["abel", "berg", "cole"]},

@@ -22,7 +22,8 @@ def test_the_miniatures_prompts_say_what_it_was_trained_on() -> None:
     prompts = read_prompts(PROMPTS / "miniature.yaml")
     assert (prompts.styles, prompts.scenes, prompts.nobody) == (vocabulary.STYLES, vocabulary.SCENES, vocabulary.NOBODY)
     assert prompts.people.parts == {"first": list(vocabulary.FIRST), "last": list(vocabulary.LAST)}
-    assert prompts.caption("oil", "snow", "anna berg") == vocabulary.caption("oil", "snow", "anna berg")
+    said = prompts.caption("anna berg", {"style": "oil", "scene": "snow"})
+    assert said == vocabulary.caption("oil", "snow", "anna berg")
     combinations = prompts.people.combinations()
     assert len(combinations) == 288  # the names that were held out
     assert all(vocabulary.held_out(*combination) for combination in combinations)
@@ -32,7 +33,7 @@ def test_sdxls_prompts_invent_more_people_than_its_dataset_needs_and_none_has_a_
     prompts = read_prompts(PROMPTS / "people.yaml")
     names = prompts.invent(100_000, 0)
     assert len(set(names)) == 100_000
-    assert "{" not in prompts.caption("pencil", "snow", names[0])
+    assert "{" not in prompts.caption(names[0], {"style": "pencil", "scene": "snow"})
     # No real person's name can be among them: every capital letter belongs to the ancestry.
     people = prompts.people
     others = [word for part, words in people.parts.items() if part != "ancestry" for word in words]
@@ -64,6 +65,7 @@ def test_people_depend_on_the_seed_alone_and_what_a_prompts_file_lacks_is_named(
     [
         (("plain",), "foto", "'foto'"),
         (("template",), "{style} of {person}", "'person', 'style'"),
+        (("details",), {"hat": {"top": "in a top hat"}}, "'hat'"),
         (("people", "template"), "{first} {middle}", "'middle'"),
         (("people", "parts", "first"), ["anna", "anna"], "'anna' twice"),
         (("people", "lattice"), {"weights": [1], "modulus": 2}, "1 numbers for 2 parts"),

@@ -20,8 +20,21 @@ from lookahead.world import open_pipeline
 from tests.evaluation.conftest import Encoders
 from tests.project import files_of
 
-METRICS = {*HEADLINE, *FURTHER}
-ID = ["cell", "sampler", "training_seed", "person", "style", "scene", "repeat", "noise_seed"]
+PARTS = {f"{kind}_right" for kind in ("style", "scene", "mood")}
+METRICS = {*HEADLINE, *FURTHER, *PARTS}
+ID = [
+    "cell",
+    "sampler",
+    "training_seed",
+    "person",
+    "style",
+    "scene",
+    "clothes",
+    "expression",
+    "caption",
+    "repeat",
+    "noise_seed",
+]
 CELLS = ("adapter", *TRAINED)
 Run = Callable[..., Tables]
 
@@ -60,8 +73,8 @@ def cache(found: Tables, done: Path, tmp_path: Path) -> Path:
 
 def test_the_long_table_has_every_picture_once(found: Tables, quick: Evaluate) -> None:
     table = found.table
-    assert table.columns.tolist()[:8] == ID and set(table.columns) == {*ID, *METRICS}
-    assert not table.duplicated(ID[:7]).any()
+    assert table.columns.tolist()[: len(ID)] == ID and set(table.columns) == {*ID, *METRICS}
+    assert not table.duplicated(ID[:-1]).any()
     assert table.groupby("cell", sort=False).size().to_dict() == dict.fromkeys(CELLS, quick.people * 6)
     seeds = set(table[["cell", "training_seed"]].itertuples(index=False, name=None))
     assert seeds == {("adapter", -1), ("noise_only", 7), ("tuned", 7)}

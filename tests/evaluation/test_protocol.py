@@ -14,20 +14,24 @@ from lookahead.portraits import read_people
 
 STYLES = ["photo", "pencil", "oil"]
 SCENES = ["beach", "snow", "city", "forest"]
+WORDS = {"style": STYLES, "scene": SCENES, "clothes": ["red", "blue"]}
 
 
 def _shots(people: int, repeats: int = 1, seed: int = 0) -> list[Shot]:
-    return list(make_shots(people, STYLES, SCENES, photos=2, repeats=repeats, seed=seed))
+    return list(make_shots(people, WORDS, photos=2, repeats=repeats, seed=seed))
 
 
 def test_everybody_is_drawn_as_photo_and_in_every_style_and_every_style_meets_every_scene_equally_often() -> None:
     for person in range(9):
-        chosen = choose_prompts(person, STYLES, SCENES, photos=2)
-        assert Counter(style for style, _ in chosen) == {"photo": 2, "pencil": 1, "oil": 1}
-        assert len(set(chosen)) == len(chosen)
-    met = Counter((shot.style, shot.scene) for shot in _shots(people=8))
-    assert {met[style, scene] for style in STYLES[1:] for scene in SCENES} == {2}
-    assert {met["photo", scene] for scene in SCENES} == {4}
+        chosen = choose_prompts(person, WORDS, photos=2)
+        assert Counter(style for style, *_ in chosen) == {"photo": 2, "pencil": 1, "oil": 1}
+        assert len({asked[:2] for asked in chosen}) == len(chosen)
+        assert Counter(clothes for *_, clothes in chosen) == {"red": 2, "blue": 2}
+    shots = _shots(people=80)
+    met = Counter(shot.asked[:2] for shot in shots)
+    assert {met[style, scene] for style in STYLES[1:] for scene in SCENES} == {20}
+    assert {met["photo", scene] for scene in SCENES} == {40}
+    assert len({shot.asked for shot in shots}) == 24  # clothes depend on neither
 
 
 def test_noise_depends_on_nothing_but_person_prompt_repeat_and_seed() -> None:

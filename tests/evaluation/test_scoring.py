@@ -1,5 +1,6 @@
 """What is read of portraits' faces, and zero-shot style and scene by embeddings whose answers are known."""
 
+import itertools
 import shutil
 from pathlib import Path
 
@@ -11,11 +12,11 @@ from torch.nn import functional as F
 
 from lookahead.config import Checkpoints
 from lookahead.errors import InputError
-from lookahead.evaluation.pictures import in_batches
+from lookahead.evaluation.pictures import Asked, Plan, in_batches
 from lookahead.evaluation.scores import (
     FaceReader,
     Texts,
-    embed_texts,
+    embed_plan,
     read_others,
     read_references,
     score,
@@ -59,26 +60,30 @@ def test_a_reference_without_a_face_is_refused_and_another_photo_left_out(
     assert [len(photos) for photos in read_others(reader, read_people(tmp_path / "p", 2))] == [1, 2]
 
 
-def _texts() -> Texts:
-    """Two styles and three scenes on axes of their own; a prompt points along both."""
-    axes = torch.eye(5)
-    prompts = F.normalize(axes[:2, None] + axes[None, 2:], dim=-1)
-    return Texts(prompts, axes[:2], axes[2:])
+WORDS = {"style": ["a photo", "an oil painting"], "scene": ["beach", "snow", "city"], "mood": ["sad", "glad"]}
+PROMPTS: dict[Asked, str] = {asked: " ".join(asked) for asked in itertools.product(*WORDS.values())}
+PLAN = Plan(WORDS, PROMPTS, plain="a photo", shots=[])
 
 
-def test_style_and_scene_are_right_or_wrong_apart() -> None:
-    texts, asked = _texts(), torch.tensor([0, 0, 0, 0])
-    pictures = texts.prompts[torch.tensor([0, 1, 0, 1]), torch.tensor([0, 0, 2, 2])]
-    scores = score(pictures, texts, asked, asked)
-    assert scores["style_right"].tolist() == [1, 0, 1, 0]
-    assert scores["scene_right"].tolist() == [1, 1, 0, 0]
-    assert scores["prompt"].tolist() == [1, 0, 0, 0]
-    assert scores["clip_t"].tolist() == pytest.approx([1.0, 0.5, 0.5, 0.0])
+def test_each_kind_of_what_is_asked_for_is_right_or_wrong_apart() -> None:
+    """Words on axes of their own; a prompt points along its three."""
+    axes = dict(zip(WORDS, torch.eye(7).split([2, 3, 2]), strict=True))
+    numbers = {asked: number for number, asked in enumerate(PROMPTS)}
+    sums = torch.cartesian_prod(torch.arange(2), torch.arange(2, 5), torch.arange(5, 7))
+    texts = Texts(F.normalize(torch.eye(7)[sums].sum(1), dim=-1), axes)
+    seen = [("a photo", "beach", "sad"), ("an oil painting", "beach", "sad"), ("a photo", "city", "glad")]
+    scores = score(texts.prompts[[numbers[one] for one in seen]], texts, PLAN, [seen[0]] * 3)
+    assert scores["style_right"].tolist() == [1, 0, 1]
+    assert scores["scene_right"].tolist() == [1, 1, 0]
+    assert scores["mood_right"].tolist() == [1, 1, 0]
+    assert scores["prompt"].tolist() == [1, 0, 0]
+    assert scores["clip_t"].tolist() == pytest.approx([1, 2 / 3, 1 / 3])
 
 
-def test_classes_are_means_over_the_other_attribute(tiny: Checkpoints) -> None:
-    styles, scenes = ("a photo", "an oil painting"), ("on the beach", "in the snow")
-    texts = embed_texts(open_scorer(tiny), [[f"{style} {scene}" for scene in scenes] for style in styles])
-    torch.testing.assert_close(texts.styles, F.normalize(texts.prompts.mean(1), dim=-1))
-    torch.testing.assert_close(texts.scenes, F.normalize(texts.prompts.mean(0), dim=-1))
-    torch.testing.assert_close(texts.prompts.norm(dim=-1), torch.ones(2, 2))
+def test_a_words_embedding_is_the_mean_over_all_prompts_that_name_it(tiny: Checkpoints) -> None:
+    texts = embed_plan(open_scorer(tiny), PLAN)
+    for kind, (name, some) in enumerate(WORDS.items()):
+        for word, embedding in zip(some, texts.words[name], strict=True):
+            named = [number for number, asked in enumerate(PROMPTS) if asked[kind] == word]
+            torch.testing.assert_close(embedding, F.normalize(texts.prompts[named].mean(0), dim=-1))
+    torch.testing.assert_close(texts.prompts.norm(dim=-1), torch.ones(len(PROMPTS)))

@@ -49,7 +49,7 @@ def plan(quick: Evaluate) -> Plan:
 def test_everybody_has_a_photo_and_styles_in_turn_from_every_noise(quick: Evaluate, plan: Plan) -> None:
     settings = quick.model_copy(update={"diversity": Diversity(people=4, prompts=2, seeds=3)})
     spread = spread_plan(plan, settings)
-    met = Counter((shot.person, shot.style) for shot in spread.shots)
+    met = Counter((shot.person, shot.asked[0]) for shot in spread.shots)
     assert set(met.values()) == {3} and len(met) == 8
     assert all((person, plan.styles[0]) in met for person in range(4))
     assert len({style for _, style in met}) == 1 + 4  # another style for each person

@@ -27,7 +27,14 @@ def long_table(shifts: Mapping[str, float], seeds: int = 1, samplers: tuple[str,
     for (cell, shift), sampler in product(shifts.items(), samplers):
         for seed, person, (style, scene) in product([-1] if cell == "adapter" else range(seeds), range(PEOPLE), SHOTS):
             row: dict[str, Any] = {"cell": cell, "sampler": sampler, "training_seed": seed}
-            row |= {"person": person, "style": style, "scene": scene, "repeat": 0, "noise_seed": person}
+            row |= {
+                "person": person,
+                "style": style,
+                "scene": scene,
+                "caption": f"a {style}, {scene}",
+                "repeat": 0,
+                "noise_seed": person,
+            }
             row |= {metric: 0.5 + generator.normal(0, 0.002) for metric in METRICS}
             row["identity"] += shift + 0.05 * person
             rows.append(row | {"detected": float(style != "oil"), "prompt": 0.5})
@@ -57,9 +64,8 @@ def protocol(**changes: object) -> dict[str, Any]:
     """What `protocol.json` holds."""
     content: dict[str, Any] = {
         "people": [f"{person:03d}" for person in range(PEOPLE)],
-        "prompts": [[f"a {style}, {scene}" for scene in SCENES] for style in STYLES],
-        "styles": STYLES,
-        "scenes": SCENES,
+        "prompts": [f"a {style}, {scene}" for style in STYLES for scene in SCENES],
+        "words": {"style": STYLES, "scene": SCENES},
         "groups": GROUPS,
         "settings": {"num_inference_steps": 2, "seed": 1},
         "judges": {"scorer": ["a", None]},

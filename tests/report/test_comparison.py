@@ -99,7 +99,7 @@ def test_the_page_stands_alone_with_the_reference_first(one: Path, other: Path, 
     assert page.count("<img ") == page.count('src="data:image/') == 2 * (1 + 2 * 4)  # people, runs, prompts
     assert "http" not in page and "before &amp; after" in page and "not significant" in page
     alts = re.findall('alt="(.*?)"', page)[:5]
-    assert alts[:2] == ["reference photo of 000", "before &amp; after: photo, snow"] and "pencil" in alts[4]
+    assert alts[:2] == ["reference photo of 000", "before &amp; after: a photo, snow"] and "pencil" in alts[4]
     assert text.count("\n") == 2 + 1 and "4 people, this training" in text
 
 

@@ -35,7 +35,10 @@ def _shuffled(words: list[str], count: int, generator: torch.Generator) -> list[
 
 
 class Plan:
-    """The pictures of a dataset: for each person `photos` plain ones, then `stylised` others, scenes dealt in turns."""
+    """The pictures of a dataset: for each person `photos` plain ones, then `stylised` others.
+
+    Scenes are dealt in turns, as the words of each further detail, which one turn leaves open.
+    """
 
     def __init__(self, prompts: Prompts, settings: Generate) -> None:
         self._prompts, self._settings, self._each = prompts, settings, settings.photos + settings.stylised
@@ -54,9 +57,13 @@ class Plan:
         prompts, settings, name = self._prompts, self._settings, self.names[identity]
         generator = torch.Generator().manual_seed(_seed(settings.seed, identity, 1))
         styles = [prompts.plain] * settings.photos + _shuffled(prompts.stylised, settings.stylised, generator)
-        scenes, pictures = _shuffled(list(prompts.scenes), self._each, generator), []
-        for index, (style, scene) in enumerate(zip(styles, scenes, strict=True), identity * self._each):
-            texts = prompts.caption(style, scene, name), prompts.neutral(style, scene)
+        said, pictures = {"style": styles, "scene": _shuffled(list(prompts.scenes), self._each, generator)}, []
+        for kind, phrases in prompts.details.items():
+            said[kind] = _shuffled([*phrases, ""], self._each, generator)
+        for index, drawn in enumerate(zip(*said.values(), strict=True), identity * self._each):
+            words = {kind: word for kind, word in zip(said, drawn, strict=True) if word}
+            texts = prompts.caption(name, words), prompts.caption(prompts.nobody, words)
+            style, scene, *_ = drawn
             pictures.append(Picture(index, identity, name, style, scene, *texts, _seed(settings.seed, index)))
         return pictures
 

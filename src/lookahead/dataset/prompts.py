@@ -1,8 +1,9 @@
-"""Prompts as data: styles, scenes and invented people, read from a YAML file."""
+"""Prompts as data: styles, scenes, further details and invented people, read from a YAML file."""
 
 from __future__ import annotations
 
 import string
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated
 
@@ -48,18 +49,22 @@ class People(Section):
 
 
 class Prompts(Section):
-    """The prompts of a world; `plain` is the style of references, `nobody` the nameless subject."""
+    """The prompts of a world; `plain` is the style of references, `nobody` the nameless subject.
+
+    `details` are further kinds of phrases, such as expressions; a caption may leave each of them open.
+    """
 
     template: str
     nobody: str
     plain: str
     styles: Phrases
     scenes: Phrases
+    details: dict[str, Phrases]
     people: People
 
     @model_validator(mode="after")
     def _complete(self) -> Prompts:
-        _check_fields(self.template, {"style", "subject", "scene"})
+        _check_fields(self.template, {"subject", *self.kinds})
         if self.plain not in self.styles:
             raise ValueError(f"plain is {self.plain!r}; styles has {sorted(self.styles)}")
         if len(self.styles) < 2:
@@ -67,19 +72,29 @@ class Prompts(Section):
         return self
 
     @property
+    def kinds(self) -> dict[str, Phrases]:
+        """All that a caption can say besides the subject: phrases by word, by kind."""
+        return {"style": self.styles, "scene": self.scenes, **self.details}
+
+    @property
     def stylised(self) -> list[str]:
         return [style for style in self.styles if style != self.plain]
 
-    def caption(self, style: str, scene: str, subject: str) -> str:
-        """The prompt of a picture, e.g. "a pencil drawing of a person in the snow"."""
-        for kind, word, known in (("style", style, self.styles), ("scene", scene, self.scenes)):
-            if word not in known:
-                raise InputError(f"{word!r} is no {kind} of the prompts file; it has {', '.join(known)}")
-        return self.template.format(style=self.styles[style], subject=subject, scene=self.scenes[scene])
+    def caption(self, subject: str, words: Mapping[str, str]) -> str:
+        """The prompt of a picture, e.g. "a pencil drawing of a person in the snow", from a word of each kind.
 
-    def neutral(self, style: str, scene: str) -> str:
+        A kind that `words` leaves out is left open.
+        """
+        said = {"subject": subject} | dict.fromkeys(self.kinds, "")
+        for kind, word in words.items():
+            if word not in self.kinds[kind]:
+                raise InputError(f"{word!r} is no {kind} of the prompts file; it has {', '.join(self.kinds[kind])}")
+            said[kind] = self.kinds[kind][word]
+        return " ".join(self.template.format_map(said).split()).strip(" ,;")
+
+    def neutral(self, style: str, scene: str, **details: str) -> str:
         """The prompt that names no one, so that identity has to come from the reference."""
-        return self.caption(style, scene, self.nobody)
+        return self.caption(self.nobody, {"style": style, "scene": scene, **details})
 
     def invent(self, count: int, seed: int) -> list[str]:
         """The names of `count` different people; more people begin with the same ones."""

@@ -127,7 +127,7 @@ class Studio:
 
     def _score(self, square: Image.Image, pictures: list[Image.Image], options: Options) -> list[Drawn]:
         reference = self._faces.read(np.asarray(square))
-        text = embed_texts(self._scorer, [[options.prompt]]).prompts[0, 0]  # (D,)
+        text = embed_texts(self._scorer, [options.prompt])[0]  # (D,)
         prompts = (embed_pictures(self._scorer, pictures) @ text).tolist()
         drawn = []
         for number, (picture, prompt) in enumerate(zip(pictures, prompts, strict=True)):

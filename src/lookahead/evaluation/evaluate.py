@@ -25,8 +25,7 @@ PER_IMAGE, PICTURES = "per_image.parquet", "pictures"
 # Metrics of the long table: the two that choices are made by, those of the headline, and the others.
 PRIMARY = ("identity", "prompt")
 HEADLINE = (*PRIMARY, "clip_t", "detected")
-_IDENTITIES = ("identity_select", "identity_loss", "identity_detected", "identity_other")
-FURTHER = ("style_right", "scene_right", *_IDENTITIES, "copied", "leak")
+FURTHER = ("identity_select", "identity_loss", "identity_detected", "identity_other", "copied", "leak")
 SCALE = "scale"  # a cell without pictures: what identity, diversity and layout are of photos and of the base model
 
 
@@ -67,8 +66,9 @@ def evaluate(
     previews = measure_previews(evaluator, cells[0], cache)
     group_of = {style: name for name, styles in groups(settings, evaluator.plan.styles).items() for style in styles}
     table_by_group = table.assign(prompts=table["style"].map(group_of))
-    means = _means(table_by_group, spreads, _photo_scale(evaluator, cache))
-    differences = _differences(table_by_group, spreads, settings.margin)
+    grouped_by = ["prompts", *evaluator.plan.words]  # columns
+    means = _means(table_by_group, spreads, _photo_scale(evaluator, cache), grouped_by)
+    differences = _differences(table_by_group, spreads, settings.margin, grouped_by)
     protocol = describe(settings, checkpoints, evaluator.people, evaluator.plan)
     if is_main_process():
         save_table(table, work / PER_IMAGE)
@@ -83,24 +83,28 @@ def evaluate(
     return Tables(table, means, differences, previews, evaluator.people, protocol)
 
 
-_GROUPED_BY = ("prompts", "style", "scene")  # columns
+def rights(table: pd.DataFrame) -> tuple[str, ...]:
+    """The parts of `prompt`, by kind of what was asked for."""
+    return tuple(column for column in table if column.endswith("_right"))
 
 
-def _means(table: pd.DataFrame, spreads: pd.DataFrame, photos: pd.DataFrame) -> pd.DataFrame:
-    """Means over all pictures, over several noises, in each group of prompts, style and scene, and the scale."""
+def _means(table: pd.DataFrame, spreads: pd.DataFrame, photos: pd.DataFrame, grouped_by: Sequence[str]) -> pd.DataFrame:
+    """Means over all pictures, over several noises, in each group of prompts and by each word, and the scale."""
     drawn, base = spreads[spreads["cell"] != BASE], spreads[spreads["cell"] == BASE].assign(cell=SCALE)
     base = base.rename(columns={"diversity": "base_diversity", "layout_other": "layout_chance"})
-    parts = [summary(table, HEADLINE + FURTHER), summary(drawn, spread.METRICS)]
-    parts += [summary(table, PRIMARY, column) for column in _GROUPED_BY]
+    parts = [summary(table, HEADLINE + rights(table) + FURTHER), summary(drawn, spread.METRICS)]
+    parts += [summary(table, PRIMARY, column) for column in grouped_by]
     parts += [summary(photos, ("same_person", "stranger")), summary(base, ("base_diversity", "layout_chance"))]
     return pd.concat(parts, ignore_index=True)
 
 
-def _differences(table: pd.DataFrame, spreads: pd.DataFrame, margin: Mapping[str, float]) -> pd.DataFrame:
+def _differences(
+    table: pd.DataFrame, spreads: pd.DataFrame, margin: Mapping[str, float], grouped_by: Sequence[str]
+) -> pd.DataFrame:
     """The contrasts of the same parts, the headline first."""
-    parts = [contrasts(table, CONTRASTS, HEADLINE, margin=margin), contrasts(table, CONTRASTS, FURTHER)]
+    parts = [contrasts(table, CONTRASTS, HEADLINE, margin=margin), contrasts(table, CONTRASTS, rights(table) + FURTHER)]
     parts += [contrasts(spreads, CONTRASTS, spread.METRICS)]
-    parts += [contrasts(table, CONTRASTS, PRIMARY, column, margin) for column in _GROUPED_BY]
+    parts += [contrasts(table, CONTRASTS, PRIMARY, column, margin) for column in grouped_by]
     return pd.concat(parts, ignore_index=True)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import itertools
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -36,75 +37,89 @@ from lookahead.world import Pipeline, device, open_image_encoder, to_uint8
 T = TypeVar("T")
 
 
+Asked = tuple[str, ...]  # what a prompt asks for: a style, a scene, and a word of each further kind
+Words = dict[str, list[str]]  # by kind; the plain style is the first of the styles
+
+
 @dataclass(frozen=True)
 class Shot:
-    """One picture of one person, the columns of its row in the long table; `noise_seed` is that of its first noise."""
+    """One picture of one person; `noise_seed` is that of its first noise."""
 
     person: int
-    style: str
-    scene: str
+    asked: Asked
     repeat: int
     noise_seed: int
 
 
 @dataclass(frozen=True)
 class Plan:
-    """All shots of a cell, and the prompt of each style (row) in each scene (column); photos are the first row."""
+    """All shots of a cell, and the prompt of every combination of words; `plain` is a prompt for references."""
 
-    styles: list[str]
-    scenes: list[str]
-    prompts: list[list[str]]
+    words: Words
+    prompts: dict[Asked, str]
+    plain: str
     shots: list[Shot]
 
-    def numbers(self, shot: Shot) -> tuple[int, int]:
-        """The row and the column of the shot's prompt."""
-        return self.styles.index(shot.style), self.scenes.index(shot.scene)
+    @property
+    def styles(self) -> list[str]:
+        return self.words["style"]
 
-    def prompt(self, shot: Shot) -> str:
-        row, column = self.numbers(shot)
-        return self.prompts[row][column]
+    def columns(self, shot: Shot) -> dict[str, int | str]:
+        """The shot's columns of the long table."""
+        asked = dict(zip(self.words, shot.asked, strict=True))
+        caption, noise = self.prompts[shot.asked], {"repeat": shot.repeat, "noise_seed": shot.noise_seed}
+        return {"person": shot.person, **asked, "caption": caption, **noise}
 
     def of_people(self, count: int | None) -> Plan:
         """The shots of the first `count` people; None is all."""
         return self if count is None else replace(self, shots=[shot for shot in self.shots if shot.person < count])
 
 
-def choose_prompts(person: int, styles: list[str], scenes: list[str], photos: int) -> list[tuple[str, str]]:
-    """The (style, scene) pairs of one person: `photos` in the first style, then one picture in every other style.
+def choose_prompts(person: int, words: Words, photos: int) -> list[Asked]:
+    """What is asked for of one person: `photos` in the first style, then one picture in every other style.
 
-    Scenes are dealt in turn, so that over people every style meets every scene equally often.
+    Scenes are dealt in turn, so that over people every style meets every scene equally often. The words of each further
+    kind are dealt to a person in an order of their own, each equally often.
     """
-    plain = [(styles[0], scenes[(person * photos + i) % len(scenes)]) for i in range(photos)]
-    return plain + [(style, scenes[(person + i) % len(scenes)]) for i, style in enumerate(styles[1:])]
+    (plain, *others), scenes, *details = words.values()
+    styles = [plain] * photos + others
+    turns = [*range(person * photos, (person + 1) * photos), *range(person, person + len(others))]
+    columns = [styles, [scenes[turn % len(scenes)] for turn in turns]]
+    for kind, some in enumerate(details):
+        order = np.random.default_rng([person, kind]).permutation(len(styles))
+        columns.append([some[turn % len(some)] for turn in order])
+    return list(zip(*columns, strict=True))
 
 
 def make_plan(prompts: Prompts, settings: Evaluate) -> Plan:
     """The pictures that the protocol asks for; prompts name no one: identity has to come from the reference."""
-    styles, scenes = [prompts.plain, *prompts.stylised], list(prompts.scenes)
-    grid = [[prompts.neutral(style, scene) for scene in scenes] for style in styles]
-    shots = make_shots(settings.people, styles, scenes, settings.photo_prompts, settings.seeds, settings.seed)
-    return Plan(styles, scenes, grid, list(shots))
+    words = {kind: list(phrases) for kind, phrases in prompts.kinds.items()}
+    words["style"] = [prompts.plain, *prompts.stylised]
+    every = itertools.product(*words.values())
+    texts = {asked: prompts.caption(prompts.nobody, dict(zip(words, asked, strict=True))) for asked in every}
+    plain = prompts.neutral(prompts.plain, words["scene"][0])
+    shots = make_shots(settings.people, words, settings.photo_prompts, settings.seeds, settings.seed)
+    return Plan(words, texts, plain, list(shots))
 
 
-def make_shots(
-    people: int, styles: list[str], scenes: list[str], photos: int, repeats: int, seed: int
-) -> Iterator[Shot]:
+def make_shots(people: int, words: Words, photos: int, repeats: int, seed: int) -> Iterator[Shot]:
     """Every picture of one cell in a fixed order; its noise depends on person, prompt, repeat and `seed` alone."""
     for person in range(people):
-        for number, (style, scene) in enumerate(choose_prompts(person, styles, scenes, photos)):
+        for number, asked in enumerate(choose_prompts(person, words, photos)):
             for repeat in range(repeats):
                 noise = np.random.SeedSequence([seed, person, number, repeat]).generate_state(1)
-                yield Shot(person, style, scene, repeat, int(noise[0]))
+                yield Shot(person, asked, repeat, int(noise[0]))
 
 
 @dataclass(frozen=True)
 class Conditions:
     """What conditions the shots of every prompt and person.
 
-    `prompts` (S·C, ...) are in the order of the plan's; `image` (P, S, D) and `latents` (P, C, h, w) are of the
-    reference photos; `free` (1, ...) is the unconditional one.
+    `prompts` (N, ...) are in the order of `texts`, the plan's for references first; `image` (P, S, D) and `latents`
+    (P, C, h, w) are of the reference photos; `free` (1, ...) is the unconditional one.
     """
 
+    texts: list[str]
     prompts: Prompt
     image: Tensor
     free: Condition
@@ -112,7 +127,7 @@ class Conditions:
 
     def given(self, plan: Plan, shots: Sequence[Shot]) -> Condition:
         """The conditions of some shots."""
-        prompt = torch.tensor([plan.numbers(shot) for shot in shots]) @ torch.tensor([len(plan.scenes), 1])
+        prompt = torch.tensor([self.texts.index(plan.prompts[shot.asked]) for shot in shots])
         return Condition(self.prompts.map(lambda every: every[prompt]), self.image[people_of(shots)])
 
     def reference(self, shots: Sequence[Shot]) -> Reference:
@@ -146,13 +161,14 @@ def encode_conditions(
     checkpoints: Checkpoints, pipe: Pipeline, people: Sequence[Person], plan: Plan, batch_size: int
 ) -> Conditions:
     """Encode the plan's prompts, and the reference photos in batches; the image encoder is closed again."""
-    prompts, free = embed_prompts(pipe, [prompt for row in plan.prompts for prompt in row])
+    texts = list(dict.fromkeys([plan.plain, *(plan.prompts[shot.asked] for shot in plan.shots)]))
+    prompts, free = embed_prompts(pipe, texts)
     references = [person.reference for person in people]
     latents = in_batches(references, batch_size, lambda photos: reference_latents(pipe, photos))
     encoder, processor = open_image_encoder(checkpoints)
     encoded = in_batches(references, batch_size, lambda photos: encode_photos(encoder, processor, photos))
     image = torch.cat([features for features, _ in encoded])
-    return Conditions(prompts, image, Condition(free, encoded[0][1]), torch.cat(latents))
+    return Conditions(texts, prompts, image, Condition(free, encoded[0][1]), torch.cat(latents))
 
 
 @torch.no_grad()

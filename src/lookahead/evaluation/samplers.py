@@ -116,6 +116,5 @@ def picture_key(models: str, references: str, plan: Plan, batch_size: int, cell:
     `models` is `world_digest`, `references` the digest of the reference photos, `cell` has `encoder_digest` and
     `sampler_digest`.
     """
-    shots = [(plan.prompt(shot), shot.person, shot.noise_seed) for shot in plan.shots]
-    plain = plan.prompts[0][0]  # the KV-encoder's prompt of a reference
-    return digest(models, references, shots, plain, batch_size, cell)[:32]
+    shots = [(plan.prompts[shot.asked], shot.person, shot.noise_seed) for shot in plan.shots]
+    return digest(models, references, shots, plan.plain, batch_size, cell)[:32]

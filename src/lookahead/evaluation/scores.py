@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import cast
 
 import numpy as np
@@ -16,7 +16,7 @@ from torch.nn import functional as F
 from lookahead.artifacts import code_digest, digest, digest_paths
 from lookahead.config import Checkpoints, FacePacks
 from lookahead.errors import InputError
-from lookahead.evaluation.pictures import Plan, Shot
+from lookahead.evaluation.pictures import Asked, Plan, Shot
 from lookahead.evaluation.samplers import checkpoint_digest
 from lookahead.portraits import Person, Pixels, open_picture, read_photo
 from lookahead.world import Scorer, device, open_faces, open_scorer, quiet_alignment
@@ -26,6 +26,7 @@ Embeddings = dict[str, Array]  # unit vectors by pack
 Encoder = Callable[[Tensor], Tensor]
 Row = dict[str, int | float | str]
 PACKS = ("report", "select", "loss")
+TEXTS = 500  # embedded at once
 CELLS = 16  # a side of the grid that a picture's luminance and colours are averaged on
 CODE = ("evaluation/scores.py", "portraits.py", "world")  # what can change a score
 
@@ -103,25 +104,30 @@ def leaking(reference: Image.Image, others: Sequence[Image.Image]) -> Array:
 
 @dataclass(frozen=True)
 class Texts:
-    """Unit text embeddings: of every prompt (S, C, D), of every style (S, D) and of every scene (C, D).
+    """Unit text embeddings: of every prompt (N, D), in the plan's order, and of every word (K, D), by kind.
 
-    A style's embedding is the mean over its prompts in all scenes, a scene's over all styles (prompt ensembling, CLIP
-    section 3.1.4).
+    A word's embedding is the mean over all prompts that name it (prompt ensembling, CLIP section 3.1.4).
     """
 
     prompts: Tensor
-    styles: Tensor
-    scenes: Tensor
+    words: dict[str, Tensor]
 
 
 @torch.no_grad()
-def embed_texts(scorer: Scorer, prompts: list[list[str]]) -> Texts:
-    """Embed the prompts of a grid, one row a style and one column a scene."""
-    tokens = scorer.tokenizer([prompt for row in prompts for prompt in row]).to(device())
+def embed_texts(scorer: Scorer, texts: Sequence[str]) -> Tensor:
+    """Unit embeddings (N, D) of texts, on the CPU."""
     encode = cast(Encoder, scorer.model.encode_text)
-    embeddings = F.normalize(encode(tokens).float(), dim=-1).cpu()  # (S * C, D)
-    grid = embeddings.reshape(len(prompts), len(prompts[0]), -1)  # (S, C, D)
-    return Texts(grid, F.normalize(grid.mean(1), dim=-1), F.normalize(grid.mean(0), dim=-1))
+    parts = scorer.tokenizer(list(texts)).split(TEXTS)
+    return torch.cat([F.normalize(encode(tokens.to(device())).float(), dim=-1).cpu() for tokens in parts])
+
+
+def embed_plan(scorer: Scorer, plan: Plan) -> Texts:
+    """Embed the plan's prompts, which are all combinations of its words, the last kind varying fastest."""
+    prompts = embed_texts(scorer, list(plan.prompts.values()))
+    grid = prompts.reshape(*(len(some) for some in plan.words.values()), -1)
+    others = [[axis for axis in range(len(plan.words)) if axis != kind] for kind in range(len(plan.words))]
+    means = {kind: F.normalize(grid.mean(axes), dim=-1) for kind, axes in zip(plan.words, others, strict=True)}
+    return Texts(prompts, means)
 
 
 @torch.no_grad()
@@ -132,15 +138,18 @@ def embed_pictures(scorer: Scorer, pictures: list[Image.Image]) -> Tensor:
     return F.normalize(encode(pixels).float(), dim=-1).cpu()
 
 
-def score(pictures: Tensor, texts: Texts, style: Tensor, scene: Tensor) -> dict[str, Tensor]:
-    """`clip_t`, and whether style, scene and both (`prompt`) are top-1 among all: columns of (B,) floats.
+def score(pictures: Tensor, texts: Texts, plan: Plan, asked: Sequence[Asked]) -> dict[str, Tensor]:
+    """`clip_t`, and whether each kind's word is top-1 among all (`style_right`, ...), and all of them (`prompt`).
 
-    `pictures` are unit embeddings (B, D); `style` and `scene` (B,) int64 are what was asked for.
+    `pictures` are unit embeddings (B, D) of pictures for which `asked` was asked. Columns of (B,) floats.
     """
-    style_right = (pictures @ texts.styles.T).argmax(1) == style
-    scene_right = (pictures @ texts.scenes.T).argmax(1) == scene
-    clip_t = (pictures * texts.prompts[style, scene]).sum(1)
-    rights = {"style_right": style_right, "scene_right": scene_right, "prompt": style_right & scene_right}
+    numbers = {text: number for number, text in enumerate(plan.prompts)}
+    clip_t = (pictures * texts.prompts[[numbers[one] for one in asked]]).sum(1)
+    rights = {
+        f"{kind}_right": (pictures @ embeddings.T).argmax(1) == torch.tensor([plan.words[kind].index(w) for w in words])
+        for (kind, embeddings), words in zip(texts.words.items(), zip(*asked, strict=True), strict=True)
+    }
+    rights["prompt"] = torch.stack(list(rights.values())).all(0)
     return {"clip_t": clip_t} | {name: right.float() for name, right in rights.items()}
 
 
@@ -161,14 +170,14 @@ def open_scorers(checkpoints: Checkpoints, people: Sequence[Person], plan: Plan)
     faces, scorer = FaceReader(checkpoints.faces), open_scorer(checkpoints)
     references, others = read_references(faces, people), read_others(faces, people)
     particular = [leaking(open_picture(p.reference), [open_picture(path) for path in p.others]) for p in people]
-    return Scorers(faces, references, others, particular, scorer, embed_texts(scorer, plan.prompts))
+    return Scorers(faces, references, others, particular, scorer, embed_plan(scorer, plan))
 
 
 def score_key(checkpoints: Checkpoints, people: Sequence[Person], plan: Plan) -> str:
     """What decides the scores of given pictures."""
     photos = digest_paths([path for person in people for path in (person.reference, *person.others)])
     counts = [len(person.others) for person in people]
-    return digest(models_of(checkpoints), photos, counts, plan.prompts, code_digest(*CODE))[:32]
+    return digest(models_of(checkpoints), photos, counts, list(plan.prompts.values()), code_digest(*CODE))[:32]
 
 
 def models_of(checkpoints: Checkpoints) -> dict[str, object]:
@@ -183,13 +192,12 @@ def models_of(checkpoints: Checkpoints) -> dict[str, object]:
 
 def score_shots(plan: Plan, shots: Sequence[Shot], images: list[Image.Image], scorers: Scorers) -> list[Row]:
     """One row of scores for each picture of a batch."""
-    style, scene = torch.tensor([plan.numbers(shot) for shot in shots]).T
-    columns = score(embed_pictures(scorers.scorer, images), scorers.texts, style, scene)
+    columns = score(embed_pictures(scorers.scorer, images), scorers.texts, plan, [shot.asked for shot in shots])
     rows = []
     for i, (shot, image) in enumerate(zip(shots, images, strict=True)):
         texts = {name: float(values[i]) for name, values in columns.items()}
         leak = float(colours(image) @ scorers.particular[shot.person])
-        rows.append(asdict(shot) | texts | face_scores(image, shot.person, scorers) | {"leak": leak})
+        rows.append(plan.columns(shot) | texts | face_scores(image, shot.person, scorers) | {"leak": leak})
     return rows
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -29,11 +29,11 @@ def spread_plan(plan: Plan, settings: Evaluate) -> Plan:
     wanted, styles = settings.diversity, len(plan.styles) - 1
     chosen = []
     for person in range(wanted.people):
-        prompts = choose_prompts(person, plan.styles, plan.scenes, settings.photo_prompts)
+        prompts = choose_prompts(person, plan.words, settings.photo_prompts)
         styled = prompts[settings.photo_prompts :]
         chosen.append({prompts[0], *(styled[(person + i) % styles] for i in range(wanted.prompts - 1))})
-    shots = make_shots(wanted.people, plan.styles, plan.scenes, settings.photo_prompts, wanted.seeds, settings.seed)
-    return replace(plan, shots=[shot for shot in shots if (shot.style, shot.scene) in chosen[shot.person]])
+    shots = make_shots(wanted.people, plan.words, settings.photo_prompts, wanted.seeds, settings.seed)
+    return replace(plan, shots=[shot for shot in shots if shot.asked in chosen[shot.person]])
 
 
 def missing(spread: Plan, plan: Plan) -> Plan:
@@ -57,7 +57,7 @@ def measure_spread(evaluator: Evaluator, cells: Sequence[Cell], base: Cell, cach
         rows = [
             {**cell.columns, **row}
             for cell in (base, *cells)
-            for row in _spread_rows(spread.shots, drawn[cell], drawn[base], evaluator.scorers)
+            for row in _spread_rows(spread, drawn[cell], drawn[base], evaluator.scorers)
         ]
         return pd.DataFrame(rows)
 
@@ -77,7 +77,7 @@ def _gathered(spread: Plan, parts: Sequence[tuple[Plan, Path]]) -> list[Image.Im
 
 
 def _spread_rows(
-    shots: Sequence[Shot], pictures: Sequence[Image.Image], base: Sequence[Image.Image], scorers: Scorers
+    plan: Plan, pictures: Sequence[Image.Image], base: Sequence[Image.Image], scorers: Scorers
 ) -> Iterator[Row]:
     """One row a picture: its distance to the pictures of the same person and prompt from other noise, and its layout.
 
@@ -85,8 +85,8 @@ def _spread_rows(
     likeness to the base model's picture from the same noise, `layout_other` that to the cell's own from other noise.
     Repeats of one person and prompt come one after another.
     """
-    triples = zip(shots, pictures, base, strict=True)
-    for _, group in itertools.groupby(triples, lambda triple: (triple[0].person, triple[0].style, triple[0].scene)):
+    triples = zip(plan.shots, pictures, base, strict=True)
+    for _, group in itertools.groupby(triples, lambda triple: (triple[0].person, triple[0].asked)):
         block, drawn, theirs = (list(column) for column in zip(*group, strict=True))
         own, other = (np.stack([layout(picture) for picture in some]) for some in (drawn, theirs))
         columns = {
@@ -96,7 +96,7 @@ def _spread_rows(
             "layout_other": 1 - distances(own),
         }
         for i, shot in enumerate(block):
-            yield asdict(shot) | {name: float(values[i]) for name, values in columns.items()}
+            yield plan.columns(shot) | {name: float(values[i]) for name, values in columns.items()}
 
 
 def distances(vectors: Array) -> Array:

@@ -14,7 +14,7 @@ from lookahead.config import Evaluate, Study
 from lookahead.errors import InputError
 from lookahead.evaluation.cells import Cell
 from lookahead.evaluation.contrasts import UNTRAINED, Contrast, contrasts, summary
-from lookahead.evaluation.evaluate import FURTHER, HEADLINE, PER_IMAGE, PICTURES, PRIMARY
+from lookahead.evaluation.evaluate import FURTHER, HEADLINE, PER_IMAGE, PICTURES, PRIMARY, rights
 from lookahead.evaluation.evaluator import read_table
 
 
@@ -54,7 +54,7 @@ def picture_folders(study: Study, folder: Path) -> dict[str, Path]:
 def study_tables(study: Study, table: pd.DataFrame, settings: Evaluate) -> tuple[pd.DataFrame, pd.DataFrame]:
     """The means of every cell, and its contrasts with the cells that it names in `against`."""
     pairs = [Contrast(f"{name} - {other}", name, other) for name, cell in study.cells.items() for other in cell.against]
-    metrics = HEADLINE + FURTHER
+    metrics = HEADLINE + rights(table) + FURTHER
     others = [metric for metric in metrics if metric not in PRIMARY]  # which no margin is given for
     parts = [contrasts(table, pairs, PRIMARY, margin=settings.margin), contrasts(table, pairs, others)]
     return summary(table, metrics), pd.concat(parts, ignore_index=True)

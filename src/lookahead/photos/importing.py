@@ -159,8 +159,7 @@ def _read_photos(
 
 def _picture(index: int, photo: Entry, captions: dict[str, str], prompts: Prompts) -> Picture:
     """The row of a photo; without a caption it is a plain photo of no one in particular, nowhere in particular."""
-    plain = prompts.template.format(style=prompts.styles[prompts.plain], subject=prompts.nobody, scene="")
-    caption = captions.get(photo.file, plain.strip(" ,;"))
+    caption = captions.get(photo.file, prompts.caption(prompts.nobody, {"style": prompts.plain}))
     return Picture(index, photo.identity, photo.person, prompts.plain, "", caption, caption, seed=0)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
@@ -12,7 +13,7 @@ import pandas as pd
 from lookahead.artifacts import atomic
 from lookahead.evaluation.cells import FULL, LABELS
 from lookahead.evaluation.contrasts import ALL
-from lookahead.evaluation.evaluate import HEADLINE, PICTURES, PRIMARY, SCALE, Tables
+from lookahead.evaluation.evaluate import HEADLINE, PICTURES, PRIMARY, SCALE, Tables, rights
 from lookahead.evaluation.evaluator import save_csv, save_table
 from lookahead.report import figures as plots
 from lookahead.report import pages
@@ -23,9 +24,7 @@ GAIN = "gain"  # the contrast that the verdict is about
 SECTIONS = {  # those below the headline
     "Was the loss’s recogniser fooled?": ("identity", "identity_select", "identity_loss", "identity_detected"),
     "Is the photo copied, are pictures diverse?": ("identity_other", "copied", "leak", "diversity", "diversity_faces"),
-    "Style, scene and layout": ("style_right", "scene_right", "layout"),
 }
-METRICS = tuple(dict.fromkeys([*HEADLINE, *(metric for metrics in SECTIONS.values() for metric in metrics)]))
 LEVELS = {  # of the pseudo-cell SCALE
     "same_person": "identity of another photo of the same person",
     "stranger": "identity of somebody else’s photo",
@@ -58,6 +57,8 @@ def write_evaluation_report(measured: Tables, out: Path, grid_people: int) -> No
     ]
     plots.save_panels(figures["previews"], 3.9, *panels)
     shown = {label: album[album["cell"] == cell] for cell, label in found.cells.items()}
+    sections = {"Prompt by part, and layout": (*rights(measured.table), "layout"), **SECTIONS}
+    kinds = [protocol["groups"], *protocol["words"].values()]
     gains = {metric: found.estimates[GAIN, FULL, ALL, metric] for metric in PRIMARY}
     content = {
         "gain": f"{found.pairs[GAIN].capitalize()} ({sample(gains.values())})",
@@ -65,9 +66,9 @@ def write_evaluation_report(measured: Tables, out: Path, grid_people: int) -> No
         "people": pages.people_of(album, shown, protocol["people"]),
         "scale": {label: found.estimates.get((SCALE, FULL, ALL, name)) for name, label in LEVELS.items()},
         "headline": found.tables(HEADLINE),
-        "sections": {head: found.tables(metrics) for head, metrics in SECTIONS.items()},
-        "groups": [found.tables(PRIMARY, groups=list(protocol[kind])) for kind in ("groups", "styles", "scenes")],
-        "metrics": METRICS,
+        "sections": {head: found.tables(metrics) for head, metrics in sections.items()},
+        "groups": [found.tables(PRIMARY, groups=list(kind)) for kind in kinds],
+        "metrics": dict.fromkeys([*HEADLINE, *itertools.chain(*sections.values())]),
         "protocol": protocol,
         "figures": pages.inline_files(figures),
     }

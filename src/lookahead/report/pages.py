@@ -23,9 +23,9 @@ from lookahead.report.formats import number, title
 
 ALBUM, REFERENCE = "album.parquet", "reference"  # the file, and the cell of reference photos
 SHOT = ["person", "style", "scene", "repeat"]  # the same picture in every cell
-COLUMNS = ["cell", "sampler", *SHOT, "identity", "detected", "image"]
+COLUMNS = ["cell", "sampler", *SHOT, "caption", "identity", "detected", "image"]
 TILE = 128  # pixels, the side of a picture in a grid
-_GAP, _MARGIN, _LABEL, _INK = 6, 118, 30, "#2b2f36"
+_GAP, _MARGIN, _LABEL, _INK = 6, 118, 62, "#2b2f36"
 
 
 def make_album(table: pd.DataFrame, people: Sequence[Person], pictures: Mapping[str, Path], count: int) -> pd.DataFrame:
@@ -35,7 +35,7 @@ def make_album(table: pd.DataFrame, people: Sequence[Person], pictures: Mapping[
     `pictures` has for each cell the folder of the shards `<sampler>/<training_seed>/*.parquet`.
     """
     rows: list[Mapping[str, object]] = [
-        {"cell": REFERENCE, "person": index, "style": "", "scene": "", "repeat": 0}
+        {"cell": REFERENCE, "person": index, "style": "", "scene": "", "caption": "", "repeat": 0}
         | {"image": png(open_picture(person.reference))}
         for index, person in enumerate(people[:count])
     ]
@@ -61,10 +61,12 @@ def save_grid(album: pd.DataFrame, labels: Mapping[str, str], path: Path, sample
     images = album[album["cell"].eq(REFERENCE) | album["sampler"].eq(sampler)].set_index(["cell", *SHOT])["image"]
     first = album[album["cell"].eq(next(iter(labels))) & album["sampler"].eq(sampler) & album["repeat"].eq(0)]
     columns: list[tuple[int, str, str, int]] = []
+    captions: list[str] = []
     for index, (_, shots) in enumerate(first.groupby("person")):
         styled = shots[shots["style"] != shots["style"].iloc[0]]
         chosen = [shots.iloc[0], *([styled.iloc[index % len(styled)]] if len(styled) else [])]
         columns += [tuple(shot[SHOT]) for shot in chosen]
+        captions += [shot["caption"] for shot in chosen]
     rows = {REFERENCE: [images[REFERENCE, person, "", "", 0] for person, *_ in columns]}
     rows |= {label: [images[(cell, *shot)] for shot in columns] for cell, label in labels.items()}
 
@@ -75,8 +77,9 @@ def save_grid(album: pd.DataFrame, labels: Mapping[str, str], path: Path, sample
         pen.multiline_text((_GAP, top + TILE / 2), textwrap.fill(label, 16), _INK, large, anchor="lm", spacing=3)
         for left, image in zip(itertools.count(_MARGIN, step), tiles, strict=False):
             canvas.paste(thumbnail(image), (left, top))
-    for left, (_, style, scene, _) in zip(itertools.count(_MARGIN, step), columns, strict=False):
-        pen.text((left + TILE / 2, canvas.height - _LABEL), f"{style}, {scene}", _INK, small, anchor="ma")
+    for left, caption in zip(itertools.count(_MARGIN, step), captions, strict=False):
+        place = (left + TILE / 2, canvas.height - _LABEL)
+        pen.multiline_text(place, textwrap.fill(caption, 22), _INK, small, anchor="ma", align="center")
     with writing(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         canvas.save(path, quality=88)  # JPEG's; PNG ignores it
@@ -99,7 +102,7 @@ def people_of(album: pd.DataFrame, rows: Mapping[str, pd.DataFrame], names: Sequ
             identity = own["identity"].where(own["detected"] > 0)
             drawn[label] = list(zip(map(inline_thumbnail, own["image"]), identity, strict=True))
         shown = {"name": names[person], "reference": inline_thumbnail(references[person])}
-        people.append(shown | {"heads": [shot[1:3] for shot in wanted], "rows": drawn})
+        people.append(shown | {"heads": list(shots[first].loc[wanted, "caption"]), "rows": drawn})
     return people
 
 

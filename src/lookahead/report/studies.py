@@ -12,15 +12,14 @@ from lookahead.artifacts import atomic
 from lookahead.config import Study
 from lookahead.evaluation.cells import FULL
 from lookahead.evaluation.contrasts import ALL
-from lookahead.evaluation.evaluate import PRIMARY
+from lookahead.evaluation.evaluate import PRIMARY, rights
 from lookahead.evaluation.evaluator import save_csv
 from lookahead.portraits import Person
 from lookahead.report.figures import label_tradeoff, save_contrasts, save_panels, save_tradeoff
 from lookahead.report.formats import estimate_table, markdown, read_estimates, read_findings, title
 from lookahead.report.pages import inline_files, make_album, save_grid, save_page
 
-# Others are in the CSV.
-SHOWN = ("identity", "prompt", "detected", "style_right", "scene_right", "leak", "identity_loss")
+SHOWN = ("identity", "prompt", "detected", "leak", "identity_loss")  # and the parts of `prompt`; others are in the CSV
 
 
 def lines_of(study: Study) -> dict[str, tuple[str, str]]:
@@ -46,9 +45,9 @@ def write_study_report(
     and sampler. Cells and samplers are in the order of every table; the grid is of the first sampler.
     """
     found = read_findings(table, summary, contrasts, {key: cell.label for key, cell in study.cells.items()})
-    tables = {}
+    tables, shown = {}, (*SHOWN, *rights(table))
     for sampler in study.samplers:
-        tables[f"Means, sampler {sampler}"], tables[f"Contrasts, sampler {sampler}"] = found.tables(SHOWN, sampler)
+        tables[f"Means, sampler {sampler}"], tables[f"Contrasts, sampler {sampler}"] = found.tables(shown, sampler)
     with atomic(out / "table.md") as path:
         text = "\n".join(f"**{head}**\n\n{markdown(one)}" for head, one in tables.items())
         path.write_text(text, encoding="utf-8")
@@ -65,7 +64,7 @@ def write_study_report(
         "study": study,
         "tables": tables,
         "people": table["person"].nunique(),
-        "metrics": SHOWN,
+        "metrics": shown,
         "figures": inline_files(figures),
     }
     save_page("study.html.j2", out / "report.html", content)
