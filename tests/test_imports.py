@@ -24,7 +24,7 @@ ALLOWED = {
     "evaluation": {"method", "models", "dataset.prompts", "sampling", "world", "config", "portraits", *BASE},
     "report": {"evaluation", "dataset.prompts", "config", "portraits", *BASE},
     "search": {"training", "evaluation", "report", "tracking", "world", "config", *BASE},
-    "pipeline": {"method", "models", "sampling", "world", "config", "portraits", *BASE},
+    "pipeline": {"method", "models", "dataset.prompts", "sampling", "world", "config", "portraits", *BASE},
     "demo": {"pipeline", "evaluation", "dataset.prompts", "world", "config", "portraits", *BASE},
     "serving": {"pipeline", "portraits", *BASE},
     "mlflow_pages": {"config", *BASE},

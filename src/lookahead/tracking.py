@@ -88,8 +88,9 @@ def _lock() -> FileLock:
 
 def connect(tracking: Tracking) -> tuple[MlflowClient, str]:
     """Open the store, created first where it is new, for the fluent calls; its client and the experiment's id."""
-    uri, mlflow = store_uri(tracking), _mlflow()
+    uri, mlflow, given = store_uri(tracking), _mlflow(), os.environ.get("MLFLOW_TRACKING_URI", "")
     mlflow.set_tracking_uri(uri)
+    os.environ["MLFLOW_TRACKING_URI"] = given  # which MLflow has set: the next call would take it for the user's
     with _lock():  # MLflow fails where several processes create a store's tables
         client = mlflow.MlflowClient(uri)
         name = os.environ.get("MLFLOW_EXPERIMENT_NAME") or tracking.experiment

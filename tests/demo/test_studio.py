@@ -28,7 +28,7 @@ def studio(world: World, encoder: Path) -> Studio:
 
 
 def drawn(studio: Studio, photo: Image.Image | None, options: Options = OPTIONS) -> dict[str, list[Drawn]]:
-    return dict(studio.draw(photo, options, Event(), lambda *_: None))
+    return dict(studio.draw(photo, options, Event(), lambda *_: None, [].append))
 
 
 def differ(one: Image.Image, other: Image.Image) -> int:
@@ -37,8 +37,10 @@ def differ(one: Image.Image, other: Image.Image) -> int:
 
 def test_it_draws_what_the_pipeline_draws(studio, world, encoder, photos):
     seen: list[tuple[str, int, int]] = []
-    got = dict(studio.draw(photos[0], OPTIONS, Event(), lambda *step: seen.append(step)))
+    doubts: list[str] = []
+    got = dict(studio.draw(photos[0], OPTIONS, Event(), lambda *step: seen.append(step), doubts.append))
     assert list(got) == [UNTUNED, TUNED] and studio.has_kv
+    assert len(doubts) == 1 and "portrait 1 is unlike" in doubts[0]  # random weights rebuild nobody
     assert seen == [(name, step, 2) for name in (UNTUNED, TUNED) for step in (1, 2)]
     for name, folder in ((UNTUNED, None), (TUNED, encoder)):
         pipe = LookaheadPipeline(world.checkpoints, world.personalize, folder)
@@ -88,7 +90,7 @@ def test_stop_ends_it_at_the_next_step(studio, photos):
         stop.set()
 
     with pytest.raises(Stopped):
-        list(studio.draw(photos[0], OPTIONS, stop, press))
+        list(studio.draw(photos[0], OPTIONS, stop, press, [].append))
     assert seen == [(UNTUNED, 1)]
     assert len(drawn(studio, photos[0])) == 2  # the next one is not stopped, nor kept waiting
 

@@ -53,6 +53,17 @@ def test_a_grid_and_every_picture_with_its_origin(world, encoder, portraits, tmp
         assert abs(np.asarray(ours, dtype=np.int16) - alone).max() <= 1  # another batch size rounds otherwise
 
 
+def test_what_a_small_world_does_not_know_is_drawn_after_a_warning(world, encoder, portraits, tmp_path, caplog):
+    request = replace(request_of(portraits), prompts=("a photo of a person on a dragon", "a Photo, in the snow"))
+    for least, count in ((0, 1), (99, 2)):
+        strict = with_overrides(world, {"personalize.known.min_psnr": least})
+        caplog.clear()
+        personalize(strict, encoder, request, tmp_path / str(least))
+        assert len(caplog.messages) == count
+        assert "does not know dragon: it draws what prompts/miniature.yaml names" in caplog.messages[-1]
+    assert "portrait 1 is unlike the people" in caplog.messages[0] and "--world sd15" in caplog.messages[0]
+
+
 def test_an_exported_encoder_draws_by_its_own_settings_and_only_on_its_base(world, encoder, exported, tmp_path):
     assert settings_of(world, None) == settings_of(world, encoder) == world.personalize
     changed = with_overrides(world, {"personalize.num_inference_steps": 7})

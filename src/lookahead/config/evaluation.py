@@ -158,12 +158,22 @@ class Evaluate(Protocol, EvaluateStage):
             raise InputError("evaluate.steering.strength is 0, which steers nothing: raise it, or set steering to null")
 
 
+class Known(Section):
+    """What a small world knows; anything else is drawn after a warning.
+
+    Portraits that its autoencoder rebuilds with at least `min_psnr` decibels, and the words of the file `prompts`.
+    """
+
+    min_psnr: NotNegative
+    prompts: str
+
+
 class Personalize(Drawing):
     """How pictures of a person are drawn from portraits and prompts.
 
     `kv` uses the KV-encoder where the encoder has one, with `portrait_prompt` as the portrait's prompt; `combine` is
     what several portraits become; `fast` draws with the fast child (LCM-LoRA); `min_face_size` is a face's least
-    height, as a share of its picture's shorter side.
+    height, as a share of its picture's shorter side. `known` null knows everybody and every word.
     """
 
     kv: bool
@@ -173,6 +183,7 @@ class Personalize(Drawing):
     steering: Steering
     batch_size: Count
     min_face_size: Fraction
+    known: Known | None
 
 
 def read_protocol(path: str | Path) -> Protocol:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+import re
 import string
 from collections.abc import Mapping
 from pathlib import Path
@@ -96,6 +98,13 @@ class Prompts(Section):
         """The prompt that names no one, so that identity has to come from the reference."""
         return self.caption(self.nobody, {"style": style, "scene": scene, **details})
 
+    @property
+    def vocabulary(self) -> set[str]:
+        """Every word that a prompt of this file can have."""
+        fields = [literal for literal, *_ in string.Formatter().parse(self.template)]
+        phrases = [text for kind in self.kinds.values() for text in kind.values()]
+        return words_of(" ".join([self.nobody, *fields, *phrases, *itertools.chain(*self.people.parts.values())]))
+
     def invent(self, count: int, seed: int) -> list[str]:
         """The names of `count` different people; more people begin with the same ones."""
         bank = self.people.combinations()
@@ -105,6 +114,11 @@ class Prompts(Section):
         template, parts = self.people.template, self.people.parts.items()
         chosen = ({part: words[i] for (part, words), i in zip(parts, one, strict=True)} for one in bank[order[:count]])
         return [template.format_map(words) for words in chosen]
+
+
+def words_of(text: str) -> set[str]:
+    """The words of a text, in small letters."""
+    return set(re.findall(r"[^\W\d_]+", text.lower()))
 
 
 def _check_fields(template: str, wanted: set[str]) -> None:

@@ -68,7 +68,7 @@ class Page:
             progress((step, steps), desc=f"{name}, step {step} of {steps}")
 
         try:
-            for name, drawn in self._studio.draw(portrait, options, stop, report):
+            for name, drawn in self._studio.draw(portrait, options, stop, report, gr.Warning):
                 galleries[name] = [(one.picture, one.caption) for one in drawn]
                 scores.append(mean_scores(name, drawn))
                 yield [*galleries.values(), " ".join(scores)]

@@ -15,12 +15,13 @@ from lookahead.config import KVGuidance, World
 from lookahead.errors import InputError
 from lookahead.evaluation.scores import FaceReader, embed_pictures, embed_texts, similarity
 from lookahead.pipeline import LookaheadPipeline
-from lookahead.pipeline.personalize import FaceCheck
+from lookahead.pipeline.personalize import FaceCheck, doubts
 from lookahead.world import open_scorer
 
 UNTUNED, TUNED = "untuned", "tuned"
 _FRAME = "#d4552a"
 _PORTRAIT = "the portrait"  # its name in messages: an upload has no useful one
+Warn = Callable[[str], object]
 Progress = Callable[[str, int, int], None]  # of the encoder's name, the steps done, and their number
 
 
@@ -86,14 +87,19 @@ class Studio:
         return framed, message
 
     def draw(
-        self, portrait: Image.Image | None, options: Options, stop: Event, progress: Progress
+        self, portrait: Image.Image | None, options: Options, stop: Event, progress: Progress, warn: Warn
     ) -> Iterator[tuple[str, list[Drawn]]]:
-        """Every encoder's name and pictures, one encoder after the other, equal seeds; Stopped if `stop` is set."""
+        """Every encoder's name and pictures, one encoder after the other, equal seeds; Stopped if `stop` is set.
+
+        `warn` receives what the world does not know.
+        """
         if portrait is None:
             raise InputError("there is no portrait: upload one, take one, or click on an example")
         if not options.prompt.strip():
             raise InputError("the prompt is empty: write what to draw of `a person`, or choose a style and a scene")
         square = self._check(portrait.convert("RGB"), _PORTRAIT)
+        for doubt in doubts(self._pipe, [square], [options.prompt]):
+            warn(doubt)
         for name in self.encoders:
             yield name, self._score(square, self._draw(name, square, options, stop, progress), options)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -19,13 +20,16 @@ from tqdm import tqdm
 from lookahead.artifacts import new_folder, read_json
 from lookahead.config import Checkpoints, Personalize, World, with_overrides
 from lookahead.config.fields import checked
+from lookahead.dataset.prompts import read_prompts, words_of
 from lookahead.errors import InputError
 from lookahead.models.adapter import ADAPTER_FILE
 from lookahead.pipeline.pipeline import SETTINGS_FILE, Features, LookaheadPipeline, Saved, encode_portraits
 from lookahead.portraits import open_picture
+from lookahead.sampling.conditions import rebuilt_psnr
 from lookahead.world import detect_faces, open_faces
 
 GRID = "grid.png"
+_LOGGER = logging.getLogger(__name__)
 _PACKAGES = ("lookahead", "torch", "diffusers", "transformers", "peft")
 
 Boxes = NDArray[np.float32]  # (F, 5): left, top, right, bottom in pixels, and the detector's confidence
@@ -110,8 +114,27 @@ def personalize(world: World, encoder: Path | None, request: Request, out: Path)
         portraits = _checked(world.checkpoints, settings.min_face_size, request.portraits)
         encoded = encode_portraits(world.checkpoints, portraits, settings.batch_size)
         pipe = LookaheadPipeline(world.checkpoints, settings, encoder)
+        for doubt in doubts(pipe, portraits, request.prompts):
+            _LOGGER.warning(doubt)
         pictures = _draw(pipe, portraits, request, encoded)
         _write(work, pictures, portraits[0], request, _origin(pipe, request))
+
+
+def doubts(pipe: LookaheadPipeline, portraits: Sequence[Image.Image], prompts: Sequence[str]) -> list[str]:
+    """A sentence for each portrait and prompt that the world, if it is a small one, does not know."""
+    if (known := pipe.settings.known) is None:
+        return []
+    quality, vocabulary = rebuilt_psnr(pipe.base, portraits).tolist(), read_prompts(known.prompts).vocabulary
+    found = [
+        f"portrait {number} is unlike the people whom this world was trained on (its autoencoder rebuilds it with "
+        f"{decibels:.0f} dB, theirs with {known.min_psnr:.0f} and more): for real people take --world sd15"
+        for number, decibels in enumerate(quality, 1)
+        if decibels < known.min_psnr
+    ]
+    for prompt in prompts:
+        if unknown := sorted(words_of(prompt) - vocabulary):
+            found.append(f"this world does not know {', '.join(unknown)}: it draws what {known.prompts} names")
+    return found
 
 
 def _checked(checkpoints: Checkpoints, min_face_size: float, portraits: Sequence[Path]) -> list[Image.Image]:

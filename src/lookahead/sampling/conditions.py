@@ -11,7 +11,7 @@ from PIL import Image
 from torch import Tensor
 from transformers import CLIPImageProcessor, CLIPVisionModelWithProjection
 
-from lookahead.world import Pipeline, encode_latents, encode_prompts
+from lookahead.world import Pipeline, decode_latents, device, encode_latents, encode_prompts
 
 
 class _Samples:
@@ -83,3 +83,11 @@ def reference_latents(pipe: Pipeline, photos: Sequence[Image.Image], batch_size:
     """Latents (N, C, h, w) of photos, cropped to their central square, at the base's resolution."""
     batches = (photos[start : start + batch_size] for start in range(0, len(photos), batch_size))
     return torch.cat([encode_latents(pipe.vae, reference_pixels(pipe, batch)) for batch in batches])
+
+
+@torch.no_grad()
+def rebuilt_psnr(pipe: Pipeline, photos: Sequence[Image.Image]) -> Tensor:
+    """How well the autoencoder rebuilds photos, cropped to their central square: decibels (N,)."""
+    pixels = reference_pixels(pipe, photos).to(device())
+    rebuilt = decode_latents(pipe.vae, encode_latents(pipe.vae, pixels)).float().clamp(-1, 1)
+    return -10 * ((pixels - rebuilt) / 2).square().mean((1, 2, 3)).log10()
