@@ -26,7 +26,7 @@ ALLOWED = {
     "search": {"training", "evaluation", "report", "tracking", "world", "config", *BASE},
     "pipeline": {"method", "models", "dataset.prompts", "sampling", "world", "config", "portraits", *BASE},
     "demo": {"pipeline", "evaluation", "dataset.prompts", "world", "config", "portraits", *BASE},
-    "serving": {"pipeline", "portraits", *BASE},
+    "serving": {"pipeline", "mlflow_pages", "portraits", *BASE},
     "mlflow_pages": {"config", *BASE},
     "tracking": {"mlflow_pages", "config", *BASE},
 }

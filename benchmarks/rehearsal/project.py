@@ -48,7 +48,8 @@ LARGE: dict[str, Any] = {  # a CPU's memory holds SDXL for small pictures only
     "sd15": {},
     "sdxl": {"checkpoints": {"resolution": 256, "generator": {"resolution": 256}}},
 }
-PROTOCOL = {"people": PEOPLE, "photo_prompts": 1, "num_inference_steps": 2}
+ONE_PREDICTION = {"image": 0.0, "both": 2.0, "kv": 0.0}  # of three, besides the unconditional one
+PROTOCOL = {"people": PEOPLE, "photo_prompts": 1, "num_inference_steps": 1, "kv_guidance": ONE_PREDICTION}
 
 
 def _cut(path: Path, change: Any) -> None:

@@ -12,17 +12,22 @@ from pathlib import Path
 
 import mlflow
 from mlflow import MlflowClient
+from mlflow.entities import Run
+from mlflow.exceptions import MlflowException
 from mlflow.models import ModelSignature
 from mlflow.pyfunc.model import PythonModel
 from mlflow.types import ColSpec, ParamSchema, ParamSpec, Schema
 from PIL import Image
 
+from lookahead.artifacts import read_json
 from lookahead.errors import InputError
+from lookahead.mlflow_pages import TABLE
 from lookahead.pipeline import LookaheadPipeline
 from lookahead.pipeline.personalize import FaceCheck
 from lookahead.pipeline.pipeline import SETTINGS_FILE
 from lookahead.portraits import open_picture
 
+FILES = ("protocol.json", "per_image.parquet", "album.parquet")  # of an evaluation, which `lookahead compare` reads
 SIGNATURE = ModelSignature(
     inputs=Schema([ColSpec("string", "portrait"), ColSpec("string", "prompt")]),
     outputs=Schema([ColSpec("string")]),
@@ -63,12 +68,18 @@ class Drawer(PythonModel):
         return write_base64(self._pipe(square, prompt, seed=int(seed), fast=bool(fast))[0])
 
 
-def register(folder: Path, client: MlflowClient, experiment: str, name: str, alias: str) -> int:
-    """Register an exported folder as the model's newest version, move the alias to it, and return the version."""
+def register(folder: Path, client: MlflowClient, experiment: str, name: str, evaluation: Path | None) -> int:
+    """Register an exported folder as the model's newest version, and return the version.
+
+    With the output of its evaluation it carries the figures, the files that `lookahead compare` reads, and the data
+    sets and the reproduction that it comes from.
+    """
     if not (folder / SETTINGS_FILE).is_file():
         raise InputError(f"{folder} is no exported encoder: `lookahead export {folder}` writes one")
     mlflow.set_tracking_uri(client.tracking_uri)
-    with mlflow.start_run(experiment_id=experiment, run_name=f"register {name}"):
+    origin = None if evaluation is None else _reproduction(client, evaluation)
+    parent = None if origin is None else origin.info.run_id
+    with mlflow.start_run(experiment_id=experiment, run_name=f"register {name}", parent_run_id=parent) as run:
         logged = mlflow.pyfunc.log_model(
             name="encoder",
             python_model=__file__,
@@ -77,9 +88,26 @@ def register(folder: Path, client: MlflowClient, experiment: str, name: str, ali
             pip_requirements=[],  # served by the environment that this package is installed in
             registered_model_name=name,
         )
-    version = int(logged.registered_model_version)
-    client.set_registered_model_alias(name, alias, str(version))
-    return version
+        if evaluation is not None:
+            mlflow.log_metrics(read_json(evaluation / "metrics.json"), model_id=logged.model_id)
+            for file in (*FILES, TABLE):
+                mlflow.log_artifact(str(evaluation / file))
+    version = str(logged.registered_model_version)
+    if evaluation is not None:
+        client.update_model_version(name, version, (evaluation / TABLE).read_text(encoding="utf-8"))
+    if origin is not None and origin.inputs is not None:
+        client.log_inputs(run.info.run_id, origin.inputs.dataset_inputs)
+    return int(version)
+
+
+def _reproduction(client: MlflowClient, evaluation: Path) -> Run | None:
+    """The run of the reproduction that an evaluation belongs to, if this store has it."""
+    lineage = evaluation.with_name(f"{evaluation.name}.run.json")
+    try:
+        child = client.get_run(read_json(lineage)["run"])
+        return client.get_run(child.data.tags["mlflow.parentRunId"])
+    except (MlflowException, InputError, KeyError):
+        return None
 
 
 mlflow.models.set_model(Drawer())

@@ -3,6 +3,7 @@
 import base64
 import json
 import os
+import shutil
 import struct
 import subprocess
 import sys
@@ -17,10 +18,17 @@ import pandas as pd
 import pytest
 from mlflow import MlflowClient
 from PIL import Image
+from typer.testing import CliRunner
 
+from lookahead import cli
+from lookahead.artifacts import write_json
+from lookahead.config import read_params
 from lookahead.errors import InputError
+from lookahead.models.adapter import ADAPTER_FILE
 from lookahead.serving import read_base64, register
+from lookahead.tracking import Origin, connect, open_recorder
 from tests.launcher import await_answer, free_port
+from tests.report.test_comparison import build
 
 NAME, ALIAS = "lookahead-tiny", "champion"
 
@@ -31,8 +39,50 @@ def store(exported: Path, tmp_path_factory: pytest.TempPathFactory) -> str:
     folder = tmp_path_factory.mktemp("store")
     client = MlflowClient(f"sqlite:///{folder}/mlflow.db")
     experiment = client.create_experiment("tiny", (folder / "artifacts").as_uri())
-    assert [register(exported, client, experiment, NAME, ALIAS) for _ in range(2)] == [1, 2]
+    assert [register(exported, client, experiment, NAME, None) for _ in range(2)] == [1, 2]
+    client.set_registered_model_alias(NAME, ALIAS, "2")
     return client.tracking_uri
+
+
+def test_only_an_encoder_that_is_better_becomes_the_champion(
+    exported: Path, here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By the interval of its evaluation; versions carry figures, data sets and the reproduction they come from."""
+    runs = here / "runs" / "miniature"
+    shutil.copytree(exported, runs / "train" / "lookahead" / "encoder")
+
+    def evaluated(shift: float) -> None:
+        where = Origin("evaluate", "miniature", {}, (here / "params.yaml",), f"k{shift}")
+        out = build(runs / "evaluate", shift)
+        write_json(out / "metrics.json", {"identity": 0.5 + shift})
+        (out / "headline.md").write_text(f"| lookahead | {0.5 + shift} |")
+        write_json(runs / "evaluate.run.json", open_recorder(read_params(), where).finish(out))
+
+    def said(*words: str) -> str:
+        done = CliRunner().invoke(cli.app, ["register", str(exported), *words])
+        assert done.exit_code == 0, done.exception
+        return done.output
+
+    evaluated(0.0)
+    assert "version 1 is champion" in said()
+    assert "version 1 stays champion" in said()  # equal to it
+    evaluated(0.2)
+    output = said()
+    assert "version 3 is champion" in output and "version 3 against version 1" in output and "higher" in output
+    evaluated(0.0)
+    assert "version 3 stays champion" in said()
+    (runs / "train" / "lookahead" / "encoder" / ADAPTER_FILE).write_bytes(b"another")
+    output = said()
+    assert "version 5 has no evaluation" in output and "version 3 stays champion" in output
+    assert "version 6 is mine" in said("--alias", "mine")
+    client, _ = connect(read_params().tracking)
+    third = client.get_model_version("lookahead-miniature", "3")
+    run = client.get_run(third.run_id)
+    assert "0.7" in third.description and run.data.metrics["identity"] == 0.7
+    (model,) = client.search_logged_models([run.info.experiment_id], f"source_run_id = '{third.run_id}'")
+    assert [(metric.key, metric.value) for metric in model.metrics] == [("identity", 0.7)]
+    reproduction = client.get_run(run.data.tags["mlflow.parentRunId"])
+    assert reproduction.data.tags["lookahead.kind"] == "reproduction"
 
 
 @pytest.fixture(scope="module")

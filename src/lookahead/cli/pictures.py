@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import tempfile
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from lookahead.cli import World, app, parameters
+from lookahead.errors import InputError
 
 Encoder = Annotated[Path | None, typer.Option(help="an encoder's folder; default: the trained one, else untuned")]
+CHAMPION = "champion"
 UNTUNED = "the untuned adapter (`lookahead train` trains an encoder)"
 
 
@@ -95,19 +98,57 @@ def convert(
 def register(
     folder: Annotated[Path, typer.Argument(help="what `lookahead export` wrote")],
     name: Annotated[str | None, typer.Option(help="of the model; default: lookahead-WORLD")] = None,
-    alias: Annotated[str, typer.Option(help="moves to the new version")] = "champion",
+    alias: Annotated[str, typer.Option(help="moves to the new version; champion only if that is better")] = CHAMPION,
     world: World = None,
 ) -> None:
-    """Put an exported encoder into MLflow's model registry, from where it is served over HTTP (docs/serving.md)."""
+    """Put an exported encoder into MLflow's model registry, from where it is served over HTTP (docs/serving.md).
+
+    A version with the figures of its evaluation becomes the champion if its identity is significantly higher than the
+    champion's and its prompt alignment not significantly lower, by one protocol, or if there is no champion yet.
+    """
     params = parameters()
     from lookahead.serving import register as put
     from lookahead.tracking import connect, store_uri
 
-    name = name or f"lookahead-{params.of(world).name}"
-    version = put(folder, *connect(params.tracking), name, alias)
+    runs = Path("runs", params.of(world).name)
+    name, client, experiment = name or f"lookahead-{params.of(world).name}", *connect(params.tracking)
+    evaluated = _same(folder, runs / "train/lookahead/encoder") and (runs / "evaluate" / "metrics.json").is_file()
+    version = put(folder, client, experiment, name, runs / "evaluate" if evaluated else None)
+    champion = client.get_registered_model(name).aliases.get(CHAMPION) if alias == CHAMPION else None
+    if champion is not None and not _better(params.tracking, client, name, champion, version):
+        print(f"{name} version {version} is registered; version {champion} stays {CHAMPION}, as it is not beaten")
+        return
+    client.set_registered_model_alias(name, alias, str(version))
     print(f"{name} version {version} is {alias}; serve it from here, the repository's root:")
     print(f"  PATH=$PWD/.venv/bin:$PATH MLFLOW_TRACKING_URI={store_uri(params.tracking)} mlflow models serve \\")
     print(f"    --model-uri models:/{name}@{alias} --env-manager local --host 127.0.0.1 --port 5001")
+
+
+def _same(folder: Path, trained: Path) -> bool:
+    """Whether an exported encoder is the trained one, byte for byte."""
+    from lookahead.models.adapter import ADAPTER_FILE
+
+    files = [path / ADAPTER_FILE for path in (folder, trained)]
+    return all(file.is_file() for file in files) and len({file.read_bytes() for file in files}) == 1
+
+
+def _better(tracking: Any, client: Any, name: str, champion: str, version: int) -> bool:
+    """Whether a version beats the champion by their evaluations; `client` is MLflow's."""
+    from lookahead.report.comparison import FILES, beats, read_run, write_comparison
+    from lookahead.tracking import fetch_files
+
+    with tempfile.TemporaryDirectory() as folder:
+        runs = []
+        for number in (str(champion), str(version)):
+            run = client.get_model_version(name, number).run_id
+            try:
+                fetch_files(tracking, run, FILES, Path(folder, number))
+            except InputError:
+                print(f"version {number} has no evaluation: nothing is compared")
+                return False
+            runs.append(read_run(f"version {number}", Path(folder, number), "tuned"))
+        print(write_comparison(runs, Path(folder, "page.html")))
+        return beats(*runs)
 
 
 @app.command()

@@ -12,7 +12,7 @@ import pandas as pd
 from lookahead.artifacts import read_json
 from lookahead.errors import InputError
 from lookahead.evaluation.cells import FULL, HASH, differences
-from lookahead.evaluation.contrasts import Contrast, contrasts, summary
+from lookahead.evaluation.contrasts import HIGHER, LOWER, Contrast, contrasts, summary
 from lookahead.evaluation.evaluator import read_table
 from lookahead.report.formats import markdown, read_findings
 from lookahead.report.pages import ALBUM, COLUMNS, people_of, save_page
@@ -44,8 +44,20 @@ def read_run(label: str, folder: Path, cell: str) -> Run:
     return Run(label, cell, read_json(folder / "protocol.json"), own, read_table(folder / ALBUM, COLUMNS))
 
 
+def beats(champion: Run, challenger: Run) -> bool:
+    """Whether identity is significantly higher, and prompt alignment not significantly lower."""
+    _, _, frame = _contrasted([champion, challenger])
+    verdicts = frame.set_index("metric")["verdict"]
+    return bool(verdicts["identity"] == HIGHER and verdicts["prompt"] != LOWER)
+
+
 def compare(runs: Sequence[Run]) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Means, and contrasts with the first run, with Holm's correction."""
+    """Means, and contrasts with the first run, with Holm's correction, as text."""
+    return read_findings(*_contrasted(runs), {run.label: run.label for run in runs}).tables(METRICS)
+
+
+def _contrasted(runs: Sequence[Run]) -> tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame]:
+    """The long table of all runs, its means, and its contrasts with the first run."""
     labels = [run.label for run in runs]
     if twice := sorted({label for label in labels if labels.count(label) > 1}):
         raise InputError(f"two runs are called {', '.join(twice)}: give each a `--label` of its own")
@@ -58,8 +70,7 @@ def compare(runs: Sequence[Run]) -> tuple[pd.DataFrame, pd.DataFrame]:
             )
     table = pd.concat([run.table.assign(cell=run.label) for run in runs], ignore_index=True)
     pairs = [Contrast(f"{label} against {labels[0]}", label, labels[0]) for label in labels[1:]]
-    frames = summary(table, METRICS), contrasts(table, pairs, METRICS)
-    return read_findings(table, *frames, {label: label for label in labels}).tables(METRICS)
+    return table, summary(table, METRICS), contrasts(table, pairs, METRICS)
 
 
 def write_comparison(runs: Sequence[Run], out: Path) -> str:
