@@ -2,6 +2,7 @@
 
 import runpy
 import shlex
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -57,6 +58,16 @@ def test_a_script_names_the_same_code_for_its_workspace(stages: Stages, name: st
     for stage in named(stages, name):
         assert set(runpy.run_path(str(script(stage)))["CODE"]) == code_of(stage)
         assert script(stage) in listed(stage)
+
+
+def test_an_experiment_in_a_copy_runs_the_copys_code(stages: Stages, tmp_path: Path) -> None:
+    """The package is installed in editable mode, so that Python would find the workspace's."""
+    assert all(str(stage.cmd).startswith("PYTHONPATH=src:$PYTHONPATH ") for stage in stages.values())
+    (tmp_path / "src" / "lookahead").mkdir(parents=True)
+    (tmp_path / "src" / "lookahead" / "__init__.py").write_text("WHOSE = 'the copy'")
+    command = "PYTHONPATH=src:$PYTHONPATH python -c 'import lookahead; print(lookahead.WHOSE)'"
+    done = subprocess.run(command, shell=True, cwd=tmp_path, capture_output=True, text=True, check=True)
+    assert done.stdout == "the copy\n"
 
 
 def test_editing_the_lookahead_loss_draws_no_data_again(stages: Stages) -> None:
