@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
@@ -28,7 +29,7 @@ from lookahead.sampling.steering import Identifier, open_identifier
 from lookahead.world import Pipeline, open_pipeline
 from lookahead.world.distributed import broadcast_object, is_main_process, own_share, wait_for_everyone
 
-CACHE = STATE / "pictures"
+CACHE = os.environ.get("DVC_ROOT", ".") / STATE / "pictures"  # the repository's also in experiments that run in a copy
 
 
 @dataclass(frozen=True)
