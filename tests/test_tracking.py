@@ -15,6 +15,7 @@ from PIL import Image
 
 from lookahead.artifacts import write_json
 from lookahead.config import Params, Tracking, read_params, with_overrides
+from lookahead.mlflow_pages import headline_page
 from lookahead.tracking import Origin, connect, open_recorder, open_study
 
 
@@ -122,7 +123,7 @@ def test_the_experiment_has_a_description_and_a_view_with_the_headline_figures(p
     client, experiment = connect(params.tracking)
     tags = client.get_experiment(experiment).tags
     view = json.loads(tags["mlflow.sharedViewState.headline"])
-    assert f"#/experiments/{experiment}/runs?viewStateShareKey=headline" in tags["mlflow.note.content"]
+    assert headline_page(experiment) in tags["mlflow.note.content"]
     assert {f"metrics.`{name}`" for name in ("identity", "prompt", "gain_identity")} < set(view["selectedColumns"])
 
 

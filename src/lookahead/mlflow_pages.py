@@ -26,15 +26,20 @@ HEADLINE_VIEW = {  # of the table of runs, as MLflow's *Share* keeps a view
 }
 GUIDE = """A **reproduction** is one run of the chain, of one commit and one set of parameters; its stages are below it.
 
-- [The table with the headline figures](#/experiments/{experiment}/runs?viewStateShareKey=headline)
+- [The table with the headline figures]({table})
 - Tick two reproductions and click *Compare*: parameters that differ, figures, pictures.
 - Curves and pictures of a training are in the runs of the stages `train/...`."""
 TABLE, GRID = "headline.md", "grids/people.png"  # of the stage `evaluate`
 
 
+def headline_page(experiment: str) -> str:
+    """The address of that view, within MLflow's pages for training (they open with those for agents)."""
+    return f"#/experiments/{experiment}/runs?workflowType=machine_learning&viewStateShareKey=headline"
+
+
 def introduce(client: MlflowClient, experiment: str) -> None:
     """Describe an experiment, and keep a view of its table that shows the headline figures."""
-    client.set_experiment_tag(experiment, NOTE, GUIDE.format(experiment=experiment))
+    client.set_experiment_tag(experiment, NOTE, GUIDE.format(table=headline_page(experiment)))
     client.set_experiment_tag(experiment, HEADLINE_TAG, json.dumps(HEADLINE_VIEW))
 
 

@@ -22,7 +22,7 @@ from PIL import Image
 from lookahead.artifacts import STATE, digest, digest_paths, read_json
 from lookahead.config import Params, Tracking
 from lookahead.errors import InputError
-from lookahead.mlflow_pages import LONGEST, TABLE, describe, differing, flatten, introduce
+from lookahead.mlflow_pages import HEADLINE_TAG, LONGEST, TABLE, describe, differing, flatten, introduce
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -97,7 +97,7 @@ def connect(tracking: Tracking) -> tuple[MlflowClient, str]:
         known = client.get_experiment_by_name(name)
         artifacts = None if uri.startswith("http") else (state() / "artifacts").as_uri()  # a server has its own
         experiment = known.experiment_id if known else client.create_experiment(name, artifacts)
-        if known is None:
+        if known is None or HEADLINE_TAG not in known.tags:
             introduce(client, experiment)
     mlflow.set_experiment(experiment_id=experiment)
     return client, experiment

@@ -107,10 +107,12 @@ def ui(port: Annotated[int, typer.Option(help="on 127.0.0.1")] = 5000) -> None:
     tracking = parameters().tracking
     if not tracking.enabled:
         raise InputError("tracking is switched off: set tracking.enabled to true in params.yaml")
-    from lookahead.tracking import server_command
+    from lookahead.mlflow_pages import headline_page
+    from lookahead.tracking import connect, server_command
 
     command, environment = server_command(tracking, port)
-    print(f"MLflow: http://127.0.0.1:{port} (Ctrl-C stops it)", flush=True)
+    page = headline_page(connect(tracking)[1])
+    print(f"MLflow: http://127.0.0.1:{port}/{page} (Ctrl-C stops it)", flush=True)
     os.execvpe(command[0], command, environment)
 
 
