@@ -191,7 +191,7 @@ def open_recorder(params: Params, origin: Origin) -> Recorder:
         tags = tags_of(origin)
         shared = {name: value for name, value in tags.items() if not name.startswith(("lookahead.", "dvc.stage"))}
         own = {"lookahead.family": family, "lookahead.world": origin.world, "lookahead.kind": "reproduction"}
-        name = f"{origin.world} {tags.get('dvc.experiment') or 'reproduction ' + family[:6]}"
+        name = f"{origin.world} {tags.get('dvc.experiment') or family[:6]}"
         parent = _start(name, own, shared | {"mlflow.source.name": "dvc.yaml"})
         mlflow = _mlflow()
         mlflow.log_params(differing(params, origin.world))

@@ -34,6 +34,7 @@ Values = dict[str, JsonValue]  # by name in the space
 Scores = dict[str, list[float]]  # by metric, one number a person
 METRICS = ("identity", "prompt")
 SCORES, REASON, UNTUNED = "scores", "reason", "untuned"  # attributes of a trial, of one that ended early, of the study
+MLFLOW_RUN = "mlflow_run"  # of a trial: its run's id
 FAILURES = (InputError, MemoryError, RuntimeError)  # torch's "out of memory" is a RuntimeError
 # What a trial sets itself: the same for all, so that luck and length are not searched.
 FIXED = ("steps", "seed", "checkpoint_every", "checkpoints_total_limit", "sample_every")
@@ -222,7 +223,7 @@ def run_trial(
                 own.finish(trained if isinstance(error, optuna.TrialPruned) else None)
                 shutil.rmtree(work, ignore_errors=True)
                 raise
-            own.finish(trained, mean_scores(scores))
+            trial.set_user_attr(MLFLOW_RUN, own.finish(trained, mean_scores(scores)).get("run"))
         for key, value in {SCORES: scores, **mean_scores(scores)}.items():
             trial.set_user_attr(key, value)
         shutil.rmtree(work, ignore_errors=True)
