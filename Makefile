@@ -22,7 +22,7 @@ repro ablation curves: export LOOKAHEAD_LAUNCH = accelerate launch --multi_gpu -
 repro ablation curves: export OMP_NUM_THREADS ?= $(shell echo $$((($(CORES) + 1) / 2)))
 endif
 
-.PHONY: help install repro test test-all check sizes demo ui ablation curves search dashboard miniature clean
+.PHONY: help install repro test test-all check sizes demo ui ablation curves search dashboard screenshots miniature clean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*##/\t/' | expand -t 12
@@ -76,6 +76,9 @@ dashboard: $(STAMP)  ## optuna-dashboard on http://127.0.0.1:8080 and MLflow's p
 
 ui: $(STAMP)  ## MLflow's pages on http://127.0.0.1:5000
 	@lookahead ui --port $${PORT:-5000}
+
+screenshots: $(STAMP)  ## the pictures of MLflow's pages in docs/, of the runs that are here (needs Chromium)
+	python -m benchmarks.screenshots
 
 # DVC runs no frozen stage, even when forced: `dvc commit` notes in dvc.lock what was built from what.
 miniature: $(STAMP)  ## train parts of the miniature, PARTS="vae base", or all (hours on two cores; resumes)
