@@ -78,7 +78,7 @@ ui: $(STAMP)  ## MLflow's pages on http://127.0.0.1:5000
 	@lookahead ui --port $${PORT:-5000}
 
 screenshots: $(STAMP)  ## the pictures of MLflow's pages in docs/, of the runs that are here (needs Chromium)
-	python -m benchmarks.screenshots
+	python -m docs.screenshots
 
 # DVC runs no frozen stage, even when forced: `dvc commit` notes in dvc.lock what was built from what.
 miniature: $(STAMP)  ## train parts of the miniature, PARTS="vae base", or all (hours on two cores; resumes)
