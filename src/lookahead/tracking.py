@@ -139,7 +139,7 @@ def tags_of(origin: Origin) -> dict[str, str]:
     tags = {
         "mlflow.source.name": f"stages/{origin.stage.split('/')[0]}.py",
         "mlflow.source.git.commit": git("rev-parse", "HEAD"),
-        "git.dirty": str(bool(git("status", "--porcelain", "--untracked-files=no", ".", ":!*dvc.lock"))).lower(),
+        "git.dirty": str(bool(git("status", "--porcelain", "--untracked-files=no", ".", ":!*dvc.lock", ":!params.yaml"))).lower(),
         "dvc.stage": os.environ.get("DVC_STAGE", ""),
         "dvc.experiment": os.environ.get("DVC_EXP_NAME", ""),
         **{f"lookahead.{name}": getattr(origin, name) for name in ("world", "stage", "key")},
