@@ -136,10 +136,11 @@ def git(*arguments: str) -> str:
 
 def tags_of(origin: Origin) -> dict[str, str]:
     """The run's tags from git and DVC; MLflow's pages show those that begin with "mlflow."."""
+    changed = git("status", "--porcelain", "--untracked-files=no", ".", ":!*dvc.lock", ":!params.yaml")
     tags = {
         "mlflow.source.name": f"stages/{origin.stage.split('/')[0]}.py",
         "mlflow.source.git.commit": git("rev-parse", "HEAD"),
-        "git.dirty": str(bool(git("status", "--porcelain", "--untracked-files=no", ".", ":!*dvc.lock", ":!params.yaml"))).lower(),
+        "git.dirty": str(bool(changed)).lower(),
         "dvc.stage": os.environ.get("DVC_STAGE", ""),
         "dvc.experiment": os.environ.get("DVC_EXP_NAME", ""),
         **{f"lookahead.{name}": getattr(origin, name) for name in ("world", "stage", "key")},
