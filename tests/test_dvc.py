@@ -60,6 +60,12 @@ def test_a_script_names_the_same_code_for_its_workspace(stages: Stages, name: st
         assert script(stage) in listed(stage)
 
 
+def test_the_chains_graph_fits_a_screen() -> None:
+    done = subprocess.run(["dvc", "dag", "evaluate"], cwd=ROOT, capture_output=True, text=True, check=True)
+    lines = done.stdout.splitlines()
+    assert 10 < len(lines) <= 24 and max(map(len, lines)) <= 80
+
+
 def test_an_experiment_in_a_copy_runs_the_copys_code(stages: Stages, tmp_path: Path) -> None:
     """The package is installed in editable mode, so that Python would find the workspace's."""
     assert all(str(stage.cmd).startswith("PYTHONPATH=src:$PYTHONPATH ") for stage in stages.values())
