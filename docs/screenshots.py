@@ -7,16 +7,14 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
-from urllib.request import urlopen
 
 from playwright.sync_api import Page, sync_playwright
 
 from lookahead.config import read_params
 from lookahead.mlflow_pages import headline_page
 from lookahead.tracking import connect
-from tests.launcher import free_port
+from tests.launcher import await_answer, free_port
 
 DOCS = Path("docs")
 CLOSE = "button[aria-label='Close']"  # of the assistant's panel, which takes a third of the window
@@ -55,15 +53,8 @@ def main() -> None:
     command = [str(Path(sys.executable).with_name("lookahead")), "ui", "--port", str(port)]
     server = subprocess.Popen(command, start_new_session=True)
     try:
-        address, end = f"http://127.0.0.1:{port}", time.monotonic() + 120
-        while True:
-            try:
-                urlopen(address, timeout=5).read()
-                break
-            except OSError:
-                if time.monotonic() > end or server.poll() is not None:
-                    raise
-                time.sleep(1)
+        address = f"http://127.0.0.1:{port}"
+        await_answer(address, server)
         with sync_playwright() as playwright:
             opened = playwright.chromium.launch(executable_path=browser, args=["--no-sandbox"])
             page = opened.new_page(viewport={"width": 1280, "height": 800})

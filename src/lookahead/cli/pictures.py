@@ -134,7 +134,8 @@ def _same(folder: Path, trained: Path) -> bool:
 
 def _better(tracking: Any, client: Any, name: str, champion: str, version: int) -> bool:
     """Whether a version beats the champion by their evaluations; `client` is MLflow's."""
-    from lookahead.report.comparison import FILES, beats, read_run, write_comparison
+    from lookahead.report.comparison import FILES, beats, compare, read_run
+    from lookahead.report.formats import markdown
     from lookahead.tracking import fetch_files
 
     with tempfile.TemporaryDirectory() as folder:
@@ -147,7 +148,7 @@ def _better(tracking: Any, client: Any, name: str, champion: str, version: int) 
                 print(f"version {number} has no evaluation: nothing is compared")
                 return False
             runs.append(read_run(f"version {number}", Path(folder, number), "tuned"))
-        print(write_comparison(runs, Path(folder, "page.html")))
+        print(markdown(compare(runs)[-1]))
         return beats(*runs)
 
 

@@ -117,7 +117,9 @@ def doctor(
 def headline(world: World = None) -> None:
     """Print the result: identity and prompt alignment of each method, with 95 % intervals."""
     folder = Path("runs") / parameters().of(world).name / "evaluate"
-    if not (folder / "headline.md").is_file():
+    from lookahead.mlflow_pages import TABLE
+
+    if not (folder / TABLE).is_file():
         raise InputError(f"{folder} holds no result: run `make repro`, or `lookahead evaluate`")
-    table = (folder / "headline.md").read_text(encoding="utf-8")
+    table = (folder / TABLE).read_text(encoding="utf-8")
     print(f"\n{table}\nReport: {folder / 'report.html'}\nRuns:   make ui")
