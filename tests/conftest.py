@@ -44,13 +44,18 @@ def own_world(tiny_world: Checkpoints, tmp_path: Path) -> Checkpoints:
     return Checkpoints.model_validate_json(tiny_world.model_dump_json().replace(source, copy))
 
 
+@pytest.fixture(autouse=True)
+def environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No variables of the caller, nor of an earlier test: MLflow sets its own, which a test's processes would obey."""
+    for name in ("DVC_ROOT", "MLFLOW_TRACKING_URI", "MLFLOW_EXPERIMENT_NAME", "MLFLOW_EXPERIMENT_ID", "MLFLOW_RUN_ID"):
+        monkeypatch.delenv(name, raising=False)
+
+
 @pytest.fixture
 def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A folder with the committed parameters, made the current one."""
     shutil.copy(ROOT / "params.yaml", tmp_path)
     monkeypatch.chdir(tmp_path)
-    for name in ("DVC_ROOT", "MLFLOW_TRACKING_URI", "MLFLOW_EXPERIMENT_NAME"):  # MLflow sets the second one itself
-        monkeypatch.delenv(name, raising=False)
     return tmp_path
 
 
