@@ -47,6 +47,7 @@ def quick(portraits: Path) -> Evaluate:
         "previews": {"people": 2, "timesteps": [100, 900], "scales": [0.0, 1.0]},
         "diversity": {"people": 2, "prompts": 2, "seeds": 2},
         "steering": None,
+        "encoders": {},
     }
     return with_overrides(read_params().worlds["miniature"].evaluation(), changes)
 

@@ -31,10 +31,12 @@ Run = Callable[..., Tables]
 def run(tiny: Checkpoints, quick: Evaluate, encoders: Encoders) -> Run:
     """Evaluates into `work/` and `cache/` of a folder, with some inputs of the test's own."""
 
-    def start(folder: Path, checkpoints: Checkpoints = tiny, own: Encoders = encoders) -> Tables:
+    def start(
+        folder: Path, checkpoints: Checkpoints = tiny, own: Encoders = encoders, settings: Evaluate = quick
+    ) -> Tables:
         logged: list[dict[str, float]] = []
         work, log = folder / "work", lambda numbers, _: logged.append(dict(numbers))
-        tables = evaluate(checkpoints, quick, own, 7, work, log, folder / "cache")
+        tables = evaluate(checkpoints, settings, own, 7, work, log, folder / "cache")
         assert logged == [json.loads((work / "metrics.json").read_text())]
         return tables
 
@@ -161,24 +163,30 @@ def test_a_damaged_shard_is_refused(run: Run, cache: Path) -> None:
 
 
 def test_a_missing_encoder_is_refused(quick: Evaluate, encoders: Encoders, tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="nobody holds no encoder"):
+    with pytest.raises(InputError, match="nobody holds no encoder: train it first"):
         main_cells({**encoders, "tuned": tmp_path / "nobody"}, quick, 0)
+    for name, words in (("authors", "nobody holds no encoder: evaluate.encoders"), ("tuned", "is a row already")):
+        with pytest.raises(InputError, match=words):
+            main_cells(encoders, quick.model_copy(update={"encoders": {name: str(tmp_path / "nobody")}}), 0)
 
 
-def test_keys_and_values_make_a_further_cell_and_the_report_has_it(
-    tiny: Checkpoints, run: Run, encoders: Encoders, tmp_path: Path
+def test_keys_and_values_and_other_encoders_make_further_cells_and_the_report_has_them(
+    tiny: Checkpoints, run: Run, encoders: Encoders, quick: Evaluate, tmp_path: Path
 ) -> None:
     """An untuned KV-encoder gives the base's own keys and values, which change the pictures all the same."""
     encoder = Path(shutil.copytree(encoders["noise_only"], tmp_path / "encoder"))
     save_kv_encoder(encoder / KV_FILE, new_kv_encoder(open_pipeline(tiny).unet, 2, 2, 0))
-    found, work = run(tmp_path, own={**encoders, "tuned": encoder}), tmp_path / "work"
+    settings = quick.model_copy(update={"encoders": {"authors": str(encoder)}})
+    found, work = run(tmp_path, own={**encoders, "tuned": encoder}, settings=settings), tmp_path / "work"
     means = found.table.groupby("cell")[sorted(METRICS)].mean()
     assert means.loc["tuned_without_kv"].equals(means.loc["noise_only"])  # the same image tokens, and nothing else
     assert means.loc["tuned", "clip_t"] != means.loc["noise_only", "clip_t"]
-    assert set(found.contrasts["contrast"]) == {pair.name for pair in CONTRASTS[:3]}
+    assert means.loc["authors"].equals(means.loc["tuned"])
+    assert set(found.contrasts["contrast"]) == {"authors", *(pair.name for pair in CONTRASTS[:3])}
     write_evaluation_report(found, work, grid_people=2)
     page = (work / "report.html").read_text()
-    assert LABELS["tuned_without_kv"] in page and str(found.protocol["hash"]) in page
+    for words in (LABELS["tuned_without_kv"], "authors against lookahead", str(found.protocol["hash"])):
+        assert words in page
     assert "http" not in page and "None" not in page and "nan" not in page.split("base64")[0]
 
 

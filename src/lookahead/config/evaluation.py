@@ -130,7 +130,8 @@ class Diversity(Section):
 
 class EvaluateStage(Section):
     """What is no part of a protocol: how many pictures at once, what is shown, the loss of a metric up to which a cell
-    is no worse than another (`margin`), and the lookahead guidance of the cell `steered`, which null leaves out."""
+    is no worse than another (`margin`), the lookahead guidance of the cell `steered`, which null leaves out, and
+    further `encoders` by name: folders of encoders that were trained elsewhere, each a cell of its own."""
 
     batch_size: Count
     grid_people: Count
@@ -138,6 +139,7 @@ class EvaluateStage(Section):
     previews: PreviewCurves
     diversity: Diversity
     steering: Steering | None
+    encoders: dict[Annotated[str, Field(pattern=r"^[a-z][a-z0-9_-]*$")], str]
 
 
 class Evaluate(Protocol, EvaluateStage):

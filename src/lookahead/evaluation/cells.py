@@ -36,6 +36,8 @@ TRAINED = (NOISE_ONLY, TUNED)  # those with an encoder of their own
 HASH, STEERING = "hash", "steering"
 INVENTED = "invented"  # where it is: why the people are not real
 _INVENTED = "no portraits were given: the people are invented by the generator and were held out of the training"
+_TRAIN = "train it first (`lookahead train`)"
+_OTHER = "evaluate.encoders expects folders such as `lookahead export` and `lookahead convert` write"
 Description = dict[str, object]
 
 
@@ -69,11 +71,14 @@ def main_cells(encoders: Mapping[str, Path], settings: Evaluate, training_seed: 
     """The cells of the main evaluation, the untuned first; `encoders` are the folders of those in TRAINED.
 
     The lookahead-tuned encoder without its keys and values, where it has any, and with lookahead guidance, where the
-    settings have `steering`, are further cells.
+    settings have `steering`, are further cells, and so are the settings' own `encoders`.
     """
-    for encoder in encoders.values():
+    others = {name: Path(folder) for name, folder in settings.encoders.items()}
+    if taken := sorted({*others} & {BASE, *LABELS}):
+        raise InputError(f"evaluate.encoders names {taken[0]!r}, which is a row already: choose another name")
+    for encoder, mend in {**dict.fromkeys(encoders.values(), _TRAIN), **dict.fromkeys(others.values(), _OTHER)}.items():
         if not (encoder / ADAPTER_FILE).is_file():
-            raise InputError(f"{encoder} holds no encoder: train it first (`lookahead train`)")
+            raise InputError(f"{encoder} holds no encoder: {mend}")
     plain, tuned = settings.sampling, encoders[TUNED]
     cells = [(UNTUNED, None, plain), (NOISE_ONLY, encoders[NOISE_ONLY], plain)]
     if kv_file(tuned, plain) is not None:
@@ -81,10 +86,16 @@ def main_cells(encoders: Mapping[str, Path], settings: Evaluate, training_seed: 
     cells.append((TUNED, tuned, plain))
     if settings.steering is not None:
         cells.append((STEERED, tuned, plain.model_copy(update={"steering": settings.steering})))
-    return [
+    own = [
         Cell(name, encoder, UNTRAINED if encoder is None else training_seed, FULL, sampling)
         for name, encoder, sampling in cells
     ]
+    return own + [Cell(name, folder, UNTRAINED, FULL, plain) for name, folder in others.items()]
+
+
+def main_contrasts(settings: Evaluate) -> list[Contrast]:
+    """The contrasts of the main cells, and of each further encoder with the tuned one."""
+    return [*CONTRASTS, *(Contrast(name, name, TUNED) for name in settings.encoders)]
 
 
 def describe(settings: Evaluate, checkpoints: Checkpoints, people: list[Person], plan: Plan) -> Description:

@@ -13,7 +13,17 @@ import pandas as pd
 from lookahead.artifacts import Log, code_digest, digest, write_json
 from lookahead.config import Checkpoints, Evaluate
 from lookahead.evaluation import spread
-from lookahead.evaluation.cells import BASE, CONTRASTS, FULL, INVENTED, TUNED, base_cell, describe, groups, main_cells
+from lookahead.evaluation.cells import (
+    BASE,
+    FULL,
+    INVENTED,
+    TUNED,
+    base_cell,
+    describe,
+    groups,
+    main_cells,
+    main_contrasts,
+)
 from lookahead.evaluation.contrasts import ALL, UNTRAINED, contrasts, summary
 from lookahead.evaluation.evaluator import Evaluator, open_evaluator, save_csv, save_table
 from lookahead.evaluation.previews import measure_previews
@@ -68,7 +78,7 @@ def evaluate(
     table_by_group = table.assign(prompts=table["style"].map(group_of))
     grouped_by = ["prompts", *evaluator.plan.words]  # columns
     means = _means(table_by_group, spreads, _photo_scale(evaluator, cache), grouped_by)
-    differences = _differences(table_by_group, spreads, settings.margin, grouped_by)
+    differences = _differences(table_by_group, spreads, settings, grouped_by)
     protocol = describe(settings, checkpoints, evaluator.people, evaluator.plan)
     if is_main_process():
         save_table(table, work / PER_IMAGE)
@@ -99,12 +109,13 @@ def _means(table: pd.DataFrame, spreads: pd.DataFrame, photos: pd.DataFrame, gro
 
 
 def _differences(
-    table: pd.DataFrame, spreads: pd.DataFrame, margin: Mapping[str, float], grouped_by: Sequence[str]
+    table: pd.DataFrame, spreads: pd.DataFrame, settings: Evaluate, grouped_by: Sequence[str]
 ) -> pd.DataFrame:
     """The contrasts of the same parts, the headline first."""
-    parts = [contrasts(table, CONTRASTS, HEADLINE, margin=margin), contrasts(table, CONTRASTS, rights(table) + FURTHER)]
-    parts += [contrasts(spreads, CONTRASTS, spread.METRICS)]
-    parts += [contrasts(table, CONTRASTS, PRIMARY, column, margin) for column in grouped_by]
+    pairs, margin = main_contrasts(settings), settings.margin
+    parts = [contrasts(table, pairs, HEADLINE, margin=margin), contrasts(table, pairs, rights(table) + FURTHER)]
+    parts += [contrasts(spreads, pairs, spread.METRICS)]
+    parts += [contrasts(table, pairs, PRIMARY, column, margin) for column in grouped_by]
     return pd.concat(parts, ignore_index=True)
 
 

@@ -40,7 +40,8 @@ def write_evaluation_report(measured: Tables, out: Path, grid_people: int) -> No
     `out` has the evaluation's pictures. Those of the first `grid_people` people are shown.
     """
     protocol: Mapping[str, Any] = measured.protocol
-    found = read_findings(measured.table, measured.summary, measured.contrasts, LABELS)
+    labels = LABELS | {cell: cell for cell in measured.table["cell"].unique() if cell not in LABELS}
+    found = read_findings(measured.table, measured.summary, measured.contrasts, labels)
     folders = {cell: out / PICTURES / cell for cell in found.cells}
     album = pages.make_album(measured.table, measured.people, folders, grid_people)
     save_table(album, out / pages.ALBUM)
