@@ -215,6 +215,7 @@ def build_tiny_world(root: Path, prediction_type: str = "v_prediction", xl: bool
         faces=FacePacks(**packs, detection_size=64),
         scorer=Scorer(model=f"local-dir:{root / 'clip'}", pretrained=None),
         safety_checker=None,
+        published_encoder=None,
         precision="float32",
         resolution=RESOLUTION,
     )

@@ -15,14 +15,17 @@ from filelock import FileLock
 from huggingface_hub import constants, hf_api
 from open_clip.transformer import QuickGELU
 from PIL import Image
+from typer.testing import CliRunner
 
 from lookahead import world
+from lookahead.cli import app
 from lookahead.config import Checkpoints, with_overrides
 from lookahead.doctor import checkpoint
 from lookahead.errors import InputError
 from lookahead.world import fetch
 from lookahead.world.hub import part, parts
 from lookahead.world.published import SHA256
+from tests.project import WORLD, build_project
 from tests.tiny import LORA_FILE
 
 COMMIT = "c" * 40
@@ -178,12 +181,23 @@ def test_a_failure_is_named_and_the_next_run_continues(fault, reason, child, ser
 
 def test_a_file_that_the_repository_lacks_is_named_and_offline_the_variable_to_set(child, server, monkeypatch):
     del server.files["owner/child/" + LORA_FILE]
-    with pytest.raises(InputError, match=LORA_FILE):
+    with pytest.raises(InputError, match=f"has no {LORA_FILE}; it has README.md, unet.bin"):
         fetch(child, lambda _: None)
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
     with pytest.raises(InputError, match="HF_HUB_OFFLINE=0"):
         fetch(child, lambda _: None)
     assert not server.asked
+
+
+def test_the_published_encoder_is_fetched_and_converted_by_name(child, server, tmp_path, monkeypatch):
+    server.files["owner/authors/model_ckpt.pt"] = b"no checkpoint"
+    source = {"source": f"owner/authors@{COMMIT}", "weight_name": "model_ckpt.pt"}
+    fetch(with_overrides(child, {"published_encoder": source}), lambda _: None)
+    assert server.asked == [LORA_FILE, "model_ckpt.pt"]
+    build_project(tmp_path, with_overrides(child, {"published_encoder": source}))
+    monkeypatch.chdir(tmp_path)
+    found = CliRunner().invoke(app, ["convert", "published", "out", "--world", WORLD])
+    assert isinstance(found.exception, InputError) and "model_ckpt.pt cannot be opened" in str(found.exception)
 
 
 def test_a_changed_byte_in_the_cache_is_found_and_repaired_also_without_a_network_to_compare_with(

@@ -81,7 +81,7 @@ def export(
 
 @app.command()
 def convert(
-    checkpoint: Annotated[Path, typer.Argument(help="the authors' model_ckpt.pt")],
+    checkpoint: Annotated[Path, typer.Argument(help="the authors' model_ckpt.pt; `published`: the world's, fetched")],
     out: Annotated[Path, typer.Argument(help="a new folder, for `--encoder`")],
     world: World = "sdxl",
 ) -> None:
@@ -89,7 +89,13 @@ def convert(
     settings = parameters().of(world)
     from lookahead.pipeline.convert import convert as make
     from lookahead.world import require
+    from lookahead.world.hub import find
 
+    published = settings.checkpoints.published_encoder
+    if checkpoint == Path("published"):
+        if published is None:
+            raise InputError(f"worlds.{settings.name}.checkpoints.published_encoder is null: set it in params.yaml")
+        checkpoint = Path(find("published_encoder", settings.checkpoints)[0], published.weight_name)
     require(settings.checkpoints, settings.name, ("base", "adapter"))
     print(f"{out} has {' and '.join(make(settings, checkpoint, out))}")
 

@@ -63,6 +63,13 @@ class ImageEncoder(Section):
     subfolder: str
 
 
+class PublishedEncoder(Section):
+    """The authors' own checkpoint: its folder or repository, and the file's name."""
+
+    source: str
+    weight_name: str
+
+
 class Scorer(Section):
     """The text-image scorer: an open_clip model name (or `local-dir:` folder) and its pretrained `tag@commit`."""
 
@@ -76,7 +83,8 @@ class Checkpoints(Section):
     The commit has 40 digits; `weights` names the variant of the files, such as fp16. Packs and scorers are names.
     `precision` "auto" is bfloat16 on a GPU that has it, float16 on another one, which then draws but does not train,
     and float32 on a CPU. `resolution` is the side of all pictures in pixels. `safety_checker` holds Stable Diffusion's:
-    what it flags comes back black to people who draw; the chain does not open it.
+    what it flags comes back black to people who draw; the chain does not open it, nor `published_encoder`, which
+    `lookahead convert published` reads.
     """
 
     base: str
@@ -89,6 +97,7 @@ class Checkpoints(Section):
     faces: FacePacks
     scorer: Scorer
     safety_checker: str | None
+    published_encoder: PublishedEncoder | None
     precision: Literal["auto", "float32", "float16", "bfloat16"]
     resolution: Count
 

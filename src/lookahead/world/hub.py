@@ -13,7 +13,7 @@ from typing import Any, Literal
 
 from diffusers import DiffusionPipeline
 from filelock import FileLock, Timeout
-from huggingface_hub import constants, snapshot_download
+from huggingface_hub import constants, model_info, snapshot_download
 from huggingface_hub.file_download import repo_folder_name
 
 from lookahead.config import Checkpoints, read_params
@@ -23,7 +23,7 @@ from lookahead.world.published import GB, SHA256, fault_of, scorer_weights
 UNUSED = ("safety_checker", "feature_extractor", "image_encoder")  # components of pipelines that are not opened there
 PARTS = (
     *("base", "vae", "preview_vae", "fast_child", "generator.pipeline", "generator.lora", "adapter"),
-    *("image_encoder", "scorer", "faces.loss", "faces.select", "faces.report", "safety_checker"),
+    *("image_encoder", "scorer", "faces.loss", "faces.select", "faces.report", "safety_checker", "published_encoder"),
 )
 PICTURES = ("base", "vae", "preview_vae", "fast_child", "adapter", "image_encoder", "faces.loss", "safety_checker")
 _CHECKER = ("safety_checker/config.json", "feature_extractor/preprocessor_config.json")
@@ -121,7 +121,11 @@ class Part:
     def download(self) -> None:
         """Download what is missing, a face pack as a whole."""
         if self.kind != "pack":
-            self.folder(local_files_only=False)
+            try:
+                self.folder(local_files_only=False)
+            except FileNotFoundError as error:
+                held = model_info(self.source, revision=self.revision).siblings or []
+                raise FileNotFoundError(f"{error}; it has {', '.join(file.rfilename for file in held)}") from None
             return
         from insightface.utils import ensure_available  # only here: training runs without it
 
@@ -164,7 +168,7 @@ def _source(name: str, checkpoints: Checkpoints) -> str | None:
 def _files(name: str, variant: str | None, checkpoints: Checkpoints) -> tuple[str, ...]:
     suffix = ".safetensors" if variant is None else f".{variant}.safetensors"
     adapter, image_encoder = checkpoints.adapter, Path(checkpoints.image_encoder.subfolder)
-    lora = checkpoints.generator.lora
+    lora, published = checkpoints.generator.lora, checkpoints.published_encoder
     return {
         "base": (),
         "generator.pipeline": (),
@@ -175,6 +179,7 @@ def _files(name: str, variant: str | None, checkpoints: Checkpoints) -> tuple[st
         "scorer": ("open_clip_model.safetensors",),
         "fast_child": (checkpoints.fast_child.weight_name,),
         "generator.lora": () if lora is None else (lora.weight_name,),
+        "published_encoder": () if published is None else (published.weight_name,),
         "safety_checker": (f"safety_checker/model{suffix}", *_CHECKER),
     }[name]
 

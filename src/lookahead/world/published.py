@@ -29,6 +29,7 @@ LICENCES = {  # in plain words; more in docs/sdxl.md
     "h94/IP-Adapter": _APACHE,
     "timm/vit_large_patch14_clip_224.openai": _MIT,
     "fal/AuraFace-v1": "Apache-2.0 by its page, but its detector is insightface's",
+    "rinong/lcm_lookahead": "none is stated: ask the authors",
     "buffalo_l": _PACK,
     "antelopev2": _PACK,
     "buffalo_s": _PACK,
@@ -49,6 +50,7 @@ GB = {  # of the files that are downloaded, at half precision; a repository's si
     "h94/IP-Adapter/models/image_encoder/model.safetensors": 2.53,
     "timm/vit_large_patch14_clip_224.openai": 1.71,
     "fal/AuraFace-v1": 0.28,
+    "rinong/lcm_lookahead": 14.5,  # by its contents in float32; not seen
     "buffalo_l": 0.29,
     "antelopev2": 0.36,
     "buffalo_s": 0.13,
