@@ -45,6 +45,8 @@ def writing(path: Path) -> Iterator[None]:
 def atomic(path: Path) -> Iterator[Path]:
     """Yield a temporary path beside `path` that takes its place when the block ends well, and vanishes otherwise."""
     with writing(path):
+        if path.exists() and not path.is_file():  # as root one would replace /dev/null
+            raise FileExistsError(errno.EEXIST, "it is no regular file")
         path.parent.mkdir(parents=True, exist_ok=True)
         handle, name = tempfile.mkstemp(path.suffix, f".{path.stem}.", path.parent)
         os.close(handle)
@@ -164,7 +166,7 @@ def _beside(work: Path, out: Path) -> tuple[Path, Path]:
 def new_folder(out: Path) -> Iterator[Path]:
     """A temporary folder that becomes `out` when the block ends well; before it, `out` must be free and writable."""
     with writing(out):
-        taken = out.is_file() or (out.is_dir() and any(out.iterdir()))
+        taken = os.path.lexists(out) and not (out.is_dir() and not any(out.iterdir()))
         if not taken:
             out.parent.mkdir(parents=True, exist_ok=True)
             work = Path(tempfile.mkdtemp(prefix=f".{out.name}.", dir=out.parent))

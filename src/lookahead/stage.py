@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import os
 import shutil
-import sys
 import time
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
@@ -29,7 +28,7 @@ from lookahead.artifacts import (
     write_json,
 )
 from lookahead.config import Params, World, read_params
-from lookahead.errors import InputError
+from lookahead.errors import InputError, one_message
 from lookahead.tracking import Origin, open_recorder
 from lookahead.world import require
 from lookahead.world.distributed import broadcast_object, is_main_process, wait_for_everyone
@@ -157,11 +156,7 @@ def main(stages: Mapping[str, Stage]) -> None:
     options = parser.parse_args()
     chosen = [stage for name, stage in stages.items() if getattr(options, "variant", None) in (None, name)]
     torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", cores())))
-    try:
+    with one_message():
         params = read_params()
         for stage in chosen:
             run_stage(stage, params, options.world or params.world)
-    except InputError as error:
-        sys.exit(f"error: {error}")
-    except KeyboardInterrupt:
-        sys.exit("interrupted: the same command continues")

@@ -91,15 +91,21 @@ def connect(tracking: Tracking) -> tuple[MlflowClient, str]:
     uri, mlflow, given = store_uri(tracking), _mlflow(), os.environ.get("MLFLOW_TRACKING_URI", "")
     mlflow.set_tracking_uri(uri)
     os.environ["MLFLOW_TRACKING_URI"] = given  # which MLflow has set: the next call would take it for the user's
-    with _lock():  # MLflow fails where several processes create a store's tables
-        client = mlflow.MlflowClient(uri)
-        name = os.environ.get("MLFLOW_EXPERIMENT_NAME") or tracking.experiment
-        known = client.get_experiment_by_name(name)
-        artifacts = None if uri.startswith("http") else (state() / "artifacts").as_uri()  # a server has its own
-        experiment = known.experiment_id if known else client.create_experiment(name, artifacts)
-        if known is None or HEADLINE_TAG not in known.tags:
-            introduce(client, experiment)
-    mlflow.set_experiment(experiment_id=experiment)
+    try:
+        with _lock():  # MLflow fails where several processes create a store's tables
+            client = mlflow.MlflowClient(uri)
+            name = os.environ.get("MLFLOW_EXPERIMENT_NAME") or tracking.experiment
+            known = client.get_experiment_by_name(name)
+            artifacts = None if uri.startswith("http") else (state() / "artifacts").as_uri()  # a server has its own
+            experiment = known.experiment_id if known else client.create_experiment(name, artifacts)
+            if known is None or HEADLINE_TAG not in known.tags:
+                introduce(client, experiment)
+        mlflow.set_experiment(experiment_id=experiment)
+    except Exception as error:  # MLflow's, SQLAlchemy's and the operating system's have no class in common
+        fault = f"the runs in {uri} cannot be opened ({_reason(error):.200})"
+        raise InputError(
+            f"{fault}: check `tracking` in params.yaml, or move the file away to begin a new one"
+        ) from None
     return client, experiment
 
 

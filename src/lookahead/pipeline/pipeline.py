@@ -204,7 +204,8 @@ class LookaheadPipeline:
                 towards = aims if aims is None else aims[batch]
                 pixels = draw(sampler, given.map(take), free.map(take), seeds[batch], own, towards, callback)
                 if not pixels.isfinite().all():
-                    raise InputError("the picture has numbers that are not finite: lower guidance or scale")
+                    fault = "the picture has numbers that are not finite: lower guidance or scale"
+                    raise InputError(f"{fault}, or check the encoder {self.encoder or 'of the world'}")
                 drawn += self._blackened(to_pictures(pixels))
         return drawn
 
@@ -278,8 +279,8 @@ def to_pictures(pixels: Tensor) -> list[Image.Image]:
 
 def export(pipe: LookaheadPipeline, out: Path, intervals: Path | None) -> None:
     """Write the encoder, its settings and a model card with the evaluation's `intervals.json`, where there is one."""
-    if out.is_file():
-        raise InputError(f"{out} is a file: choose a folder")
+    if out.exists() and not (out / SETTINGS_FILE).is_file() and not (out.is_dir() and not any(out.iterdir())):
+        raise InputError(f"{out} holds something else than an exported encoder: choose another folder")
     pipe.save_pretrained(out)
     measured = read_json(intervals) if intervals and intervals.is_file() and pipe.encoder is not None else {}
     with atomic(out / CARD) as temporary:
