@@ -1,5 +1,6 @@
 """The command line in children forked from this process, which has imported everything, and in real processes."""
 
+import gc
 import importlib
 import multiprocessing
 import os
@@ -33,6 +34,8 @@ def import_everything() -> None:
     import lookahead.search.run
     import lookahead.stage
     import lookahead.training.loop  # noqa: F401
+
+    gc.freeze()  # children do not look through it all for garbage
 
 
 @dataclass(frozen=True)

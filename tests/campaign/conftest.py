@@ -1,6 +1,7 @@
 """The campaign's project, its seed, its length, and its figures at the end."""
 
 import os
+import random
 import shutil
 from collections import Counter
 from collections.abc import Callable
@@ -19,6 +20,7 @@ STUDY, TRIALS = "small", 2
 _CELL = {"label": "a cell", "encoder": "train", "after": None, "train": {}, "sampling": {}, "against": []}
 _STUDY = {"question": "Does it continue?", "split": "validation", "people": 2, "photo_prompts": 1, "seeds": [0]}
 _STUDY |= {"protocol": {}, "samplers": {"full": {}}, "grid_people": 1, "cells": {"tuned": _CELL}}
+WHOLE = ("_stays_mended", "_in_one_message", "_a_killed_command_continues")
 FIGURES: Counter[str] = Counter()  # how many kills and inputs of which kind, for the summary
 SMALL = {"num_inference_steps": 1, "known": {"min_psnr": 0.0, "prompts": f"prompts/{WORLD}.yaml"}}
 
@@ -26,6 +28,22 @@ SMALL = {"num_inference_steps": 1, "known": {"min_psnr": 0.0, "prompts": f"promp
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--campaign-seed", type=int, default=0, help="decides every input and every moment of a kill")
     parser.addoption("--campaign-share", type=float, default=1.0, help="of the 200 inputs and 100 kills")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Of a shortened campaign keep one case of each test but of those in WHOLE."""
+    if config.getoption("--campaign-share", 0.1) >= 1:
+        return
+    cases: dict[str, list[pytest.Item]] = {}
+    for item in items:
+        name = item.nodeid.split("[")[0]
+        if Path(__file__).parent in item.path.parents and not name.endswith(WHOLE):
+            cases.setdefault(name, []).append(item)
+    chance = random.Random(config.getoption("--campaign-seed", 0))
+    kept = [chance.choice(found) for found in cases.values()]
+    dropped = [item for found in cases.values() for item in found if item not in kept]
+    config.hook.pytest_deselected(items=dropped)
+    items[:] = [item for item in items if item not in dropped]
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:

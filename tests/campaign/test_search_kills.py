@@ -14,7 +14,8 @@ from optuna.trial import FrozenTrial, TrialState
 from lookahead.search.objective import first_number
 from tests.campaign.children import PATIENCE, Running
 from tests.campaign.conftest import FIGURES, TRIALS
-from tests.project import WORLD
+from tests.campaign.inputs import read_tree
+from tests.project import WORLD, save_tree
 from tests.search.conftest import SEARCH
 from tests.search.test_command import server  # noqa: F401  (fixture)
 
@@ -56,6 +57,14 @@ def kill_one(start: Start, workers: int, longest: float, chance: random.Random, 
     return moment if code == -signal.SIGKILL else -1.0
 
 
+def small(root: Path) -> Path:
+    """The project with the shortest trainings."""
+    tree = read_tree(root)
+    tree["worlds"][WORLD]["train"] |= {"steps": 2, "num_samples": 1}
+    save_tree(root, tree)
+    return root
+
+
 def forget(address: str) -> None:
     """Remove all studies of a shared storage, so that the next search has all to do."""
     for name in optuna.get_all_study_names(address):
@@ -83,9 +92,9 @@ def test_a_search_goes_on_after_a_kill(
     chance, workers, count = random.Random(f"{number} {kind}"), 1 if kind == "one" else 2, share(KILLS[kind])
     shared = f"{request.getfixturevalue('server')}/optuna" if kind == "PostgreSQL" else ""
     words = ["search", *(["--storage", shared] if shared else [])]
-    longest, hits = search_once(partial(Running, place(), words, log), log.with_name("project")), 0
+    longest, hits = search_once(partial(Running, small(place()), words, log), log.with_name("project")), 0
     while hits < count:
-        real, root = hits % 2 == 1 and not shared, place()
+        real, root = hits % 2 == 1 and not shared, small(place())
         start = partial(Running, root, words, log)
         if shared:
             forget(shared)

@@ -171,7 +171,8 @@ def open_storage(address: str | None, file: Path, heartbeat: Heartbeat) -> RDBSt
             )
     except SQLAlchemyError as error:
         where, reason = address.split("@")[-1] if address else file, str(error).splitlines()[0]
-        raise InputError(f"the storage {where} cannot be opened ({reason:.200}): is the server running?") from None
+        mend = "is the server running?" if address else "free disk space, or move a damaged file away to begin anew"
+        raise InputError(f"the storage {where} cannot be opened ({reason:.200}): {mend}") from None
 
 
 def open_study(
