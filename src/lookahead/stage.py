@@ -151,7 +151,7 @@ def main(stages: Mapping[str, Stage]) -> None:
     """Run the stages, by variant, that the command line asks for; bad input is one message and exit code 1."""
     parser = argparse.ArgumentParser(description="Run one stage; `dvc repro` runs all that are out of date.")
     parser.add_argument("--world", help="a world of params.yaml (default: its `world`)")
-    if len(stages) > 1:
+    if "" not in stages:
         parser.add_argument("--variant", choices=list(stages), help="one of them (default: all)")
     options = parser.parse_args()
     chosen = [stage for name, stage in stages.items() if getattr(options, "variant", None) in (None, name)]

@@ -337,7 +337,7 @@ def _text(name: str, content: bytes) -> Callable[[Path], object]:
     return lambda root: (root / name).write_bytes(content)
 
 
-def _tracked(root: Path) -> None:
+def tracked(root: Path) -> None:
     """Tracking is on, and its store is no database."""
     changed = read_tree(root)
     changed["tracking"]["enabled"] = True
@@ -354,8 +354,8 @@ FOUND = {  # by kind, what once ended in a traceback, a wrong place or a mislead
     "a date that is none": Input(("plan",), ("params.yaml",), _text("params.yaml", b"world: 2026-02-30\n")),
     "another encoding": Input(("plan",), ("params.yaml",), _text("params.yaml", "world: a".encode("utf-16"))),
     "an export over the project": Input(("export", "."), (".",)),
-    "a broken store": Input(("ui",), ("mlflow.db",), _tracked),
-    "a port that is none": Input(("ui", "--port=99999"), ("99999",), _tracked),
+    "a broken store": Input(("ui",), ("mlflow.db",), tracked),
+    "a port that is none": Input(("ui", "--port=99999"), ("99999",), tracked),
     "a storage that is a file": Input(("dashboard", "--storage=params.yaml"), ("params.yaml",)),
     "a special file as folder": Input(drawing(out="pipe"), ("pipe",), odd_places),
     "a special file as page": Input(

@@ -7,10 +7,11 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from mlflow import MlflowClient
 
 from tests.campaign.children import NOBODY, Running, run
 from tests.campaign.conftest import FIGURES
-from tests.campaign.inputs import OUT, drawing, own_photos
+from tests.campaign.inputs import OUT, drawing, own_photos, tracked
 from tests.campaign.test_inputs import kept, left_behind, messages
 from tests.campaign.test_kills import WORKS, fresh
 from tests.project import WORLD, files_of, largest_file
@@ -82,6 +83,26 @@ def test_files_from_the_future_change_nothing(kind: str, place: Place, log: Path
         os.utime(path, (stat.st_atime + 86_400, stat.st_mtime + 86_400))
     done = run(root, WORKS[kind].words, log)
     assert done.code == 0 and files_of(root / WORKS[kind].output) == expected, done.said[-3000:]
+    FIGURES.update(["faults of the machine"])
+
+
+@pytest.mark.parametrize("move", [Path.rename, shutil.copytree], ids=["renamed", "copied"])
+def test_artifacts_follow_a_folder(move: Callable[[Path, Path], object], place: Place, log: Path) -> None:
+    first = place()
+    second = first.with_name("elsewhere")
+    tracked(first)
+    (first / "state" / "mlflow.db").unlink()
+    assert run(first, ["features"], log).code == 0
+    move(first, second)
+    before = files_of(first) if first.exists() else {}
+    done = run(second, ["features"], log)
+    assert done.code == 0 and "not tracked" not in done.said, done.said[-3000:]
+    assert (files_of(first) if first.exists() else {}) == before
+    client = MlflowClient(f"sqlite:///{second}/state/mlflow.db")
+    experiment = client.get_experiment_by_name("lookahead")
+    assert experiment is not None
+    runs = client.search_runs([experiment.experiment_id], "tags.`lookahead.stage` = 'features'")
+    assert [len(client.list_artifacts(one.info.run_id)) > 0 for one in runs] == [True, True]
     FIGURES.update(["faults of the machine"])
 
 
