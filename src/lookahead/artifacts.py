@@ -19,11 +19,10 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from lookahead.errors import InputError
+from lookahead.errors import FULL, InputError
 
 Log = Callable[[Mapping[str, float], int], None]  # metrics by name, and their step
 STATE = Path("state")  # resume state and stores: ignored by git and by DVC
-_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
 
 @contextmanager
@@ -33,7 +32,7 @@ def writing(path: Path) -> Iterator[None]:
         yield
     except (OSError, SafetensorError) as error:
         code = getattr(error, "errno", None)
-        full = code in _FULL or any(os.strerror(number) in str(error) for number in _FULL)
+        full = code in FULL or any(os.strerror(number) in str(error) for number in FULL)
         mend = "free some disk space" if full else "check that its folder exists and may be written to"
         reason = getattr(error, "strerror", None) or str(error)
         raise InputError(

@@ -1,9 +1,12 @@
 """The one error that people see: what is wrong, and the mend."""
 
+import errno
 import signal
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+
+FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
 
 class InputError(Exception):
@@ -21,10 +24,11 @@ def one_message() -> Iterator[None]:
     except KeyboardInterrupt:
         sys.exit("interrupted: the same command continues")
     except OSError as error:
-        if error.filename is None or error.strerror is None:
+        full = error.errno in FULL
+        if error.strerror is None or (error.filename is None and not full):
             raise
-        name = f"{error.filename!s:.200}"
-        sys.exit(f"error: {name} cannot be used ({error.strerror}): check the path and its permissions")
+        mend = "free some disk space" if full else "check the path and its permissions"
+        sys.exit(f"error: {error.filename or 'a file'!s:.200} cannot be used ({error.strerror}): {mend}")
     except (MemoryError, RuntimeError) as error:  # torch's are RuntimeErrors
         reason = (str(error) or "MemoryError").splitlines()[0]
         if not isinstance(error, MemoryError) and "allocate" not in reason and "out of memory" not in reason:

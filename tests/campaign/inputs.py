@@ -2,6 +2,7 @@
 
 import io
 import os
+import shutil
 import struct
 import zlib
 from collections.abc import Callable, Mapping
@@ -149,10 +150,9 @@ def texts(draw: st.DrawFn) -> Input:
 
 
 def own_photos(root: Path) -> None:
-    """Two photos of a person, with captions, in `photos`."""
-    (root / "photos" / "anna").mkdir()
-    for number in range(2):
-        (root / "photos" / "anna" / f"{number}.jpg").write_bytes((root / PORTRAIT).read_bytes())
+    """Three photos of each of three people, with captions, in `photos`."""
+    for name, folder in zip(("anna", "bela", "cora"), sorted((root / PORTRAIT).parents[1].iterdir()), strict=False):
+        shutil.copytree(folder, root / "photos" / name)
     (root / "photos" / "captions.csv").write_text("file,caption\nanna/0.jpg,a photo of anna\n", encoding="utf-8")
 
 
@@ -354,6 +354,7 @@ FOUND = {  # by kind, what once ended in a traceback, a wrong place or a mislead
     "a date that is none": Input(("plan",), ("params.yaml",), _text("params.yaml", b"world: 2026-02-30\n")),
     "another encoding": Input(("plan",), ("params.yaml",), _text("params.yaml", "world: a".encode("utf-16"))),
     "an export over the project": Input(("export", "."), (".",)),
+    "an import of nobody": Input(("import", "folder"), (), odd_places),
     "a broken store": Input(("ui",), ("mlflow.db",), tracked),
     "a port that is none": Input(("ui", "--port=99999"), ("99999",), tracked),
     "a storage that is a file": Input(("dashboard", "--storage=params.yaml"), ("params.yaml",)),

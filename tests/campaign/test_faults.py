@@ -20,7 +20,7 @@ pytestmark = [pytest.mark.campaign, pytest.mark.timeout(1200)]
 Place = Callable[[], Path]
 STAGES = [kind for kind in WORKS if kind != "publish"]
 DRAWING = {
-    "personalize": drawing(),
+    "personalize": drawing("--images=12"),  # a grid that is larger than the disk
     "export": ("export", OUT),
     "import": ("import", "photos"),
     "search": ("search",),

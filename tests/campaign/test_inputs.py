@@ -67,7 +67,10 @@ def wrong_result(root: Path, given: Input, said: str) -> str:
         numbers = inputs.leaves(metrics := json.loads(path.read_bytes()))
         if not all(math.isfinite(metrics[name]) for name in numbers if isinstance(metrics.get(name), float)):
             return f"{path} holds a number that is not finite"
-    return "" if said.strip() else "nothing is said"
+    absent = [
+        path for path in re.findall(r"^[A-Z][a-z, ]+: +(runs/\S+)", said, re.MULTILINE) if not (root / path).exists()
+    ]
+    return f"{absent} are named, and not there" if absent else "" if said.strip() else "nothing is said"
 
 
 def kept(root: Path) -> dict[str, bytes]:

@@ -18,6 +18,7 @@ from tests.campaign.inputs import read_tree
 from tests.project import WORLD, save_tree
 from tests.search.conftest import SEARCH
 from tests.search.test_command import server  # noqa: F401  (fixture)
+from tests.search.test_workers import BEAT, draw, open_tiny
 
 pytestmark = pytest.mark.campaign
 GRACE: float = SEARCH["heartbeat"]["grace"] + SEARCH["heartbeat"]["interval"]  # type: ignore[index]
@@ -77,6 +78,18 @@ def search_once(start: Start, root: Path) -> float:
     assert done.code == 0 and "Traceback" not in done.said, done.said[-3000:]
     assert (root / "results" / WORLD / "search" / "report.html").is_file()
     return time.monotonic() - begun
+
+
+def test_a_killed_workers_trial_ends_also_where_no_trial_is_left_to_do(tmp_path: Path) -> None:
+    study = open_tiny(tmp_path)
+    trial = study.ask()
+    draw(trial)
+    study._storage.record_heartbeat(trial._trial_id)  # type: ignore[attr-defined]
+    assert open_tiny(tmp_path).get_trials()[0].state == TrialState.RUNNING
+    time.sleep(BEAT.grace + 1.5)
+    trials = open_tiny(tmp_path).get_trials()
+    assert [one.state for one in trials] == [TrialState.FAIL, TrialState.WAITING]
+    assert first_number(trials[1]) == 0
 
 
 @pytest.mark.timeout(2400)
