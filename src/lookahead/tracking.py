@@ -119,10 +119,9 @@ def connect(tracking: Tracking) -> tuple[MlflowClient, str]:
                 introduce(client, experiment)
         mlflow.set_experiment(experiment_id=experiment)
     except Exception as error:  # MLflow's, SQLAlchemy's and the operating system's have no class in common
-        fault = f"the runs in {uri} cannot be opened ({_reason(error):.200})"
-        raise InputError(
-            f"{fault}: check `tracking` in params.yaml, or move the file away to begin a new one"
-        ) from None
+        where = re.sub(r"//([^:/]*):[^@/]*@", r"//\1:***@", uri)
+        fault = f"the runs in {where} cannot be opened ({_reason(error):.200})"
+        raise InputError(f"{fault}: check `tracking` in params.yaml, or move a damaged file away") from None
     return client, experiment
 
 

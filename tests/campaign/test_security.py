@@ -43,6 +43,13 @@ def answer(url: str, content: bytes | None = None, kind: str = "") -> tuple[int,
         return 0, b""
 
 
+def upload(url: str, size: int) -> int:
+    """The status of an upload of so many bytes."""
+    head = b'--x\r\nContent-Disposition: form-data; name="files"; filename="a.png"\r\n\r\n'
+    content = head + bytes(size) + b"\r\n--x--\r\n"
+    return answer(f"{url}/gradio_api/upload", content, "multipart/form-data; boundary=x")[0]
+
+
 @pytest.fixture(params=["ui", "dashboard", "demo"])
 def server(request: pytest.FixtureRequest, place: Place, log: Path) -> Iterator[tuple[str, str, int]]:
     """A server's name, address and process."""
@@ -73,9 +80,9 @@ def test_a_server_listens_on_127_0_0_1_and_shows_no_other_file(server: tuple[str
         assert b"root:" not in answer(f"{url}{path}{SECRET}")[1]
         assert b"root:" not in answer(f"{url}{path}/etc/passwd")[1]
     if name == "demo":
-        body = b'--x\r\nContent-Disposition: form-data; name="files"; filename="a.png"\r\n\r\n' + bytes(60_000_000)
-        status, _ = answer(f"{url}/gradio_api/upload", body + b"\r\n--x--\r\n", "multipart/form-data; boundary=x")
-        assert status == 413
+        assert upload(url, 1_000) == 200
+        assert upload(url, 60_000_000) in (413, 0)  # or the connection ends before all is sent
+        assert answer(url)[0] == 200
     FIGURES.update(["checks of security"])
 
 
