@@ -22,7 +22,7 @@ repro ablation curves: export LOOKAHEAD_LAUNCH = accelerate launch --multi_gpu -
 repro ablation curves: export OMP_NUM_THREADS ?= $(shell echo $$((($(CORES) + 1) / 2)))
 endif
 
-.PHONY: help install repro test test-all check sizes demo ui ablation curves search dashboard screenshots miniature clean
+.PHONY: help install repro test test-all campaign check sizes demo ui ablation curves search dashboard screenshots miniature clean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*##/\t/' | expand -t 12
@@ -42,10 +42,14 @@ repro: $(STAMP)  ## data, training, evaluation; then the headline
 	@lookahead headline
 
 test: $(STAMP)  ## the fast tests, what a developer waits for
-	pytest -m "not slow"
+	pytest -m "not slow and not campaign"
 
-test-all: $(DEMO)  ## the slow tests
+test-all: $(DEMO)  ## the slow tests, and a tenth of the campaign
 	pytest -m slow
+	pytest tests/campaign --campaign-share 0.1 --campaign-seed $${SEED:-0}
+
+campaign: $(DEMO)  ## kills, bad inputs, faults of all kinds: 40 minutes on two cores; SEED=1 tries others
+	pytest tests/campaign --campaign-seed $${SEED:-0}
 
 check: $(STAMP)  ## style, types, stripped notebooks
 	ruff check .

@@ -19,11 +19,10 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from lookahead.errors import InputError
+from lookahead.errors import FULL, InputError
 
 Log = Callable[[Mapping[str, float], int], None]  # metrics by name, and their step
 STATE = Path("state")  # resume state and stores: ignored by git and by DVC
-_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
 
 @contextmanager
@@ -33,7 +32,7 @@ def writing(path: Path) -> Iterator[None]:
         yield
     except (OSError, SafetensorError) as error:
         code = getattr(error, "errno", None)
-        full = code in _FULL or any(os.strerror(number) in str(error) for number in _FULL)
+        full = code in FULL or any(os.strerror(number) in str(error) for number in FULL)
         mend = "free some disk space" if full else "check that its folder exists and may be written to"
         reason = getattr(error, "strerror", None) or str(error)
         raise InputError(
@@ -45,6 +44,8 @@ def writing(path: Path) -> Iterator[None]:
 def atomic(path: Path) -> Iterator[Path]:
     """Yield a temporary path beside `path` that takes its place when the block ends well, and vanishes otherwise."""
     with writing(path):
+        if path.exists() and not path.is_file():  # as root one would replace /dev/null
+            raise FileExistsError(errno.EEXIST, "it is no regular file")
         path.parent.mkdir(parents=True, exist_ok=True)
         handle, name = tempfile.mkstemp(path.suffix, f".{path.stem}.", path.parent)
         os.close(handle)
@@ -164,7 +165,7 @@ def _beside(work: Path, out: Path) -> tuple[Path, Path]:
 def new_folder(out: Path) -> Iterator[Path]:
     """A temporary folder that becomes `out` when the block ends well; before it, `out` must be free and writable."""
     with writing(out):
-        taken = out.is_file() or (out.is_dir() and any(out.iterdir()))
+        taken = os.path.lexists(out) and not (out.is_dir() and not any(out.iterdir()))
         if not taken:
             out.parent.mkdir(parents=True, exist_ok=True)
             work = Path(tempfile.mkdtemp(prefix=f".{out.name}.", dir=out.parent))

@@ -28,6 +28,7 @@ from lookahead.pipeline.pipeline import SETTINGS_FILE
 from lookahead.portraits import open_picture
 
 FILES = ("protocol.json", "per_image.parquet", "album.parquet")  # of an evaluation, which `lookahead compare` reads
+LONGEST = 70_000_000  # characters of a portrait in base64: about 50 MB
 SIGNATURE = ModelSignature(
     inputs=Schema([ColSpec("string", "portrait"), ColSpec("string", "prompt")]),
     outputs=Schema([ColSpec("string")]),
@@ -37,6 +38,8 @@ SIGNATURE = ModelSignature(
 
 def read_base64(data: str) -> Image.Image:
     """The picture in a base64 text, upright."""
+    if len(data) > LONGEST:
+        raise InputError(f"`portrait` has {len(data)} characters, {LONGEST} may be sent: make the picture smaller")
     try:
         return open_picture(base64.b64decode(data, validate=True))
     except (ValueError, InputError) as error:

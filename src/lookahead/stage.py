@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import os
 import shutil
-import sys
 import time
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
@@ -29,7 +28,7 @@ from lookahead.artifacts import (
     write_json,
 )
 from lookahead.config import Params, World, read_params
-from lookahead.errors import InputError
+from lookahead.errors import InputError, one_message
 from lookahead.tracking import Origin, open_recorder
 from lookahead.world import require
 from lookahead.world.distributed import broadcast_object, is_main_process, wait_for_everyone
@@ -152,16 +151,12 @@ def main(stages: Mapping[str, Stage]) -> None:
     """Run the stages, by variant, that the command line asks for; bad input is one message and exit code 1."""
     parser = argparse.ArgumentParser(description="Run one stage; `dvc repro` runs all that are out of date.")
     parser.add_argument("--world", help="a world of params.yaml (default: its `world`)")
-    if len(stages) > 1:
+    if "" not in stages:
         parser.add_argument("--variant", choices=list(stages), help="one of them (default: all)")
     options = parser.parse_args()
     chosen = [stage for name, stage in stages.items() if getattr(options, "variant", None) in (None, name)]
     torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", cores())))
-    try:
+    with one_message():
         params = read_params()
         for stage in chosen:
             run_stage(stage, params, options.world or params.world)
-    except InputError as error:
-        sys.exit(f"error: {error}")
-    except KeyboardInterrupt:
-        sys.exit("interrupted: the same command continues")

@@ -5,11 +5,13 @@ from __future__ import annotations
 import logging
 import os
 import re
+import sqlite3
 import subprocess
 import sys
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import closing
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -40,6 +42,10 @@ SETTINGS = {
 FILES = ("*.html", "*.json", "*.csv", "*.md", "*.yaml", "*.parquet")  # of an output, kept as artifacts
 PATIENCE = 30.0  # seconds after which a row of curves has arrived, or the store is broken
 _SQLITE = "sqlite:///"
+_PATHS = (  # of a store's tables, the columns with paths of artifacts
+    *(("experiments", "artifact_location"), ("runs", "artifact_uri"), ("logged_models", "artifact_location")),
+    ("model_versions", "storage_location"),
+)
 _LOGS = {"alembic": "WARNING", "mlflow.store.db.utils": "WARNING", "mlflow.utils.async_logging": "CRITICAL"}
 _FORBIDDEN = re.compile(r"[^\w .:/-]", re.ASCII)  # characters that MLflow refuses in the name of a metric
 _STEP = re.compile(r"[_-]?(\d+)$")
@@ -86,20 +92,36 @@ def _lock() -> FileLock:
     return FileLock(state() / "mlflow.lock")
 
 
+def _follow(uri: str, before: str) -> None:
+    """Let a store that was moved or copied with its folder name the artifacts beside it, whose paths are absolute."""
+    file, place = Path(uri.removeprefix(_SQLITE)), (state() / "artifacts").as_uri()
+    if file.parent != state() or before == place or not before.endswith("/state/artifacts"):
+        return  # another program's store, or one that has not moved
+    with closing(sqlite3.connect(file, timeout=60)) as database, database:
+        for table, column in _PATHS:
+            database.execute(f"UPDATE {table} SET {column} = replace({column}, ?, ?)", (before, place))
+
+
 def connect(tracking: Tracking) -> tuple[MlflowClient, str]:
     """Open the store, created first where it is new, for the fluent calls; its client and the experiment's id."""
     uri, mlflow, given = store_uri(tracking), _mlflow(), os.environ.get("MLFLOW_TRACKING_URI", "")
     mlflow.set_tracking_uri(uri)
     os.environ["MLFLOW_TRACKING_URI"] = given  # which MLflow has set: the next call would take it for the user's
-    with _lock():  # MLflow fails where several processes create a store's tables
-        client = mlflow.MlflowClient(uri)
-        name = os.environ.get("MLFLOW_EXPERIMENT_NAME") or tracking.experiment
-        known = client.get_experiment_by_name(name)
-        artifacts = None if uri.startswith("http") else (state() / "artifacts").as_uri()  # a server has its own
-        experiment = known.experiment_id if known else client.create_experiment(name, artifacts)
-        if known is None or HEADLINE_TAG not in known.tags:
-            introduce(client, experiment)
-    mlflow.set_experiment(experiment_id=experiment)
+    try:
+        with _lock():  # MLflow fails where several processes create a store's tables
+            client = mlflow.MlflowClient(uri)
+            name = os.environ.get("MLFLOW_EXPERIMENT_NAME") or tracking.experiment
+            known = client.get_experiment_by_name(name)
+            _follow(uri, known.artifact_location if known else "")
+            artifacts = None if uri.startswith("http") else (state() / "artifacts").as_uri()  # a server has its own
+            experiment = known.experiment_id if known else client.create_experiment(name, artifacts)
+            if known is None or HEADLINE_TAG not in known.tags:
+                introduce(client, experiment)
+        mlflow.set_experiment(experiment_id=experiment)
+    except Exception as error:  # MLflow's, SQLAlchemy's and the operating system's have no class in common
+        where = re.sub(r"//([^:/]*):[^@/]*@", r"//\1:***@", uri)
+        fault = f"the runs in {where} cannot be opened ({_reason(error):.200})"
+        raise InputError(f"{fault}: check `tracking` in params.yaml, or move a damaged file away") from None
     return client, experiment
 
 

@@ -46,5 +46,5 @@ def test_a_patch_that_does_not_fit_is_refused(here: Path, patch: dict[str, objec
 
 
 def test_a_storage_of_another_kind_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"several machines share postgresql\+psycopg"):
+    with pytest.raises(InputError, match=r"give postgresql\+psycopg"):
         open_storage("mysql://x", tmp_path / "studies.db", make_search().heartbeat)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import runpy
+import socket
 import sys
 from io import TextIOWrapper
 from pathlib import Path
@@ -10,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from lookahead.errors import InputError
+from lookahead.errors import InputError, one_message
 
 if TYPE_CHECKING:
     from lookahead.config import Params
@@ -47,15 +48,21 @@ def run_stage(name: str, **options: str | None) -> None:
     runpy.run_path(str(path), run_name="__main__")
 
 
+def check_port(port: int) -> None:
+    """Refuse a port that no server can listen on, before anything is opened."""
+    try:
+        socket.create_server(("127.0.0.1", port)).close()
+    except (OSError, OverflowError) as error:
+        raise InputError(f"port {port} of 127.0.0.1 cannot be used ({error}): choose another by `--port`") from None
+
+
 def main() -> None:
     """The entry point: bad input is one message and exit code 1."""
     for stream in (sys.stdout, sys.stderr):  # a file's name need not be UTF-8
         if isinstance(stream, TextIOWrapper):
             stream.reconfigure(errors="replace")
-    try:
+    with one_message():
         app()
-    except InputError as error:
-        sys.exit(f"error: {error}")
 
 
 from lookahead.cli import pictures, stages, studies  # noqa: E402, F401  (they add their commands to `app`)

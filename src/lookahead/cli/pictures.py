@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from lookahead.cli import World, app, parameters
+from lookahead.cli import World, app, check_port, parameters
 from lookahead.errors import InputError
 
 Encoder = Annotated[Path | None, typer.Option(help="an encoder's folder; default: the trained one, else untuned")]
@@ -169,6 +169,7 @@ def demo(
     It needs Gradio: `make demo` installs it, and starts this.
     """
     settings = parameters().of(world)
+    check_port(port)
     from lookahead.demo import serve
     from lookahead.pipeline.personalize import find_encoder
     from lookahead.world import require

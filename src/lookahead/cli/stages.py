@@ -31,7 +31,9 @@ def import_folder(folder: Path, world: World = None) -> None:
     out = build(stage, params, params.of(world).name)
     counts = read_json(out / "metrics.json")
     print(f"{counts['images']} pictures of {counts['people']} people are kept, {counts['skipped']} files are skipped")
-    print(f"Pictures: {out / 'samples.png'}\nSkipped, with reasons: {out / 'skipped.csv'}")
+    for label, path in {"Pictures": out / "samples.png", "Skipped, with reasons": out / "skipped.csv"}.items():
+        if path.is_file():  # of nobody there are no pictures
+            print(f"{label}: {path}")
 
 
 @app.command()

@@ -13,7 +13,7 @@ from typing import Annotated
 
 import typer
 
-from lookahead.cli import World, app, parameters, run_stage
+from lookahead.cli import World, app, check_port, parameters, run_stage
 from lookahead.errors import InputError
 
 STUDIES = Path("state/search/studies.db")
@@ -105,6 +105,7 @@ def compare(
 def ui(port: Annotated[int, typer.Option(help="on 127.0.0.1")] = 5000) -> None:
     """Show the runs in MLflow's pages, for this machine only."""
     tracking = parameters().tracking
+    check_port(port)
     if not tracking.enabled:
         raise InputError("tracking is switched off: set tracking.enabled to true in params.yaml")
     from lookahead.mlflow_pages import headline_page
@@ -124,6 +125,10 @@ def dashboard(
     """Show the studies in optuna-dashboard, for this machine only."""
     if storage is None and not STUDIES.is_file():
         raise InputError(f"{STUDIES} does not exist: run `make search` first, or name a shared --storage")
+    from lookahead.config import check_storage
+
+    check_storage(storage)
+    check_port(port)
     print(f"optuna-dashboard: http://127.0.0.1:{port} (Ctrl-C stops it)", flush=True)
     program = str(Path(sys.executable).with_name("optuna-dashboard"))
     os.execv(program, [program, storage or f"sqlite:///{STUDIES}", "--host", "127.0.0.1", "--port", str(port)])

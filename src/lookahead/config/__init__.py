@@ -30,5 +30,5 @@ from lookahead.config.params import (
     parse_params,
     read_params,
 )
-from lookahead.config.studies import Choices, FloatRange, Heartbeat, IntRange, Search, Study, StudyCell
+from lookahead.config.studies import Choices, FloatRange, Heartbeat, IntRange, Search, Study, StudyCell, check_storage
 from lookahead.config.train import Density, Features, Generate, LoraScale, Photos, Preview, Train

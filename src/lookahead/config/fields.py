@@ -67,8 +67,11 @@ def read_tree(path: Path, what: str, mend: str) -> Any:
         return YAML(typ="safe", pure=True).load(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise InputError(f"{what} {path} cannot be read ({error.strerror}): {mend}") from None
-    except (YAMLError, UnicodeDecodeError) as error:
-        raise InputError(f"{what} {path} is not valid YAML: {error}") from None
+    except (YAMLError, ValueError, TypeError, RecursionError) as error:  # a date such as 2026-02-30 is a ValueError
+        problem, mark = getattr(error, "problem", None), getattr(error, "problem_mark", None)
+        where = f"line {mark.line + 1}: " if mark is not None else ""
+        reason = problem or str(error).splitlines()[0] or type(error).__name__
+        raise InputError(f"{what} {path} is not valid YAML in UTF-8: {where}{reason:.200}; write it again") from None
 
 
 def read_yaml(path: str | Path, kind: type[Model], what: str, named_by: str) -> Model:

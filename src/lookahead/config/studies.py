@@ -8,10 +8,19 @@ from pydantic import ConfigDict, Field, JsonValue, field_validator, model_valida
 
 from lookahead.config.evaluation import Evaluate, Sampling
 from lookahead.config.fields import Count, Fraction, Section, Seed, Several, merged, with_overrides
+from lookahead.errors import InputError
 
 Value = bool | int | float | str
 Encoder = Literal["base", "adapter", "train", "train_untuned_kv", "noise_only", "lookahead"]
 Name = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$")]
+
+
+def check_storage(address: str | None) -> None:
+    """Refuse an address that is no PostgreSQL server's; None stands for this machine's file."""
+    if address is not None and not address.startswith("postgresql+psycopg://"):
+        raise InputError(
+            f"--storage is {address!r}: give postgresql+psycopg://user@host/database, which machines share"
+        )
 
 
 class _Entry(Section):

@@ -13,6 +13,7 @@ from lookahead.dataset.prompts import read_prompts
 from lookahead.errors import InputError
 
 EXAMPLES = 8  # portraits to click on
+MAX_BYTES = "50mb"  # of an upload, in Gradio's words
 
 
 def serve(world: World, encoder: Path | None, port: int) -> None:
@@ -31,8 +32,6 @@ def serve(world: World, encoder: Path | None, port: int) -> None:
         page = build(Studio(world, encoder), read_prompts(world.generate.prompts), examples)
         try:
             options = {"share": False, "quiet": True, "footer_links": [], "run_history": False}
-            page.launch(server_name="127.0.0.1", server_port=port, **options)
-        except OSError as error:
-            raise InputError(f"port {port} of 127.0.0.1 cannot be used ({error}): choose another by `--port`") from None
+            page.launch(server_name="127.0.0.1", server_port=port, max_file_size=MAX_BYTES, **options)
         finally:
             page.close(verbose=False)

@@ -15,6 +15,7 @@ from PIL import Image
 from lookahead.dataset.prompts import Prompts
 from lookahead.demo.studio import TUNED, UNTUNED, Drawn, Options, Stopped, Studio
 from lookahead.errors import InputError
+from lookahead.portraits import open_picture
 
 _TITLES = {UNTUNED: "Untuned adapter", TUNED: "Tuned with lookahead"}
 _INTRODUCTION = """# Pictures of a person
@@ -34,9 +35,13 @@ class Page:
         self._studio = studio
         self._stops: defaultdict[str, Event] = defaultdict(Event)  # by session
 
-    def look(self, portrait: Image.Image | None) -> tuple[Image.Image | None, str]:
-        """The detected face, and whether the portrait can be used."""
-        return (None, "") if portrait is None else self._studio.look(portrait)
+    def look(self, portrait: str | None) -> tuple[Image.Image | None, str]:
+        """The detected face, and whether the portrait, an uploaded file, can be used."""
+        try:
+            picture = _open(portrait)
+        except InputError as error:
+            return None, f"This cannot be used. {error}."
+        return (None, "") if picture is None else self._studio.look(picture)
 
     def begin(self, request: gr.Request) -> str:
         """Prepare a drawing outside the queue, so that a waiting one can be stopped, too."""
@@ -46,7 +51,7 @@ class Page:
 
     def draw(
         self,
-        portrait: Image.Image | None,
+        portrait: str | None,
         prompt: str,
         images: int,
         seed: float,
@@ -68,7 +73,7 @@ class Page:
             progress((step, steps), desc=f"{name}, step {step} of {steps}")
 
         try:
-            for name, drawn in self._studio.draw(portrait, options, stop, report, gr.Warning):
+            for name, drawn in self._studio.draw(_open(portrait), options, stop, report, gr.Warning):
                 galleries[name] = [(one.picture, one.caption) for one in drawn]
                 scores.append(mean_scores(name, drawn))
                 yield [*galleries.values(), " ".join(scores)]
@@ -82,6 +87,11 @@ class Page:
         """Stop this visitor's drawings, each at its next step."""
         self._stops[str(request.session_hash)].set()
         return "Stopping."
+
+
+def _open(portrait: str | None) -> Image.Image | None:
+    """An upload as every portrait is opened, without its path, which means nothing to a visitor."""
+    return None if portrait is None else open_picture(Path(portrait).read_bytes())
 
 
 def mean_scores(name: str, drawn: Sequence[Drawn]) -> str:
@@ -100,7 +110,13 @@ def build(studio: Studio, prompts: Prompts, examples: Sequence[Path]) -> gr.Bloc
             gr.Markdown(_NO_TUNED)
         with gr.Row():
             with gr.Column():
-                portrait = gr.Image(type="pil", label="Portrait", sources=["upload", "webcam", "clipboard"], height=260)
+                portrait = gr.Image(
+                    type="filepath",
+                    image_mode=None,
+                    label="Portrait",
+                    sources=["upload", "webcam", "clipboard"],
+                    height=260,
+                )
                 if examples:
                     gr.Examples([[str(path)] for path in examples], [portrait], label="Example portraits")
             with gr.Column():

@@ -17,7 +17,7 @@ from PIL import Image
 from torch import Tensor
 from transformers import CLIPImageProcessor, CLIPVisionModelWithProjection
 
-from lookahead.artifacts import atomic, read_json, write_json
+from lookahead.artifacts import atomic, new_folder, read_json, write_json
 from lookahead.config import Checkpoints, KVGuidance, Personalize, Section, with_overrides
 from lookahead.config.fields import checked
 from lookahead.errors import InputError
@@ -204,7 +204,8 @@ class LookaheadPipeline:
                 towards = aims if aims is None else aims[batch]
                 pixels = draw(sampler, given.map(take), free.map(take), seeds[batch], own, towards, callback)
                 if not pixels.isfinite().all():
-                    raise InputError("the picture has numbers that are not finite: lower guidance or scale")
+                    fault = "the picture has numbers that are not finite: lower guidance or scale"
+                    raise InputError(f"{fault}, or check the encoder {self.encoder or 'of the world'}")
                 drawn += self._blackened(to_pictures(pixels))
         return drawn
 
@@ -278,12 +279,11 @@ def to_pictures(pixels: Tensor) -> list[Image.Image]:
 
 def export(pipe: LookaheadPipeline, out: Path, intervals: Path | None) -> None:
     """Write the encoder, its settings and a model card with the evaluation's `intervals.json`, where there is one."""
-    if out.is_file():
-        raise InputError(f"{out} is a file: choose a folder")
-    pipe.save_pretrained(out)
     measured = read_json(intervals) if intervals and intervals.is_file() and pipe.encoder is not None else {}
-    with atomic(out / CARD) as temporary:
-        temporary.write_text(card(pipe, measured), encoding="utf-8")
+    with nullcontext(out) if (out / ADAPTER_FILE).is_file() else new_folder(out) as folder:
+        pipe.save_pretrained(folder)
+        with atomic(folder / CARD) as temporary:
+            temporary.write_text(card(pipe, measured), encoding="utf-8")
 
 
 def card(pipe: LookaheadPipeline, metrics: Mapping[str, Any]) -> str:

@@ -78,8 +78,8 @@ def set_timesteps(scheduler: Any, count: int) -> None:
             raise ValueError(f"the base was trained with {most} timesteps")
         scheduler.set_timesteps(count, device=device())
     except (ValueError, IndexError) as error:  # schedulers check this in ways of their own, or not at all
-        name = type(scheduler).__name__
-        raise InputError(f"num_inference_steps is {count}: not possible with {name} ({str(error)[:120]})") from None
+        fault = f"num_inference_steps is {count}: not possible with {type(scheduler).__name__}"
+        raise InputError(f"{fault}, choose another number ({str(error)[:120]})") from None
 
 
 def image_guidance(scale: float) -> KVGuidance:

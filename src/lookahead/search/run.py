@@ -22,7 +22,7 @@ from optuna.trial import FrozenTrial, TrialState
 from sqlalchemy.exc import SQLAlchemyError
 
 from lookahead.artifacts import code_digest, digest, digest_paths, files_below, local_paths
-from lookahead.config import Heartbeat, Search, with_overrides
+from lookahead.config import Heartbeat, Search, check_storage, with_overrides
 from lookahead.errors import InputError
 from lookahead.search import objective
 from lookahead.search.objective import FAILURES, METRICS, REASON, SCORES, Scores, Task, complete, first_number
@@ -156,8 +156,7 @@ def confirmed(grid: optuna.Study) -> dict[tuple[int, int], Scores]:
 
 def open_storage(address: str | None, file: Path, heartbeat: Heartbeat) -> RDBStorage:
     """The storage at an address, or the SQLite file; one process of a machine at a time creates its tables."""
-    if address is not None and not address.startswith("postgresql+psycopg://"):
-        raise InputError(f"--storage is {address!r}: several machines share postgresql+psycopg://user@host/database")
+    check_storage(address)
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning)  # heartbeat, groups, figures
     file.parent.mkdir(parents=True, exist_ok=True)
@@ -172,7 +171,8 @@ def open_storage(address: str | None, file: Path, heartbeat: Heartbeat) -> RDBSt
             )
     except SQLAlchemyError as error:
         where, reason = address.split("@")[-1] if address else file, str(error).splitlines()[0]
-        raise InputError(f"the storage {where} cannot be opened ({reason:.200}): is the server running?") from None
+        mend = "is the server running?" if address else "free disk space, or move a damaged file away to begin anew"
+        raise InputError(f"the storage {where} cannot be opened ({reason:.200}): {mend}") from None
 
 
 def open_study(
@@ -193,6 +193,7 @@ def open_study(
         summaries = optuna.get_all_study_summaries(storage)
         study = optuna.create_study(study_name=name, storage=storage, load_if_exists=True, directions=directions)
         study.set_metric_names(list(goals))
+        optuna.storages.fail_stale_trials(study)  # of killed workers: without it only a further trial would do that
         if first is not None:
             study.enqueue_trial(dict(first), skip_if_exists=True)
         if "inputs" not in study.user_attrs:
