@@ -146,7 +146,10 @@ def open_ours(root: Path) -> Ours:
         parts[kind][rest] = tensor.float()
     unet._load_ip_adapter_weights([parts])
     unet.requires_grad_(False)
-    return Ours(SimpleNamespace(unet=unet, vae_scale_factor=8), kv, child, extend_self_attention(unet), checkpoint)
+    betas = torch.linspace(0.00085**0.5, 0.012**0.5, 1000) ** 2
+    scheduler = SimpleNamespace(alphas_cumprod=(1 - betas).cumprod(0))
+    pipe = SimpleNamespace(unet=unet, vae_scale_factor=8, scheduler=scheduler)
+    return Ours(pipe, kv, child, extend_self_attention(unet), checkpoint)
 
 
 def close(found: Tensor, name: str) -> None:

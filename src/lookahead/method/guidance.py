@@ -12,8 +12,8 @@ from lookahead.method.diffusion import NoiseSchedule, signal_and_noise
 def guided(unconditional: Tensor, conditional: Sequence[Tensor], weights: Sequence[float]) -> Tensor:
     """e_0 + sum_i w_i (e_i - e_0), for predictions of equal shape (§3, official code).
 
-    One condition is classifier-free guidance. The official release has three: image tokens (3), image tokens with keys
-    and values (2), keys and values alone (2), each with the text.
+    One condition is classifier-free guidance. The official release has three: text and image tokens (3), both with keys
+    and values (2), keys and values alone (2), which then come from a reference without text, too.
     """
     prediction = unconditional
     for weight, one in zip(weights, conditional, strict=True):

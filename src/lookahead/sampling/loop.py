@@ -15,7 +15,7 @@ from lookahead.method.attention import KeysValues, appended
 from lookahead.method.diffusion import NoiseSchedule, add_noise
 from lookahead.method.guidance import guided
 from lookahead.models.kv_encoder import KVEncoder, extend_self_attention
-from lookahead.sampling.conditions import Condition, Reference
+from lookahead.sampling.conditions import Condition, Prompt, Reference
 from lookahead.world import Pipeline, decode_latents, device, scheduler_class
 
 Steer = Callable[[Tensor, Tensor, Tensor, Condition, Tensor], Tensor]
@@ -29,9 +29,9 @@ Callback = Callable[[int, int, Tensor], object]
 class Sampler:
     """A pipeline prepared for sampling: with its KV-encoder, if there is one, and the guidance scale of each condition.
 
-    Scales: `image` of prompt and image tokens, `both` of these with the reference's keys and values, `kv` of prompt
-    and keys and values without image tokens; their sum is plain guidance's scale. A scale of 0 costs nothing. `steer`
-    changes the guided prediction (`sampling.steering`).
+    Scales: `image` of prompt and image tokens, `both` of these with the reference's keys and values, `kv` of the keys
+    and values alone, of the reference without a prompt. A scale of 0 costs nothing. `steer` changes the guided
+    prediction (`sampling.steering`).
     """
 
     pipe: Pipeline
@@ -139,7 +139,7 @@ def draw_latents(
     random = pipe.prepare_extra_step_kwargs(list(generators), 0.0)
     for step, t in enumerate(pipe.scheduler.timesteps):
         noisy = pipe.scheduler.scale_model_input(latents, t)
-        prediction = _guided(sampler, noisy, t, given, free, noise, reference)
+        prediction = predict_guided(sampler, noisy, t, given, free, noise, reference)
         if sampler.steer is not None:
             assert aims is not None, "steering needs target embeddings"
             prediction = sampler.steer(prediction, t, noisy, given, aims)
@@ -149,7 +149,7 @@ def draw_latents(
     return latents
 
 
-def _guided(
+def predict_guided(
     sampler: Sampler,
     noisy: Tensor,
     t: Tensor,
@@ -158,10 +158,11 @@ def _guided(
     noise: Tensor,
     reference: Reference | None,
 ) -> Tensor:
+    """The guided prediction (B, C, h, w) for noisy latents at t, `noise` being what the latents started from."""
     scales = sampler.guidance
     plain = [(scales.image, given)] * (scales.image > 0)
     extended = [(scales.both, given)] * (scales.both > 0)
-    extended += [(scales.kv, Condition(given.prompt, free.image))] * (scales.kv > 0)
+    extended += [(scales.kv, free)] * (scales.kv > 0)
     weights = [scale for scale, _ in plain + extended]
     alone = weights == [1.0]  # where the unconditional prediction cancels
     asked = [] if alone else [free]
@@ -170,20 +171,21 @@ def _guided(
     if extended:
         assert sampler.kv is not None, "guidance by keys and values needs a KV-encoder"
         assert reference is not None, "guidance by keys and values needs a reference"
-        encoded = _encode(sampler.pipe, sampler.kv, reference, noise, t)
-        repeats = (len(extended), 1, 1)
-        with appended(sampler.bank, {name: (k.repeat(repeats), v.repeat(repeats)) for name, (k, v) in encoded.items()}):
+        prompts = [reference.prompt] * (scales.both > 0) + [free.prompt] * (scales.kv > 0)
+        with appended(sampler.bank, _encode(sampler.pipe, sampler.kv, reference.latents, prompts, noise, t)):
             predictions += predict(sampler.pipe, noisy, t, [condition for _, condition in extended])
     return predictions[0] if alone else guided(predictions[0], predictions[1:], weights)
 
 
-def _encode(pipe: Pipeline, kv: KVEncoder, reference: Reference, noise: Tensor, t: Tensor) -> KeysValues:
-    """Keys and values of the reference at the sample's own t and with its own initial noise (§4.1)."""
+def _encode(
+    pipe: Pipeline, kv: KVEncoder, latents: Tensor, prompts: Sequence[Prompt], noise: Tensor, t: Tensor
+) -> KeysValues:
+    """Keys and values of references (B, C, h, w) under each prompt in turn, at the samples' t and noise (§4.1)."""
     schedule = NoiseSchedule(pipe.scheduler.alphas_cumprod, "epsilon")  # only to add noise
-    times = t.long().expand(len(noise))
-    noisy = add_noise(schedule, reference.latents.float(), noise.float(), times).to(noise.dtype)
-    added = {"text_embeds": reference.prompt.pooled, "time_ids": time_ids(pipe, len(noise))}
-    return kv.encode(noisy, times, reference.prompt.tokens, added)
+    noisy = add_noise(schedule, latents.float(), noise.float(), t.long().expand(len(noise))).to(noise.dtype)
+    tokens, pooled = (torch.cat(parts) for parts in zip(*((p.tokens, p.pooled) for p in prompts), strict=True))
+    added = {"text_embeds": pooled, "time_ids": time_ids(pipe, len(pooled))}
+    return kv.encode(noisy.repeat(len(prompts), 1, 1, 1), t.long().expand(len(pooled)), tokens, added)
 
 
 def time_ids(pipe: Pipeline, count: int) -> Tensor:

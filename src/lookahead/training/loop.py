@@ -100,7 +100,7 @@ def micro_batches(settings: Train, step: int) -> range:
 
 
 def lr_factor(settings: Train, step: int) -> float:
-    """The learning rates' factor: a linear warm-up, then constant (official recipe), or linear or cosine down to 0."""
+    """The learning rates' factor: a linear warm-up, then constant, or linear or cosine down to 0."""
     warm = min(1.0, (step + 1) / max(1, settings.lr_warmup_steps))
     done = max(0.0, (step - settings.lr_warmup_steps) / max(1, settings.steps - settings.lr_warmup_steps))
     factors = {"constant": 1.0, "linear": 1 - done, "cosine": (1 + math.cos(math.pi * done)) / 2}

@@ -134,7 +134,9 @@ def backward_lookahead_loss(
     ):
         pixels = preview_pixels(networks, batch, draw, lookahead.preview, generator)
         distance, found = preview_distances(networks, batch, pixels, lookahead.distance)
-        weight = draw.weight * found if lookahead.landmarks == "detected_only" else draw.weight
+        weight = draw.weight
+        if lookahead.landmarks == "detected_only":  # the mean over previews with a face (official code)
+            weight = weight * found * len(found) / found.sum().clamp_min(1)
         loss = lookahead_loss(weight * distance, scale, lookahead.weight_by_scale)
         (loss * lookahead.weight / settings.gradient_accumulation_steps).backward()
     distance = distance.detach()
