@@ -132,10 +132,10 @@ def networks(checkpoints: Checkpoints) -> Networks:
 
 
 def _evaluated(world: World, nets: Networks) -> Stage:
-    """All cells' pictures and previews; a step with keys and values also encodes the reference."""
+    """All cells' pictures and previews; a prediction with keys and values also encodes the reference."""
     settings = world.evaluation()
     scales, kv = settings.kv_guidance, world.train.kv.enabled
-    extended = EXTENDED * ((scales.both > 0) + (scales.kv > 0)) + 2 + (scales.image > 0) if kv else 2
+    extended = (EXTENDED + 1) * ((scales.both > 0) + (scales.kv > 0)) + 1 + (scales.image > 0) if kv else 2
     plain = [2, extended, extended, *([2] if kv else [])]  # U-Net passes of a step, in each cell
     steered = [] if settings.steering is None else [STEERED * extended]
     shots = settings.people * settings.seeds * (settings.photo_prompts + len(read_prompts(settings.prompts).stylised))

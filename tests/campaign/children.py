@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
+from typing import Any
 
 from tests.launcher import COMMAND
 from tests.modules import ROOT, SOURCE
@@ -132,14 +133,7 @@ class Running:
         return Done(code, said)
 
 
-def run(
-    root: Path,
-    words: Sequence[str],
-    log: Path,
-    changes: Mapping[str, str] = NOTHING,
-    real: bool = False,
-    user: int = 0,
-) -> Done:
-    """Run a command to its end, with a new log."""
+def run(root: Path, words: Sequence[str], log: Path, *how: Any, **named: Any) -> Done:
+    """Run a command to its end, as `Running` says, with a new log."""
     log.unlink(missing_ok=True)
-    return Running(root, words, log, changes, real, user).finish()
+    return Running(root, words, log, *how, **named).finish()

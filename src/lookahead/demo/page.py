@@ -110,13 +110,7 @@ def build(studio: Studio, prompts: Prompts, examples: Sequence[Path]) -> gr.Bloc
             gr.Markdown(_NO_TUNED)
         with gr.Row():
             with gr.Column():
-                portrait = gr.Image(
-                    type="filepath",
-                    image_mode=None,
-                    label="Portrait",
-                    sources=["upload", "webcam", "clipboard"],
-                    height=260,
-                )
+                portrait = gr.Image(type="filepath", image_mode=None, label="Portrait", height=260)
                 if examples:
                     gr.Examples([[str(path)] for path in examples], [portrait], label="Example portraits")
             with gr.Column():

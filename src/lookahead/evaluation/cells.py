@@ -76,9 +76,9 @@ def main_cells(encoders: Mapping[str, Path], settings: Evaluate, training_seed: 
     others = {name: Path(folder) for name, folder in settings.encoders.items()}
     if taken := sorted({*others} & {BASE, *LABELS}):
         raise InputError(f"evaluate.encoders names {taken[0]!r}, which is a row already: choose another name")
-    for encoder, mend in {**dict.fromkeys(encoders.values(), _TRAIN), **dict.fromkeys(others.values(), _OTHER)}.items():
-        if not (encoder / ADAPTER_FILE).is_file():
-            raise InputError(f"{encoder} holds no encoder: {mend}")
+    for folders, mend in ((encoders, _TRAIN), (others, _OTHER)):
+        if missing := [folder for folder in folders.values() if not (folder / ADAPTER_FILE).is_file()]:
+            raise InputError(f"{missing[0]} holds no encoder: {mend}")
     plain, tuned = settings.sampling, encoders[TUNED]
     cells = [(UNTUNED, None, plain), (NOISE_ONLY, encoders[NOISE_ONLY], plain)]
     if kv_file(tuned, plain) is not None:

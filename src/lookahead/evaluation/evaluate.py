@@ -145,7 +145,7 @@ def photo_scale(references: Sequence[Array], others: Sequence[Sequence[Array]]) 
 def headline(means: pd.DataFrame, differences: pd.DataFrame) -> dict[str, float]:
     """The few numbers that runs are compared by: the tuned encoder's means, and what each part adds to identity.
 
-    What tuning and the loss change is also told of prompt alignment; `dvc metrics show` fits into 160 columns.
+    Prompt alignment is among them for tuning and for the loss; `dvc metrics show` fits into 160 columns.
     """
     overall = means[(means["group"] == ALL) & (means["cell"] == TUNED) & means["metric"].isin((*PRIMARY, "detected"))]
     numbers = {str(row.metric): float(row.mean) for row in overall.itertuples()}

@@ -21,10 +21,11 @@ from lookahead.errors import InputError
 from lookahead.world.published import GB, SHA256, fault_of, scorer_weights
 
 UNUSED = ("safety_checker", "feature_extractor", "image_encoder")  # components of pipelines that are not opened there
-PARTS = (
+CHAIN = (
     *("base", "vae", "preview_vae", "fast_child", "generator.pipeline", "generator.lora", "adapter"),
-    *("image_encoder", "scorer", "faces.loss", "faces.select", "faces.report", "safety_checker", "published_encoder"),
-)
+    *("image_encoder", "scorer", "faces.loss", "faces.select", "faces.report"),
+)  # the parts that the stages open
+PARTS = (*CHAIN, "safety_checker", "published_encoder")
 PICTURES = ("base", "vae", "preview_vae", "fast_child", "adapter", "image_encoder", "faces.loss", "safety_checker")
 _CHECKER = ("safety_checker/config.json", "feature_extractor/preprocessor_config.json")
 _HUB_ID = re.compile(r"(?P<repository>[\w.-]+/[\w.-]+)(@(?P<revision>[0-9a-f]{40}))?(:(?P<variant>\w+))?")
@@ -216,7 +217,7 @@ def downloads(checkpoints: Checkpoints) -> list[Part]:
     return list(found.values())
 
 
-def require(checkpoints: Checkpoints, world: str | None = None, needed: Collection[str] = PARTS) -> None:
+def require(checkpoints: Checkpoints, world: str | None = None, needed: Collection[str] = CHAIN) -> None:
     """Return if no part that is needed has to be downloaded; the error names all parts that are missing."""
     missing = [found for found in downloads(checkpoints) if found.missing()]
     if not any(name in needed for found in missing for name in found.name.split(", ")):
